@@ -1,0 +1,166 @@
+"""A record in words: the table in the terminal, and the table of the README."""
+
+from collections.abc import Iterable
+
+from .contenders import LOOP, OURS
+from .record import Block, Line, Record, largest_error, losses_first, mean_ratio, peers_of
+
+WORDS = {"forward": "forward", "training": "forward + backward"}
+GROUPS = {"grid": "Grid", "models": "Layers of real models"}
+
+
+def title(block: Block | Line) -> str:
+    return f"{block.cell.upper()} {WORDS[block.what]}"
+
+
+def setting(record: Record) -> str:
+    """Machine, threads and versions in one line, without a date."""
+    machine, settings = record.machine, record.settings
+    threads = f"{machine['threads']} thread{'s' if machine['threads'] > 1 else ''}"
+    where = f"{machine['cpu']} ({machine['cores']} cores), {machine['isa']}, {threads}"
+    how = f"{settings['dtype']}, {settings['caches']} caches"
+    return f"{where}, {how}; " + ", ".join(f"{name} {version}" for name, version in record.versions.items())
+
+
+# terminal
+
+
+def terminal(record: Record) -> str:
+    parts = [setting(record), _limits(record)]
+    parts += [_table(block, lines) for block, lines in record.blocks().items()]
+    parts += [losses(record.lines)]
+    parts += [f"WRONG RESULT, not timed: {words}" for words in record.wrong]
+    return "\n\n".join(parts)
+
+
+def _limits(record: Record) -> str:
+    return (
+        f"NumPy's best matrix product here: {record.machine['sgemm'] / 1e9:.0f} GF/s. `reach` = time at that speed and at the"
+        " measured cache bandwidth / our time.\n"
+        "Ratios: peer's time / ours, above 1 we are faster; (quartiles). Rows that lose stand first, marked *.\n"
+        "Errors: the largest, relative to the largest value of its array, against float64."
+    )
+
+
+def _table(block: Block, lines: list[Line]) -> str:
+    peers = peers_of(lines)
+    head = ["", "(T, N, D, H)", "µs", "GF/s", "reach", *peers, "our error", *(f"{p}'s" for p in peers)]
+    rows = [_row(line, peers) for line in losses_first(lines)]
+    means = [f"{mean_ratio(lines, peer):.2f}" for peer in peers]
+    rows.append(["", "geometric mean", "", "", "", *means, "", *("" for _ in peers)])
+    fastest = mean_ratio(lines)
+    words = f"{GROUPS[block.group]}, {title(block)}"
+    if fastest == fastest:
+        words += f": {fastest:.2f} times as fast as the fastest peer of each row"
+    return words + "\n" + _aligned([head, *rows])
+
+
+def _row(line: Line, peers: list[str]) -> list[str]:
+    measures = [line.measures.get(peer) for peer in peers]
+    return [
+        "*" if line.loses else "",
+        line.name,
+        f"{line.ours.seconds * 1e6:.4g}" if line.ours.seconds < 0.01 else f"{line.ours.seconds * 1e6:.0f}",
+        f"{line.gflops:.1f}",
+        f"{line.share:.0%}",
+        *(f"{m.ratio.median:.2f} ({m.ratio.low:.2f}–{m.ratio.high:.2f})" if m else "–" for m in measures),
+        f"{line.ours.error:.1e}",
+        *(f"{m.error:.1e}" if m else "–" for m in measures),
+    ]
+
+
+def _aligned(rows: list[list[str]]) -> str:
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return "\n".join(
+        "  ".join(cell.ljust(w) if i < 2 else cell.rjust(w) for i, (cell, w) in enumerate(zip(row, widths, strict=True)))
+        for row in rows
+    )
+
+
+def losses(lines: list[Line]) -> str:
+    """One sentence on the rows that lose against the fastest peer."""
+    compared = [line for line in lines if line.fastest]
+    lost = [line for line in compared if line.loses]
+    if not compared:
+        return "No peer was installed."
+    if not lost:
+        return f"None of the {len(compared)} rows loses against its fastest peer."
+    words = "; ".join(
+        f"{line.cell.upper()} {WORDS[line.what]} {line.name} {line.fastest[1].median:.2f} ({line.fastest[0]})"
+        for line in sorted(lost, key=lambda line: line.fastest[1].median)
+    )
+    return f"{len(lost)} of {len(compared)} rows lose{'s' if len(lost) == 1 else ''} against the fastest peer: {words}."
+
+
+# README
+
+
+def markdown(record: Record) -> str:
+    """The table of the README: ratios to the fastest peer of each row, losses bold."""
+    against = []
+    for what in dict.fromkeys(line.what for line in record.lines):
+        peers = [name for name in peers_of(line for line in record.lines if line.what == what) if name != LOOP]
+        if peers:
+            against.append(f"{WORDS[what]} against {_either(peers)}")
+    parts = [
+        f"Time of the fastest peer / time of fastgate, above 1 fastgate is faster: {'; '.join(against)}.",
+        losses(record.lines),
+        *(_markdown_group(record, group) for group in dict.fromkeys(line.group for line in record.lines)),
+        _markdown_summary(record),
+        f"Measured with `make bench` on {setting(record)}.",
+    ]
+    return "\n\n".join(part for part in parts if part)
+
+
+def _either(names: list[str]) -> str:
+    return names[0] if len(names) == 1 else "the faster of " + " and ".join(names)
+
+
+def _markdown_group(record: Record, group: str) -> str:
+    """Shapes down; cells and directions across, or only directions where every row has its own cell."""
+    columns: dict[str, dict[str, Line]] = {}
+    labels: dict[str, str] = {}
+    for line in record.lines:
+        if line.group == group:
+            shape = str((line.T, line.N, line.D, line.H))
+            labels[line.name] = shape if line.name == shape else f"{line.name}, {line.cell.upper()} {shape}"
+            head = title(line) if line.name == shape else WORDS[line.what]
+            columns.setdefault(head, {})[line.name] = line
+    rows = [
+        [label, *(_markdown_ratio(lines.get(name)) for lines in columns.values())] for name, label in labels.items()
+    ]
+    means = [mean_ratio(lines.values()) for lines in columns.values()]
+    rows.append(["geometric mean", *(f"{mean:.2f}" if mean == mean else "–" for mean in means)])
+    head = "(T, N, D, H)" if group == "grid" else f"{GROUPS[group]}, one layer, one direction"
+    return _markdown_table([head, *columns], rows)
+
+
+def _markdown_ratio(line: Line | None) -> str:
+    if line is None or line.fastest is None:
+        return "–"
+    number = f"{line.fastest[1].median:.2f}"
+    return f"**{number}**" if line.loses else number
+
+
+def _markdown_summary(record: Record) -> str:
+    """Geometric means over the grid and largest errors, for every peer."""
+    blocks = {block: lines for block, lines in record.blocks().items() if block.group == "grid"}
+    if not blocks:
+        return ""
+    rows = []
+    for name in [OURS, *peers_of(line for lines in blocks.values() for line in lines)]:
+        row = [name]
+        for lines in blocks.values():
+            if any(name in line.measures for line in lines):
+                speed = "1" if name == OURS else f"{mean_ratio(lines, name):.2f}"
+                row.append(f"{speed}, {largest_error(lines, name):.0e}")
+            else:
+                row.append("–")
+        rows.append(row)
+    words = "Time / time of fastgate, geometric mean over the grid, and the largest error against float64:"
+    return words + "\n\n" + _markdown_table(["", *map(title, blocks)], rows)
+
+
+def _markdown_table(head: list[str], rows: Iterable[list[str]]) -> str:
+    lines = [head, ["---"] + ["---:"] * (len(head) - 1), *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)

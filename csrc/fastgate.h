@@ -1,0 +1,117 @@
+/* The C core of fastgate. It knows no Python, allocates nothing, prints nothing and keeps no state but the choice of an
+ * instruction set. Every call takes one struct with named fields; scratch memory comes from the caller.
+ *
+ * Strides count elements, not bytes. A pointer is `void *` because float and double share one source: fg_kernels() hands out
+ * the functions of one dtype, and all data of a call are of that dtype. Row and column numbers are ptrdiff_t throughout.
+ */
+#ifndef FASTGATE_H
+#define FASTGATE_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+enum { FG_MAX_GATES = 4 };
+
+enum fg_cell_id {
+#define FG_CELL(name) FG_CELL_##name,
+#include "cells.def"
+#undef FG_CELL
+    FG_CELLS
+};
+
+enum fg_dtype { FG_F32, FG_F64, FG_DTYPES };
+
+/* Values of fg_sequence.option for the cell `rnn`. */
+enum fg_activation { FG_TANH, FG_RELU, FG_SIGMOID, FG_IDENTITY };
+
+/* A batch of rows: element (n, i) at data[n * row + i]. */
+typedef struct fg_rows { void *data; ptrdiff_t row; } fg_rows;
+
+/* A batch of sequences: element (n, t, i) at data[n * row + t * step + i]. */
+typedef struct fg_steps { void *data; ptrdiff_t row, step; } fg_steps;
+
+/* A weight matrix in any memory order: element (k, j) at data[k * row + j * column]. */
+typedef struct fg_matrix { void *data; ptrdiff_t row, column; } fg_matrix;
+
+/* One call of a cell over N sequences of up to T steps. The caller owns every buffer, and every buffer outlives the call.
+ *
+ * Rows of `order` and `lengths`: sequence order[i] is the i-th longest and has lengths[order[i]] steps; both NULL: every
+ * sequence has T steps. Inside, step t of sequence order[i] is row (number of rows of all earlier steps) + i: the rows that
+ * are alive at a step are always the first ones, and padding occupies nothing.
+ */
+typedef struct fg_sequence {
+    ptrdiff_t N, T, D, H;
+    const int64_t *lengths;                   /* (N,) or NULL */
+    const int64_t *order;                     /* (N,) or NULL */
+    int reverse;                              /* a sequence runs from its own last step to its first */
+    int option;                               /* of the cell; rnn: enum fg_activation */
+    ptrdiff_t gate_column[FG_MAX_GATES];      /* first column in Wx, Wh, b, bh of each gate, in the cell's own order */
+
+    fg_steps x;                               /* (N, T, D), read */
+    fg_rows h0, c0;                           /* (N, H), read; data NULL = zeros, row 0 = one state for all */
+    fg_matrix Wx, Wh;                         /* (D, G H), (H, G H), read */
+    const void *b, *bh;                       /* (G H,), read; NULL = zeros */
+
+    fg_steps h;                               /* (N, T, H), written; data NULL = not wanted */
+    fg_rows h_T, c_T;                         /* (N, H), written; c_T.data NULL for a cell without c */
+
+    /* Kept for backward, sizes from fg_sizes(); NULL in a forward call that keeps nothing. */
+    void *cache;
+
+    fg_steps dh;                              /* (N, T, H), read; data NULL = zeros */
+    fg_rows dh_T, dc_T;                       /* (N, H), read; data NULL = zeros */
+    fg_steps dx;                              /* (N, T, D), written; data NULL = not wanted, here and below */
+    fg_rows dh0, dc0;                         /* (N, H), written */
+    fg_matrix dWx, dWh;                       /* as Wx, Wh, written; row or column stride is 1 */
+    void *db, *dbh;                           /* (G H,), written */
+
+    void *scratch;                            /* temporary, size from fg_sizes(); 64-byte aligned like cache */
+} fg_sequence;
+
+/* Bytes of `cache` and of `scratch` for this very call (every field but cache and scratch is set; whether cache is NULL counts).
+ * `rows` is the sum of lengths, N * T without lengths. The caller has made sure that no size overflows. */
+typedef struct fg_sizes { ptrdiff_t cache, forward_scratch, backward_scratch; } fg_sizes;
+
+/* One array with at most two strided axes: element (r, c) at data[r * row + c * column]. Its elements are counted in the
+ * order of (r, c), whatever their order in memory. */
+typedef struct fg_array { void *data; ptrdiff_t rows, columns, row, column; } fg_array;
+
+/* Bytes of scratch that sum_of_powers needs per column of an array whose `row` is 1 and whose `column` is not. */
+enum { FG_STRIP_BYTES = 64 };
+
+/* Softmax and cross entropy of N x T rows with K classes: loss = weight (log sum_k exp o_k - o_y). */
+typedef struct fg_cross_entropy {
+    ptrdiff_t N, T, K;
+    fg_steps o;                               /* (N, T, K), read */
+    const int64_t *y;                         /* (N, T), read; < 0: the row does not count, its o may hold anything */
+    const void *weight;                       /* (N, T), read; NULL = ones */
+    double scale;                             /* d_o is multiplied by it */
+    void *loss;                               /* (N, T), written; 0 where a row does not count; NULL = not wanted */
+    fg_steps d_o;                             /* (N, T, K), written: scale weight (softmax(o) - onehot(y)) */
+} fg_cross_entropy;
+
+/* All kernels of one dtype at one instruction-set level. */
+typedef struct fg_kernels {
+    const char *isa;
+    fg_sizes (*sequence_sizes)(enum fg_cell_id, const fg_sequence *, ptrdiff_t rows);
+    void (*sequence_forward)(enum fg_cell_id, const fg_sequence *);
+    void (*sequence_backward)(enum fg_cell_id, const fg_sequence *);
+    void (*sigmoid)(ptrdiff_t n, const void *x, void *y);
+    void (*tanh)(ptrdiff_t n, const void *x, void *y);
+    /* sum |x / unit|^p over an array, p > 0; p = inf: the largest |x|, NaN if there is one. */
+    double (*sum_of_powers)(const fg_array *, double p, double unit, void *scratch);
+    void (*scale)(const fg_array *, double factor);       /* x <- x factor, multiplied in double */
+    void (*clamp)(const fg_array *, double limit);        /* x <- sign(x) min(|x|, limit); NaN stays */
+    double (*cross_entropy)(const fg_cross_entropy *);    /* returns the sum of the losses, taken in double */
+} fg_kernels;
+
+extern const char *const fg_cell_names[FG_CELLS];
+
+/* The kernels in use: the best level that CPU and build have, or the level named by the environment variable FASTGATE_ISA
+ * when first asked. NULL where FASTGATE_ISA names a level that this build or this CPU does not have. */
+const fg_kernels *fg_get_kernels(enum fg_dtype);
+
+/* The i-th level that this build and this CPU have, best first; NULL past the last. */
+const char *fg_isa_level(int i);
+
+#endif

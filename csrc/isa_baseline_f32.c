@@ -1,0 +1,7 @@
+/* What every CPU of the architecture has: SSE2 on x86-64, NEON on arm64; float. */
+#if defined(__AVX2__)
+#  error "this file needs the compiler flags of the level `baseline` in setup.py"
+#endif
+#define ISA baseline
+#define DTYPE 32
+#include "kernels.inc"

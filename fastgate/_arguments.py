@@ -1,0 +1,857 @@
+"""The only place that judges an argument and words an error.
+
+forward, backward     one call of a cell, whole sequences and single steps
+cache                 is this the cache that the forward twin returned?
+outputs, need_names   `out=` and `need=`
+option, flag, number  options in words, booleans, real numbers
+gradients             what clipping writes into
+loss                  softmax cross-entropy
+
+Everything is judged before anything is computed or written. A plain call (native, aligned, C-ordered ndarrays) passes
+through one chain of comparisons; every other call goes to a function whose name ends in `_in_words`, which either
+prepares the arrays (foreign byte order, misaligned data, last axis not contiguous: a copy with the same values) or
+raises. Shapes, lengths and names that do not fit are a ValueError, dtypes and kinds a TypeError, sizes that no memory
+holds an OverflowError or MemoryError. The message begins with the name of the argument.
+"""
+
+import os
+from collections import Counter
+from functools import lru_cache
+from numbers import Integral, Real
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy import ndarray
+
+F4, F8 = np.dtype(np.float32), np.dtype(np.float64)
+KERNEL = (F4, F8)
+REFERENCE = (F4, F8, np.dtype(np.longdouble))
+
+# bits of ndarray.flags.num
+_CONTIGUOUS, _OWNED, _ALIGNED = 0x1, 0x4, 0x100
+_DIRECT = _CONTIGUOUS | _ALIGNED
+_WRITEABLE = _DIRECT | 0x400
+_SMALL = 2**27  # values; a call that handles fewer is not asked whether memory suffices
+_LARGEST = 2**62  # bytes
+_AS_IS = tuple(tuple(range(G)) for G in range(9))  # gate positions in canonical order
+_new = tuple.__new__  # of a NamedTuple, at half the price of its constructor
+
+
+class Forward(NamedTuple):
+    """A judged forward call. Arrays are ndarrays, aligned and in native byte order; x and the states have a
+    contiguous last axis. With training=True they are views of their own, which no caller can reshape."""
+
+    cell: str
+    step: bool
+    has_c: bool
+    N: int
+    T: int
+    D: int
+    H: int
+    G: int
+    dtype: np.dtype
+    x: ndarray  # (N, T, D), a step: (N, D)
+    h0: ndarray | None  # (N, H) or (H,)
+    c0: ndarray | None  # (N, H) or (H,)
+    Wx: ndarray  # (D, G·H)
+    Wh: ndarray  # (H, G·H)
+    b: ndarray | None  # (G·H,)
+    bh: ndarray | None  # (G·H,)
+    lengths: ndarray | None  # (N,) int64, C order, private
+    position: tuple[int, ...]  # canonical gate g sits in the columns from position[g]·H on
+    reverse: bool
+    training: bool
+    return_sequences: bool
+    out: dict[str, ndarray] | None
+
+
+class Backward(NamedTuple):
+    """A judged backward call. `call` is the forward call of the cache; where `out` overlaps one of its arrays, the
+    record holds a copy of that array."""
+
+    call: Forward
+    dh: ndarray | None  # (N, T, H), a step: (N, H)
+    dh_T: ndarray | None  # (N, H)
+    dc_T: ndarray | None  # (N, H)
+    names: tuple[str, ...]  # the gradients of this call, in the order of the result
+    need: tuple[bool, ...]  # one per name
+    out: dict[str, ndarray] | None
+
+
+class Loss(NamedTuple):
+    """A judged call of softmax_cross_entropy."""
+
+    o: ndarray  # (..., K), last axis contiguous
+    y: ndarray  # (...) int64, C order, private; -1 where a row does not count
+    mask: ndarray | None  # (...) weights in the dtype of o, C order; None = all 1
+    total: float  # the sum of the weights that count
+
+
+# --- one forward call --------------------------------------------------------------------------------------------
+
+
+def forward(
+    cell: str,
+    x: Any,
+    h0: Any,
+    c0: Any,
+    Wx: Any,
+    Wh: Any,
+    b: Any,
+    bh: Any,
+    *,
+    step: bool,
+    gates: str,
+    has_c: bool = False,
+    gate_order: Any = None,
+    lengths: Any = None,
+    reverse: Any = False,
+    training: Any = True,
+    return_sequences: Any = True,
+    out: Any = None,
+    dtypes: tuple[np.dtype, ...] = KERNEL,
+) -> Forward:
+    """Judge a call of `<cell>_forward`, or of `<cell>_step_forward` with step=True.
+
+    gates: the canonical letters, G = len(gates). has_c: the cell has a second state, c0 (c_prev).
+    gate_order None means `gates`. The states of a step are named h_prev and c_prev in messages.
+    """
+    if (
+        type(x) is ndarray
+        and ((dtype := x.dtype) is F4 or dtype is F8)
+        and (x.flags.num & _DIRECT == _DIRECT or _rows(x))
+        and len(shape := x.shape) == (2 if step else 3)
+        and type(Wh) is ndarray
+        and Wh.dtype is dtype
+        and Wh.flags.num & _ALIGNED
+        and len(rows_columns := Wh.shape) == 2
+        and type(Wx) is ndarray
+        and Wx.dtype is dtype
+        and Wx.flags.num & _ALIGNED
+        and (training is True or training is False)
+        and (reverse is True or reverse is False)
+        and (return_sequences is True or return_sequences is False)
+    ):
+        if step:
+            N, D = shape
+            T = 1
+        else:
+            N, T, D = shape
+        H, width = rows_columns
+        G = len(gates)
+        state = (N, H)
+        if (
+            Wx.shape == (D, width)
+            and G * H == width
+            and (
+                h0 is None
+                or type(h0) is ndarray
+                and h0.dtype is dtype
+                and h0.shape == state
+                and (h0.flags.num & _DIRECT == _DIRECT or _rows(h0))
+            )
+            and (
+                c0 is None
+                or type(c0) is ndarray
+                and c0.dtype is dtype
+                and c0.shape == state
+                and (c0.flags.num & _DIRECT == _DIRECT or _rows(c0))
+            )
+            and (b is None or type(b) is ndarray and b.dtype is dtype and b.shape == (width,) and b.flags.num & _ALIGNED)
+            and (
+                bh is None
+                or type(bh) is ndarray
+                and bh.dtype is dtype
+                and bh.shape == (width,)
+                and bh.flags.num & _ALIGNED
+            )
+            and (N * T + D + H) * (D + width) < _SMALL
+        ):
+            position = _AS_IS[G] if gate_order is gates else gate_positions(gates, gate_order)
+            if lengths is not None:
+                lengths = _lengths(lengths, N, T)
+            if out is not None:
+                out = outputs(out, _forward_outputs(step, has_c, return_sequences, N, T, H), dtype)
+                x, h0, c0, Wx, Wh, b, bh = _apart(out, x, h0, c0, Wx, Wh, b, bh)
+            if training:
+                x, Wx, Wh = x[...], Wx[...], Wh[...]
+                h0 = None if h0 is None else h0[...]
+                c0 = None if c0 is None else c0[...]
+            # fmt: off
+            return _new(Forward, (
+                cell, step, has_c, N, T, D, H, G, dtype, x, h0, c0, Wx, Wh, b, bh, lengths, position,
+                reverse, training, return_sequences, out))
+            # fmt: on
+    # fmt: off
+    return _forward_in_words(
+        cell, x, h0, c0, Wx, Wh, b, bh, step, gates, has_c, gate_order, lengths, reverse, training,
+        return_sequences, out, dtypes)
+    # fmt: on
+
+
+def _forward_in_words(
+    cell, x, h0, c0, Wx, Wh, b, bh, step, gates, has_c, gate_order, lengths, reverse, training, return_sequences, out, dtypes
+):
+    reverse = flag("reverse", reverse)
+    training = flag("training", training)
+    return_sequences = flag("return_sequences", return_sequences)
+    position = gate_positions(gates, gate_order)
+
+    x = _array("x", x, dtypes)
+    dtype = _native(x.dtype, dtypes)
+    h_name, c_name = ("h_prev", "c_prev") if step else ("h0", "c0")
+    h0 = None if h0 is None else _array(h_name, h0, (dtype,), "x")
+    c0 = None if c0 is None else _array(c_name, c0, (dtype,), "x")
+    Wx = _array("Wx", Wx, (dtype,), "x")
+    Wh = _array("Wh", Wh, (dtype,), "x")
+    b = None if b is None else _array("b", b, (dtype,), "x")
+    bh = None if bh is None else _array("bh", bh, (dtype,), "x")
+
+    if x.ndim != (2 if step else 3):
+        letters, hint = ("(N, D)", {3: "x[:, t]"}) if step else ("(N, T, D)", {2: "x[None]"})
+        raise ValueError(f"x: expected {letters}, got {x.shape}" + _ask(hint.get(x.ndim)))
+    N, T, D = (x.shape[0], 1, x.shape[1]) if step else x.shape
+    G = len(gates)
+    H = _hidden_size(D, G, Wx.shape, Wh.shape, [a.shape for a in (h0, c0) if a is not None],
+                     [a.shape for a in (b, bh) if a is not None])  # fmt: skip
+    GH = "H" if G == 1 else f"{G}H"
+    for name, state in ((h_name, h0), (c_name, c0)):
+        if state is not None:
+            _shape(name, state, ("N", "H"), (N, H), also=(("H",), (H,)))
+    _shape("Wx", Wx, ("D", GH), (D, G * H))
+    _shape("Wh", Wh, ("H", GH), (H, G * H))
+    for name, bias in (("b", b), ("bh", bh)):
+        if bias is not None:
+            _shape(name, bias, (GH,), (G * H,))
+
+    # What a call writes: h, the cache, final states, packed weights. A broadcast x counts as if it were real.
+    per_step = G * H * training + H * (return_sequences and out is None) + D * (0 in x.strides)
+    needed = N * T * per_step + N * max(H, 1) + (D + H) * G * H
+    touched = N * T * max(D + G * H, 1)
+    _affordable(needed * dtype.itemsize, touched * dtype.itemsize, f"x, Wx, Wh: N, T, D, H = {N}, {T}, {D}, {H}")
+    lengths = None if lengths is None else _lengths(lengths, N, T)
+
+    x = _direct(x, dtype, rows=True)
+    h0 = None if h0 is None else _direct(h0, dtype, rows=True)
+    c0 = None if c0 is None else _direct(c0, dtype, rows=True)
+    Wx, Wh = _direct(Wx, dtype), _direct(Wh, dtype)
+    b = None if b is None else _direct(b, dtype)
+    bh = None if bh is None else _direct(bh, dtype)
+
+    if out is not None:
+        out = outputs(out, _forward_outputs(step, has_c, return_sequences, N, T, H), dtype)
+        x, h0, c0, Wx, Wh, b, bh = _apart(out, x, h0, c0, Wx, Wh, b, bh)
+    if training:
+        x, h0, c0, Wx, Wh = (None if a is None else a[...] for a in (x, h0, c0, Wx, Wh))
+    # fmt: off
+    return Forward(
+        cell, step, has_c, N, T, D, H, G, dtype, x, h0, c0, Wx, Wh, b, bh, lengths, position,
+        reverse, training, return_sequences, out)
+    # fmt: on
+
+
+def _forward_outputs(step, has_c, return_sequences, N, T, H):
+    if step:
+        return {"h_next": (N, H), "c_next": (N, H)} if has_c else {"h_next": (N, H)}
+    expected = {"h": (N, T, H) if return_sequences else None, "h_T": (N, H)}
+    return expected | {"c_T": (N, H)} if has_c else expected
+
+
+def _hidden_size(D, G, Wx, Wh, states, biases):
+    """H by the vote of all arguments that speak of it, so that the odd one out is the one named in the error."""
+    votes = [state[-1] for state in states if 1 <= len(state) <= 3]
+    if len(Wh) == 2 and Wh[1] == G * Wh[0]:
+        votes.insert(0, Wh[0])
+    elif len(Wh) == 2 and Wh[0] == G * Wh[1]:
+        votes.append(Wh[1])
+    if len(Wx) == 2 and Wx[0] == D and Wx[1] % G == 0:
+        votes.insert(0, Wx[1] // G)
+    elif len(Wx) == 2 and Wx[1] == D and Wx[0] % G == 0:
+        votes.append(Wx[0] // G)
+    votes += [bias[0] // G for bias in biases if len(bias) == 1 and bias[0] % G == 0]
+    votes += Wh[:1]
+    return Counter(votes).most_common(1)[0][0] if votes else 0
+
+
+def _lengths(lengths, N, T):
+    """(N,) integers 0..T as a private int64 array."""
+    lengths = _integers("lengths", lengths)
+    if lengths.shape != (N,):
+        raise ValueError(f"lengths: expected (N,) = ({N},), got {lengths.shape}")
+    wrong = (lengths < 0) | (lengths > T)
+    if wrong.any():
+        row = int(wrong.argmax())
+        raise ValueError(f"lengths: expected 0..T = 0..{T}, got {lengths[row]} in row {row}")
+    return lengths.astype(np.int64, order="C")
+
+
+@lru_cache(maxsize=64)
+def _positions(gates: str, order: str) -> tuple[int, ...]:
+    if sorted(order) != sorted(gates):
+        raise ValueError(f'gate_order: expected a permutation of "{gates}", got "{order}"')
+    return tuple(order.index(gate) for gate in gates)
+
+
+def gate_positions(gates: str, gate_order: Any) -> tuple[int, ...]:
+    """position[g]: the place in `gate_order` of the canonical gate g."""
+    if gate_order is None:
+        gate_order = gates
+    elif type(gate_order) is not str:
+        raise TypeError(f'gate_order: expected a permutation of "{gates}", got {_kind(gate_order)}')
+    return _positions(gates, gate_order)
+
+
+# --- one backward call -------------------------------------------------------------------------------------------
+
+
+def cache(cache: Any, kind: type, cell: str, step: bool) -> Forward:
+    """The forward call that made `cache`, where cache is a `kind` (a class with a Forward in `.call`) of this cell."""
+    if type(cache) is kind and (call := cache.call).cell == cell and call.step is step:
+        return call
+    wanted = f"{cell}_step_forward" if step else f"{cell}_forward"
+    if cache is None:
+        raise ValueError(f"cache: expected the cache of {wanted}, got None; call {wanted} with training=True")
+    call = getattr(cache, "call", None)
+    if isinstance(call, Forward):
+        got = f"that of {call.cell}_step_forward" if call.step else f"that of {call.cell}_forward"
+        got += "" if type(cache) is kind else f" in {type(cache).__module__}"
+    else:
+        got = _kind(cache)
+    raise ValueError(f"cache: expected the cache of {wanted}, got {got}")
+
+
+def backward(call: Forward, dh: Any, dh_T: Any = None, dc_T: Any = None, *, need: Any = None, out: Any = None) -> Backward:
+    """Judge a backward call against the forward call of its cache.
+
+    Of a step, dh is dh_next, dc_T is dc_next, and dh_T stays None. Upstream gradients may be None = zeros.
+    """
+    step, dtype = call.step, call.dtype
+    state = (call.N, call.H)
+    if not (
+        need is None
+        and out is None
+        and (
+            dh is None
+            or type(dh) is ndarray
+            and dh.dtype is dtype
+            and dh.shape == (state if step else (call.N, call.T, call.H))
+            and (dh.flags.num & _DIRECT == _DIRECT or _rows(dh))
+        )
+        and (
+            dh_T is None
+            or type(dh_T) is ndarray
+            and dh_T.dtype is dtype
+            and dh_T.shape == state
+            and (dh_T.flags.num & _DIRECT == _DIRECT or _rows(dh_T))
+        )
+        and (
+            dc_T is None
+            or type(dc_T) is ndarray
+            and dc_T.dtype is dtype
+            and dc_T.shape == state
+            and (dc_T.flags.num & _DIRECT == _DIRECT or _rows(dc_T))
+        )
+    ):
+        return _backward_in_words(call, dh, dh_T, dc_T, need, out)
+    names = _NAMES[step, call.has_c, call.b is not None, call.bh is not None]
+    return _new(Backward, (call, dh, dh_T, dc_T, names, _ALL[len(names)], None))
+
+
+def _backward_in_words(call, dh, dh_T, dc_T, need, out):
+    N, T, H, dtype = call.N, call.T, call.H, call.dtype
+    upstream = []
+    for name, gradient in (("dh", dh), ("dh_T", dh_T), ("dc_T", dc_T)):
+        if call.step:
+            name = {"dh": "dh_next", "dc_T": "dc_next"}.get(name, name)
+        if gradient is not None:
+            gradient = _array(name, gradient, (dtype,), "the cache")
+            if name == "dh":
+                _shape(name, gradient, ("N", "T", "H"), (N, T, H))
+            else:
+                _shape(name, gradient, ("N", "H"), (N, H))
+            gradient = _direct(gradient, dtype, rows=True)
+        upstream.append(gradient)
+    names = gradient_names(call)
+    need = need_names(need, names)
+    if out is not None:
+        shapes = gradient_shapes(call)
+        out = outputs(out, {name: shapes[name] if wanted else None for name, wanted in zip(names, need)}, dtype, "the cache")
+        upstream = _apart(out, *upstream)
+        kept = ("x", "h0", "c0", "Wx", "Wh")
+        call = call._replace(**dict(zip(kept, _apart(out, *(getattr(call, name) for name in kept)))))
+    return Backward(call, *upstream, names, need, out)
+
+
+def _names(step, has_c, b, bh):
+    names = ["dx", "dh_prev" if step else "dh0"]
+    names += ["dc_prev" if step else "dc0"] * has_c
+    names += ["dWx", "dWh"] + ["db"] * b + ["dbh"] * bh
+    return tuple(names)
+
+
+_BOOLS = (False, True)
+_NAMES = {
+    (step, has_c, b, bh): _names(step, has_c, b, bh) for step in _BOOLS for has_c in _BOOLS for b in _BOOLS for bh in _BOOLS
+}
+_ALL = tuple((True,) * n for n in range(8))
+
+
+def gradient_names(call: Forward) -> tuple[str, ...]:
+    """The names of the gradients of a call, in the order of the result."""
+    return _NAMES[call.step, call.has_c, call.b is not None, call.bh is not None]
+
+
+def gradient_shapes(call: Forward) -> dict[str, tuple[int, ...]]:
+    """The shape of each gradient: that of its argument, (N, H) for a state that was None."""
+    state = (call.N, call.H)
+    arguments = (call.x, call.h0) + ((call.c0,) if call.has_c else ()) + (call.Wx, call.Wh)
+    arguments += tuple(bias for bias in (call.b, call.bh) if bias is not None)
+    return {name: state if a is None else a.shape for name, a in zip(gradient_names(call), arguments)}
+
+
+def need_names(need: Any, names: tuple[str, ...]) -> tuple[bool, ...]:
+    """`need=`: one bool per name of a gradient; None means all."""
+    if need is None:
+        return (True,) * len(names)
+    if isinstance(need, (str, bytes)):
+        raise TypeError(f"need: expected an iterable of names, got one {_kind(need)}; pass ({need!r},)")
+    try:
+        wanted = list(need)
+    except TypeError:
+        raise TypeError(f"need: expected an iterable of names, got {_kind(need)}") from None
+    for name in wanted:
+        if not isinstance(name, str):
+            raise TypeError(f"need: expected names, got {_kind(name)}")
+        if name not in names:
+            raise ValueError(f"need: expected names among {_listed(names, 'and')}, got {name!r}")
+    return tuple(name in wanted for name in names)
+
+
+# --- out= --------------------------------------------------------------------------------------------------------
+
+
+def outputs(
+    out: Any, expected: dict[str, tuple[int, ...] | None], dtype: np.dtype, like: str = "x"
+) -> dict[str, ndarray] | None:
+    """Judge `out=`: None, one array (the first of `expected`), or a dict {name: array}.
+
+    expected: name -> shape, or None for an output that this call does not make. Returns name -> array for those that
+    were given, or None. The arrays may have any strides; they must not overlap each other.
+    """
+    if out is None:
+        return None
+    given = out if type(out) is dict else _named(out, expected)
+    arrays = {}
+    for key, array in given.items():
+        if not (
+            type(array) is ndarray
+            and array.dtype is dtype
+            and key in expected
+            and array.shape == expected[key]
+            and array.flags.num & _WRITEABLE == _WRITEABLE
+        ):
+            if array is None and key in expected:
+                continue
+            array = _output_in_words(f'out["{key}"]' if given is out else "out", key, array, expected, dtype, like)
+        for other, second in arrays.items():
+            if _overlap(array, second):
+                raise ValueError(f'out["{key}"]: shares memory with out["{other}"]')
+        arrays[key] = array
+    return arrays or None
+
+
+def _named(out, expected):
+    if isinstance(out, dict):
+        return dict(out)
+    if isinstance(out, ndarray):
+        return {next(iter(expected)): out}
+    raise TypeError(f"out: expected an array or a dict of arrays, got {_kind(out)}")
+
+
+def _output_in_words(name, key, array, expected, dtype, like):
+    if not isinstance(key, str):
+        raise TypeError(f"out: expected names as keys, got {_kind(key)}")
+    if key not in expected:
+        raise ValueError(f"out: expected names among {_listed(expected, 'and')}, got {key!r}")
+    shape = expected[key]
+    if not isinstance(array, ndarray):
+        raise TypeError(f"{name}: expected an array, got {_kind(array)}")
+    if isinstance(array, np.ma.MaskedArray):
+        raise TypeError(f"{name}: expected an array, got a masked array; pass its .data")
+    if shape is None:
+        raise ValueError(f"{name}: this call does not return {key}")
+    if array.dtype != dtype:
+        wanted = _spell(dtype) + " in native byte order" * (array.dtype.newbyteorder("=") == dtype)
+        hint = f"np.empty({shape}, np.{_spell(dtype)})"
+        raise TypeError(f"{name}: expected {wanted} as {like}, got {_spell(array.dtype)}; pass {hint}")
+    if array.shape != shape:
+        raise ValueError(f"{name}: expected {shape}, got {array.shape}")
+    if not array.flags.writeable:
+        raise ValueError(f"{name}: expected a writeable array, got a read-only one")
+    if _folded(array):
+        raise ValueError(f"{name}: expected an array whose elements do not share memory")
+    array = np.asarray(array)
+    return array if array.dtype is dtype else array.view(dtype)
+
+
+def _rows(array):
+    """Aligned, last axis contiguous."""
+    return array.flags.num & _ALIGNED and (array.shape[-1:] <= (1,) or array.strides[-1] == array.itemsize)
+
+
+def in_place(array: ndarray) -> bool:
+    """Whether a kernel may write rows straight into this output: aligned, last axis contiguous."""
+    return bool(_rows(array))
+
+
+def _folded(array):
+    """Whether two indices may reach one element (stride 0 and its like)."""
+    reach = array.itemsize
+    for stride, size in sorted((abs(s), n) for s, n in zip(array.strides, array.shape) if n > 1):
+        if stride < reach:
+            return array.size > 0
+        reach += stride * (size - 1)
+    return False
+
+
+def _owner(array):
+    """The ndarray that owns the memory of this one; None where something else does."""
+    owner = array.base
+    if owner is None:
+        owner = array
+    return owner if type(owner) is ndarray and owner.flags.num & _OWNED and owner.base is None else None
+
+
+def _overlap(a, b):
+    first, second = _owner(a), _owner(b)
+    if first is not None and second is not None and first is not second or not np.may_share_memory(a, b):
+        return False
+    try:
+        return np.shares_memory(a, b, max_work=100_000)
+    except np.exceptions.TooHardError:
+        return True
+
+
+def _apart(out, *arrays):
+    """The arrays; a copy of each whose span of memory an output touches. Two owners never touch."""
+    if not out:
+        return arrays
+    outs = [(o, _owner(o)) for o in out.values()]
+    apart = []
+    for a in arrays:
+        if a is not None:
+            owner = _owner(a)
+            for o, other in outs:
+                if (owner is other or owner is None or other is None) and np.may_share_memory(a, o):
+                    a = a.copy() if a.flags.c_contiguous else _copy(a, a.dtype, rows=False)
+                    break
+        apart.append(a)
+    return apart
+
+
+# --- options -----------------------------------------------------------------------------------------------------
+
+
+def option(name: str, value: Any, allowed: tuple[str, ...]) -> str:
+    """One word out of `allowed`."""
+    if type(value) is str and value in allowed:
+        return value
+    if not isinstance(value, str):
+        raise TypeError(f"{name}: expected {_listed(allowed, 'or')}, got {_kind(value)}")
+    if value not in allowed:
+        raise ValueError(f'{name}: expected {_listed(allowed, "or")}, got "{value}"')
+    return str(value)
+
+
+def flag(name: str, value: Any) -> bool:
+    """True or False, nothing that merely looks like it."""
+    if value is True or value is False:
+        return value
+    if isinstance(value, np.bool_):
+        return bool(value)
+    raise TypeError(f"{name}: expected True or False, got {_kind(value)}")
+
+
+def number(name: str, value: Any, *, positive: bool = False) -> float:
+    """A real number >= 0 (with positive=True, > 0); infinity is one, NaN is not."""
+    words = "a number > 0" if positive else "a number >= 0"
+    if isinstance(value, (bool, np.bool_)) or not isinstance(value, Real):
+        raise TypeError(f"{name}: expected {words}, got {_kind(value)}")
+    try:
+        value = float(value)
+    except OverflowError:
+        raise ValueError(f"{name}: expected {words} that fits a float, got a larger one") from None
+    if not value >= 0 or positive and value == 0:
+        raise ValueError(f"{name}: expected {words}, got {value}")
+    return value
+
+
+# --- clipping ----------------------------------------------------------------------------------------------------
+
+
+def gradients(grads: Any, dtypes: tuple[np.dtype, ...] = KERNEL) -> tuple[list[ndarray | None], list[Any] | None]:
+    """Judge what clipping writes into: a list, tuple or dict of writeable arrays, float32 and float64 mixed at will.
+
+    An entry None (a gradient that was not needed) stays None. Two entries that share memory would be scaled twice and
+    are refused. Returns the arrays as ndarrays that share the caller's memory, and the keys of a dict.
+    """
+    keys = None
+    if isinstance(grads, dict):
+        keys, entries = list(grads), list(grads.values())
+    elif isinstance(grads, (list, tuple)):
+        entries = list(grads)
+    elif isinstance(grads, ndarray):
+        raise TypeError("grads: expected a list, tuple or dict of arrays, got one array; pass [grads]")
+    else:
+        raise TypeError(f"grads: expected a list, tuple or dict of arrays, got {_kind(grads)}")
+    arrays: list[ndarray | None] = []
+    owners: dict[int, list[int]] = {}
+    shared = False
+    for k, g in enumerate(entries):
+        if type(g) is ndarray and g.dtype in dtypes and (flags := g.flags).writeable and flags.num & 3 and flags.aligned:
+            arrays.append(g)
+        else:
+            g = _gradient_in_words(f"grads[{keys[k]!r}]" if keys else f"grads[{k}]", g, dtypes)
+            arrays.append(g)
+            if g is None:
+                continue
+        owner = g if (base := g.base) is None else base
+        group = owners.setdefault(id(owner), [])
+        group.append(k)
+        shared = shared or len(group) > 1
+    if shared:
+        for group in owners.values():
+            _apart_in_group(group, arrays, keys)
+    return arrays, keys
+
+
+def _gradient_in_words(name, g, dtypes):
+    if g is None:
+        return None
+    if not isinstance(g, ndarray):
+        raise TypeError(f"{name}: expected an array, got {_kind(g)}")
+    if isinstance(g, np.ma.MaskedArray):
+        raise TypeError(f"{name}: expected an array, got a masked array; pass its .data")
+    if g.dtype not in dtypes:
+        wanted = _listed([_spell(d) for d in dtypes], "or", quote="")
+        swapped = g.dtype.newbyteorder("=") in dtypes
+        hint = _spell(g.dtype) if swapped else "float32"
+        wanted += " in native byte order" * swapped
+        raise TypeError(f"{name}: expected {wanted}, got {_spell(g.dtype)}; pass {name}.astype(np.{hint})")
+    if not g.flags.writeable:
+        raise ValueError(f"{name}: expected a writeable array, got a read-only one")
+    if _folded(g):
+        raise ValueError(f"{name}: expected an array whose elements do not share memory")
+    return np.asarray(g)
+
+
+def _apart_in_group(group, arrays, keys):
+    """Arrays of one owner must not share memory: neighbours in the order of addresses are compared."""
+    spans = sorted((*np.lib.array_utils.byte_bounds(arrays[k]), k) for k in group if arrays[k].size)
+    end = last = -1
+    for start, stop, k in spans:
+        if start < end and any(_overlap(arrays[k], arrays[j]) for low, high, j in spans if j != k and low < stop and start < high):
+            name, other = (f"grads[{keys[j]!r}]" if keys else f"grads[{j}]" for j in (k, last))
+            raise ValueError(f"{name}: shares memory with another entry, near {other}; pass each array once")
+        if stop > end:
+            end, last = stop, k
+
+
+def finite_norm(norm: float, error_if_nonfinite: bool) -> bool:
+    """Whether to scale by this norm; with error_if_nonfinite, a norm of inf or NaN is a ValueError."""
+    if np.isfinite(norm):
+        return True
+    if error_if_nonfinite:
+        raise ValueError(f"grads: the norm is {norm}; nothing was clipped (error_if_nonfinite=True)")
+    return False
+
+
+# --- loss --------------------------------------------------------------------------------------------------------
+
+
+def loss(o: Any, y: Any, mask: Any, ignore_index: Any, dtypes: tuple[np.dtype, ...] = KERNEL) -> Loss:
+    """Judge softmax_cross_entropy: o (..., K), y (...) integers 0..K-1, mask (...) bools or weights >= 0.
+
+    A row does not count where its weight is 0 or False, or where y equals ignore_index; its y and o may be anything.
+    """
+    o = _array("o", o, dtypes)
+    dtype = _native(o.dtype, dtypes)
+    if o.ndim == 0:
+        raise ValueError("o: expected (..., K), got ()")
+    shape, K = o.shape[:-1], o.shape[-1]
+    y = _integers("y", y)
+    if y.shape != shape:
+        hint = "y.argmax(-1)" if y.shape == o.shape else None
+        raise ValueError(f"y: expected o.shape[:-1] = {shape}, got {y.shape}" + _ask(hint))
+    if mask is not None:
+        mask = _array("mask", mask, (dtype, np.dtype(bool)), "o", cast="bool")
+        if mask.shape != shape:
+            raise ValueError(f"mask: expected o.shape[:-1] = {shape}, got {mask.shape}")
+    if ignore_index is not None and (isinstance(ignore_index, (bool, np.bool_)) or not isinstance(ignore_index, Integral)):
+        raise TypeError(f"ignore_index: expected an integer or None, got {_kind(ignore_index)}")
+    rows = y.size
+    _affordable((o.size + 2 * rows) * dtype.itemsize, o.size * dtype.itemsize, f"o: {o.shape}")
+
+    counts = np.ones(shape, bool)
+    if mask is not None:
+        if mask.dtype != bool:
+            mask = mask.astype(dtype, order="C")
+            if not (np.isfinite(mask) & (mask >= 0)).all():
+                raise ValueError("mask: expected finite weights >= 0")
+        counts = mask != 0
+    if ignore_index is not None:
+        counts = counts & (y != int(ignore_index))
+    wrong = counts & ((y < 0) | (y >= K))
+    if wrong.any():
+        place = tuple(int(k) for k in np.unravel_index(int(wrong.argmax()), shape))
+        raise ValueError(f"y: expected 0..K-1 = 0..{K - 1}, got {y[place]} at {place}")
+    counted = np.full(shape, -1, np.int64)
+    np.copyto(counted, y, where=counts, casting="unsafe")
+    if mask is None or mask.dtype == bool:
+        return Loss(_direct(o, dtype, rows=True), counted, None, float(np.count_nonzero(counts)))
+    mask = np.where(counts, mask, np.zeros((), dtype))
+    return Loss(_direct(o, dtype, rows=True), counted, mask, mask.sum(dtype=np.result_type(dtype, F8)))
+
+
+# --- the words ---------------------------------------------------------------------------------------------------
+
+
+def _array(name, a, dtypes, like=None, cast=None):
+    """`a` as an ndarray of one of `dtypes`, in any byte order; or the TypeError that names the cast to make."""
+    listed = _listed([_spell(d) for d in dtypes], "or", quote="") + (f" as {like}" if like else "")
+    given = isinstance(a, ndarray)
+    if type(a) is not ndarray:
+        a = _ndarray(name, a, listed)
+    if a.dtype.newbyteorder("=") in dtypes:
+        return a
+    if cast is None:
+        if len(dtypes) == 1:
+            cast = _spell(dtypes[0])
+        else:
+            cast = "float32" if a.dtype.kind in "biuf" and a.dtype.itemsize <= 2 else "float64"
+        cast = f"np.{cast}"
+    real = ".real" if a.dtype.kind == "c" else ""
+    hint = f"{name}{real}.astype({cast})" if given else f"np.asarray({name}, {cast})"
+    hint = f"; pass {hint}" if a.dtype.kind in "biufcO" else ""
+    raise TypeError(f"{name}: expected {listed}, got {_spell(a.dtype)}{hint}")
+
+
+def _integers(name, a):
+    """`a` as an ndarray of integers, no larger than 64 bit."""
+    given = isinstance(a, ndarray)
+    if type(a) is not ndarray:
+        a = _ndarray(name, a, "integers")
+        if not given and a.size == 0 and a.dtype == F8:  # an empty list
+            a = a.astype(np.int64)
+    if a.dtype.kind in "iu":
+        return a
+    hint = f"{name}.astype(np.int64)" if given else f"np.asarray({name}, np.int64)"
+    raise TypeError(f"{name}: expected integers, got {_spell(a.dtype)}" + (f"; pass {hint}" if a.dtype.kind in "fb" else ""))
+
+
+def _native(dtype, dtypes):
+    """The one among `dtypes` that this is, whatever its byte order and metadata."""
+    return dtypes[dtypes.index(dtype.newbyteorder("="))]
+
+
+def _ndarray(name, a, listed):
+    if isinstance(a, np.ma.MaskedArray):
+        raise TypeError(f"{name}: expected an array, got a masked array, whose mask would be lost; pass {name}.filled(0)")
+    if a is None:
+        raise TypeError(f"{name}: expected an array of {listed}, got None")
+    try:
+        return np.asarray(a)
+    except Exception as error:
+        kind = ValueError if isinstance(error, ValueError) else TypeError
+        raise kind(f"{name}: expected an array of {listed}, got {_kind(a)} that NumPy cannot convert: {error}") from error
+
+
+def _shape(name, a, letters, sizes, also=None):
+    """`a` has the shape `sizes`, or that of `also`; or the ValueError with a hint."""
+    if a.shape == sizes or also is not None and a.shape == also[1]:
+        return
+    expected, numbers = _bracket(letters), str(sizes)
+    if also is not None:
+        expected, numbers = f"{expected} or {_bracket(also[0])}", f"{numbers} or {also[1]}"
+    got, hint = a.shape, None
+    if len(sizes) == 2 and got == sizes[::-1] and got[0] != got[1]:
+        hint = f"{name}.T"
+    elif len(sizes) == 3 and got == (sizes[1], sizes[0], sizes[2]):
+        hint = f"{name}.swapaxes(0, 1)"
+    elif got == (1, *sizes):
+        hint = f"{name}[0]"
+    elif len(sizes) == 1 and got == (2, *sizes):
+        hint = "b[0] and bh=b[1]"
+    elif len(sizes) == 1 and a.size == sizes[0]:
+        hint = f"{name}.ravel()"
+    raise ValueError(f"{name}: expected {expected} = {numbers}, got {got}" + _ask(hint))
+
+
+def _ask(hint):
+    return f"; pass {hint}?" if hint else ""
+
+
+def _bracket(letters):
+    return f"({letters[0]},)" if len(letters) == 1 else f"({', '.join(letters)})"
+
+
+def _listed(names, word, quote='"'):
+    names = [f"{quote}{name}{quote}" for name in names]
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} {word} {names[-1]}"
+
+
+def _spell(dtype):
+    if dtype == REFERENCE[2] and dtype not in KERNEL:
+        return "longdouble"
+    if dtype.kind in "US":
+        return "str" if dtype.kind == "U" else "bytes"
+    return dtype.name if dtype.isnative else f"{dtype.name} ({dtype.str})"
+
+
+def _kind(value):
+    """What came, in a few words: its type, and its value where that is short."""
+    if value is None:
+        return "None"
+    if isinstance(value, (bool, int, float, str, bytes)) and len(repr(value)) <= 40:
+        return f"{type(value).__name__} {value!r}"
+    return type(value).__name__
+
+
+# --- memory ------------------------------------------------------------------------------------------------------
+
+
+def _direct(a, dtype, rows=False):
+    """`a` as kernels read it: native, aligned, and with rows=True the last axis contiguous. A copy only where needed."""
+    if a.dtype == dtype and (_rows(a) if rows else a.flags.aligned):
+        a = np.asarray(a)
+        return a if a.dtype is dtype else a.view(dtype)
+    _affordable(a.size * dtype.itemsize, 0, f"an array of {a.shape}")
+    return _copy(a, dtype, rows)
+
+
+def _copy(a, dtype, rows):
+    """A copy in the memory order of `a`; with rows=True its last axis comes to lie innermost."""
+    axes = sorted(range(a.ndim), key=lambda k: -abs(a.strides[k]) if a.shape[k] > 1 else 0)
+    if rows or a.ndim > 1 and a.strides[-1] == a.itemsize:
+        axes.remove(a.ndim - 1)
+        axes.append(a.ndim - 1)
+    fresh = np.empty([a.shape[k] for k in axes], dtype).transpose(np.argsort(axes))
+    fresh[...] = a
+    return fresh
+
+
+@lru_cache(maxsize=1)
+def _memory() -> int:
+    """Bytes of memory of this machine."""
+    try:
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, ValueError, OSError):
+        return _LARGEST
+
+
+def _affordable(needed, touched, words):
+    """Refuse what cannot be addressed (an OverflowError) or held (a MemoryError), before anything is allocated."""
+    if max(needed, touched) >= _LARGEST:
+        raise OverflowError(f"{words} is too large: {max(needed, touched):.1e} bytes")
+    if needed > _memory():
+        raise MemoryError(f"{words} needs {needed:.1e} bytes, this machine has {_memory():.1e}")

@@ -1,0 +1,129 @@
+"""Between judgement and kernel: allocates what a call returns, orders ragged rows, runs the kernel. No arithmetic but one sum."""
+
+import numpy as np
+
+from fastgate import _arguments, _kernels
+from fastgate.reference.sequence import gradients_type
+
+
+class Cache:
+    """What a forward call keeps for backward. It refers to x and the weights without copying them: write into them after
+    backward, not before. The states are its own."""
+
+    __slots__ = ("_run", "call")
+
+    def __init__(self, call, run):
+        self.call = call  # the judged arguments, _arguments.Forward
+        self._run = run
+
+    def __repr__(self):
+        c = self.call
+        sizes = f"N={c.N}, D={c.D}, H={c.H}" if c.step else f"N={c.N}, T={c.T}, D={c.D}, H={c.H}"
+        return f"<cache of {c.cell}{'_step' * c.step}_forward: {sizes}, {c.dtype}, {self.nbytes} bytes>"
+
+    @property
+    def nbytes(self):
+        """Bytes kept besides x and the weights."""
+        return self._run.cache.size
+
+
+class Results:
+    """The arrays that a call returns, in order: new ones, or those of `out=`. Where a kernel cannot write an array of `out=` as it lies
+    in memory, it writes a new one, which finish() copies."""
+
+    __slots__ = ("arrays", "out", "pending")
+
+    def __init__(self, out):
+        self.out = out or {}
+        self.arrays = []
+        self.pending = []
+
+    def add(self, name, new, fits=_arguments.in_place):
+        """The array for the kernel: the caller's where it fits, else `new`."""
+        given = self.out.get(name)
+        if given is None:
+            self.arrays.append(new)
+            return new
+        self.arrays.append(given)
+        if fits(given):
+            return given
+        self.pending.append((given, new))
+        return new
+
+    def finish(self):
+        for given, new in self.pending:
+            given[...] = new
+        return self.arrays
+
+
+def forward(call, kernel, option=0):
+    """(outputs in order …, cache) of a judged forward call. `kernel`: the name of the cell in csrc/cells.def."""
+    state, dtype, lengths = (call.N, call.H), call.dtype, call.lengths
+    results = Results(call.out)
+    if call.step:
+        names, h = ("h_next", "c_next"), None
+    else:
+        names = ("h_T", "c_T")
+        h = results.add("h", steps_like_x(call, call.H)) if call.return_sequences else results.arrays.append(None)
+    h_T = results.add(names[0], np.empty(state, dtype))
+    c_T = results.add(names[1], np.empty(state, dtype)) if call.has_c else None
+
+    if lengths is None:
+        order, rows = None, call.N * call.T
+    else:
+        order, rows = np.argsort(-lengths, kind="stable").astype(np.int64, copy=False), int(lengths.sum())
+    run = _kernels.Run(_kernels.CELLS[kernel], call, option, order, rows)
+    run.forward(h, h_T, c_T)
+
+    return *results.finish(), Cache(call, run) if call.training else None
+
+
+def backward(cache, judged):
+    """The gradients of a judged backward call, as a named tuple."""
+    call = judged.call
+    state, width, dtype = (call.N, call.H), call.G * call.H, call.dtype
+    results, kernel = Results(judged.out), {}
+    for name, wanted in zip(judged.names, judged.need, strict=True):
+        if not wanted:
+            kernel[name] = results.arrays.append(None)
+        elif name == "dx":
+            new = np.empty((call.N, call.D), dtype) if call.step else steps_like_x(call, call.D)
+            kernel[name] = results.add(name, new)
+        elif name == "dWx" or name == "dWh":
+            new = np.empty_like(call.Wx if name == "dWx" else call.Wh)
+            kernel[name] = results.add(name, new, fits=has_contiguous_axis)
+        elif name == "db" or name == "dbh":
+            kernel[name] = results.add(name, np.empty(width, dtype))
+        elif (argument := call.h0 if name in ("dh0", "dh_prev") else call.c0) is not None and argument.ndim == 1:
+            kernel[name] = np.empty(state, dtype)
+            results.add(name, np.empty(call.H, dtype))
+        else:
+            kernel[name] = results.add(name, np.empty(state, dtype))
+
+    h, c = ("dh_prev", "dc_prev") if call.step else ("dh0", "dc0")
+    # fmt: off
+    cache._run.backward(
+        (call.x, call.Wx, call.Wh),
+        # The steps' dh of a single step is the gradient of its last state.
+        None if call.step else judged.dh, judged.dh if call.step else judged.dh_T, judged.dc_T,
+        kernel["dx"], kernel[h], kernel.get(c), kernel["dWx"], kernel["dWh"], kernel.get("db"), kernel.get("dbh"))
+    # fmt: on
+    gradients = results.finish()
+    for name, gradient in zip(judged.names, gradients, strict=True):
+        if gradient is not None and gradient.ndim < kernel[name].ndim:  # a state broadcast over the batch
+            np.sum(kernel[name], axis=0, out=gradient)
+    name = f"{call.cell.upper()}{'Step' * call.step}Gradients"
+    return gradients_type(name, judged.names)._make(gradients)
+
+
+def steps_like_x(call, width):
+    """(N, T, width), uninitialised, in the memory order of x."""
+    batch, time = call.x.strides[:2]
+    if abs(batch) < abs(time):
+        return np.empty((call.T, call.N, width), call.dtype).swapaxes(0, 1)
+    return np.empty((call.N, call.T, width), call.dtype)
+
+
+def has_contiguous_axis(matrix):
+    """Whether a kernel may write a weight gradient straight into this output."""
+    return matrix.flags.aligned and matrix.itemsize in matrix.strides

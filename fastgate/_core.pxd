@@ -1,0 +1,110 @@
+"""What csrc/fastgate.h declares, for Cython."""
+
+from libc.stdint cimport int64_t
+
+
+cdef extern from "fastgate.h" nogil:
+    enum:
+        FG_MAX_GATES
+        FG_CELLS
+        FG_STRIP_BYTES
+
+    enum fg_cell_id:
+        pass
+
+    enum fg_dtype:
+        FG_F32
+        FG_F64
+        FG_DTYPES
+
+    enum fg_activation:
+        FG_TANH
+        FG_RELU
+        FG_SIGMOID
+        FG_IDENTITY
+
+    ctypedef struct fg_rows:
+        void *data
+        ptrdiff_t row
+
+    ctypedef struct fg_steps:
+        void *data
+        ptrdiff_t row
+        ptrdiff_t step
+
+    ctypedef struct fg_matrix:
+        void *data
+        ptrdiff_t row
+        ptrdiff_t column
+
+    ctypedef struct fg_sequence:
+        ptrdiff_t N
+        ptrdiff_t T
+        ptrdiff_t D
+        ptrdiff_t H
+        const int64_t *lengths
+        const int64_t *order
+        int reverse
+        int option
+        ptrdiff_t gate_column[FG_MAX_GATES]
+        fg_steps x
+        fg_rows h0
+        fg_rows c0
+        fg_matrix Wx
+        fg_matrix Wh
+        const void *b
+        const void *bh
+        fg_steps h
+        fg_rows h_T
+        fg_rows c_T
+        void *cache
+        fg_steps dh
+        fg_rows dh_T
+        fg_rows dc_T
+        fg_steps dx
+        fg_rows dh0
+        fg_rows dc0
+        fg_matrix dWx
+        fg_matrix dWh
+        void *db
+        void *dbh
+        void *scratch
+
+    ctypedef struct fg_sizes:
+        ptrdiff_t cache
+        ptrdiff_t forward_scratch
+        ptrdiff_t backward_scratch
+
+    ctypedef struct fg_array:
+        void *data
+        ptrdiff_t rows
+        ptrdiff_t columns
+        ptrdiff_t row
+        ptrdiff_t column
+
+    ctypedef struct fg_cross_entropy:
+        ptrdiff_t N
+        ptrdiff_t T
+        ptrdiff_t K
+        fg_steps o
+        const int64_t *y
+        const void *weight
+        double scale
+        void *loss
+        fg_steps d_o
+
+    ctypedef struct fg_kernels:
+        const char *isa
+        fg_sizes (*sequence_sizes)(fg_cell_id, const fg_sequence *, ptrdiff_t rows) noexcept nogil
+        void (*sequence_forward)(fg_cell_id, const fg_sequence *) noexcept nogil
+        void (*sequence_backward)(fg_cell_id, const fg_sequence *) noexcept nogil
+        void (*sigmoid)(ptrdiff_t n, const void *x, void *y) noexcept nogil
+        void (*tanh)(ptrdiff_t n, const void *x, void *y) noexcept nogil
+        double (*sum_of_powers)(const fg_array *, double p, double unit, void *scratch) noexcept nogil
+        void (*scale)(const fg_array *, double factor) noexcept nogil
+        void (*clamp)(const fg_array *, double limit) noexcept nogil
+        double (*cross_entropy)(const fg_cross_entropy *) noexcept nogil
+
+    const char *const fg_cell_names[]
+    const fg_kernels *fg_get_kernels(fg_dtype) noexcept
+    const char *fg_isa_level(int i) noexcept

@@ -1,0 +1,161 @@
+# a) Arrays become pointers and strides, the GIL is released, a kernel runs. Nothing is judged here (_arguments.py did) and nothing is
+#    decided by the name of a cell (csrc/cells.def lists them).
+# b) A record `call` is _arguments.Forward: its arrays are aligned, native, and rows of x and of the states are contiguous.
+# c) Memory that a kernel needs is Memory: aligned to 64 bytes, freed with its last reference. Kernels allocate nothing.
+# d) Strides are handed over in elements. An array whose element size does not divide its strides is never aligned, so never comes here.
+
+# cython: cdivision=True, boundscheck=False, wraparound=False
+cimport cython
+from libc.stdint cimport int64_t
+from libc.stdlib cimport free
+from libc.string cimport memset
+cimport numpy as cnp
+
+from fastgate cimport _core as core
+
+cdef extern from "stdlib.h" nogil:
+    void *aligned_alloc(size_t alignment, size_t size)
+
+cnp.import_array()
+
+include "_arrays.pxi"
+
+
+cdef const core.fg_kernels *KERNELS[2]
+KERNELS[0] = core.fg_get_kernels(core.FG_F32)
+KERNELS[1] = core.fg_get_kernels(core.FG_F64)
+
+LEVELS = tuple(core.fg_isa_level(i).decode() for i in range(8) if core.fg_isa_level(i) != NULL)
+if KERNELS[0] == NULL:
+    import os
+    raise ImportError(f"FASTGATE_ISA: expected one of {', '.join(LEVELS)} (what this CPU and this build have), "
+                      f"got {os.environ.get('FASTGATE_ISA')!r}")
+
+ISA = KERNELS[0].isa.decode()
+CELLS = {core.fg_cell_names[i].decode(): i for i in range(core.FG_CELLS)}
+
+
+@cython.final
+@cython.no_gc
+cdef class Memory:
+    """`size` bytes, aligned to 64, uninitialised."""
+    cdef void *data
+    cdef readonly Py_ssize_t size
+
+    def __cinit__(self, Py_ssize_t size):
+        self.size = size
+        self.data = aligned_alloc(64, (size // 64 + 1) * 64)
+        if self.data == NULL:
+            raise MemoryError(f"{size} bytes for the kernels")
+
+    def __dealloc__(self):
+        free(self.data)
+
+    def fill(self, unsigned char byte):
+        """Every byte = byte. For tests: results must not depend on earlier contents."""
+        memset(self.data, byte, self.size)
+
+
+cdef inline core.fg_steps steps_of(cnp.ndarray a) noexcept:
+    """(N, T, K), or (N, K) as one step; None: not given."""
+    cdef core.fg_steps s
+    s.data, s.row, s.step = NULL, 0, 0
+    if a is not None:
+        s.data = cnp.PyArray_DATA(a)
+        s.row = cnp.PyArray_STRIDE(a, 0) // cnp.PyArray_ITEMSIZE(a)
+        if cnp.PyArray_NDIM(a) == 3:
+            s.step = cnp.PyArray_STRIDE(a, 1) // cnp.PyArray_ITEMSIZE(a)
+    return s
+
+
+cdef inline core.fg_rows rows_of(cnp.ndarray a) noexcept:
+    """(N, K), or (K,) as one row for all; None: not given."""
+    cdef core.fg_rows r
+    r.data, r.row = NULL, 0
+    if a is not None:
+        r.data = cnp.PyArray_DATA(a)
+        if cnp.PyArray_NDIM(a) == 2:
+            r.row = cnp.PyArray_STRIDE(a, 0) // cnp.PyArray_ITEMSIZE(a)
+    return r
+
+
+cdef inline core.fg_matrix matrix_of(cnp.ndarray a) noexcept:
+    cdef core.fg_matrix m
+    m.data, m.row, m.column = NULL, 0, 0
+    if a is not None:
+        m.data = cnp.PyArray_DATA(a)
+        m.row = cnp.PyArray_STRIDE(a, 0) // cnp.PyArray_ITEMSIZE(a)
+        m.column = cnp.PyArray_STRIDE(a, 1) // cnp.PyArray_ITEMSIZE(a)
+    return m
+
+
+cdef inline void *data_of(cnp.ndarray a) noexcept:
+    return NULL if a is None else cnp.PyArray_DATA(a)
+
+
+@cython.final
+@cython.no_gc_clear
+cdef class Run:
+    """One forward call, ready to run: a C record of its arrays, which it keeps alive. With `training`, what forward keeps for backward."""
+    cdef core.fg_sequence s
+    cdef core.fg_cell_id cell
+    cdef const core.fg_kernels *kernels
+    cdef Py_ssize_t rows                      # the sum of lengths
+    cdef object arrays
+    cdef readonly Memory cache
+
+    def __cinit__(self, int cell, call, int option, cnp.ndarray order, Py_ssize_t rows):
+        (_, _, _, N, T, D, H, G, dtype, x, h0, c0, Wx, Wh, b, bh, lengths, position, reverse, training, _, _) = <tuple>call
+        b, bh = (a if a is None or cnp.PyArray_IS_C_CONTIGUOUS(a) else a.copy() for a in (b, bh))
+        cdef core.fg_sequence *s = &self.s
+        cdef Py_ssize_t g
+
+        memset(s, 0, sizeof(core.fg_sequence))
+        self.cell = <core.fg_cell_id>cell
+        self.kernels = KERNELS[cnp.PyArray_ITEMSIZE(<cnp.ndarray?>x) // 4 - 1]
+        self.arrays = (x, h0, c0, Wx, Wh, b, bh, lengths, order)
+        s.N, s.T, s.D, s.H = N, T, D, H
+        s.lengths = <int64_t *>data_of(lengths)
+        s.order = <int64_t *>data_of(order)
+        s.reverse = reverse
+        s.option = option
+        for g in range(G):
+            s.gate_column[g] = <Py_ssize_t>position[g] * s.H
+        s.x = steps_of(x)
+        s.h0, s.c0 = rows_of(h0), rows_of(c0)
+        s.Wx, s.Wh = matrix_of(Wx), matrix_of(Wh)
+        s.b, s.bh = data_of(b), data_of(bh)
+        self.rows = rows
+        if training:
+            self.cache = Memory(self.kernels.sequence_sizes(self.cell, s, rows).cache)
+            s.cache = self.cache.data
+
+    def forward(self, cnp.ndarray h, cnp.ndarray h_T, cnp.ndarray c_T):
+        """Fills h (or None) and the final states."""
+        cdef core.fg_sequence s = self.s
+        cdef Memory scratch
+
+        s.h = steps_of(h)
+        s.h_T, s.c_T = rows_of(h_T), rows_of(c_T)
+        scratch = Memory(self.kernels.sequence_sizes(self.cell, &s, self.rows).forward_scratch)
+        s.scratch = scratch.data
+        with nogil:
+            self.kernels.sequence_forward(self.cell, &s)
+
+    def backward(self, tuple inputs, cnp.ndarray dh, cnp.ndarray dh_T, cnp.ndarray dc_T, cnp.ndarray dx, cnp.ndarray dh0, cnp.ndarray dc0,
+                 cnp.ndarray dWx, cnp.ndarray dWh, cnp.ndarray db, cnp.ndarray dbh):
+        """Fills the gradients; None: not wanted. `inputs` are x, Wx, Wh: those of the forward call, or copies."""
+        cdef core.fg_sequence s = self.s
+        cdef Memory scratch
+
+        s.x, s.Wx, s.Wh = steps_of(inputs[0]), matrix_of(inputs[1]), matrix_of(inputs[2])
+        s.dh = steps_of(dh)
+        s.dh_T, s.dc_T = rows_of(dh_T), rows_of(dc_T)
+        s.dx = steps_of(dx)
+        s.dh0, s.dc0 = rows_of(dh0), rows_of(dc0)
+        s.dWx, s.dWh = matrix_of(dWx), matrix_of(dWh)
+        s.db, s.dbh = data_of(db), data_of(dbh)
+        scratch = Memory(self.kernels.sequence_sizes(self.cell, &s, self.rows).backward_scratch)
+        s.scratch = scratch.data
+        with nogil:
+            self.kernels.sequence_backward(self.cell, &s)

@@ -1,0 +1,102 @@
+"""Adam, one training step, and the loop that Ctrl-C ends politely."""
+
+import signal
+import threading
+import time
+
+import numpy as np
+
+from .model import CharModel, backend
+from .options import DemoError
+
+
+class Adam:
+    """Kingma & Ba 2015, algorithm 1, with the usual decay rates. Writes into the parameters."""
+
+    def __init__(self, parameters, lr, beta1=0.9, beta2=0.999, eps=1e-8):
+        self.lr, self.beta1, self.beta2, self.eps = lr, beta1, beta2, eps
+        self.m = {name: np.zeros_like(p) for name, p in parameters.items()}
+        self.v = {name: np.zeros_like(p) for name, p in parameters.items()}
+        self.step = 0
+
+    def update(self, parameters, gradients):
+        self.step += 1
+        scale = self.lr / (1 - self.beta1**self.step)
+        unbias = (1 - self.beta2**self.step) ** -0.5
+        for name, p in parameters.items():
+            g, m, v = gradients[name], self.m[name], self.v[name]
+            m += (1 - self.beta1) * (g - m)
+            v += (1 - self.beta2) * (g * g - v)
+            p -= scale * m / (np.sqrt(v) * unbias + self.eps)
+
+
+class Run:
+    """The training of one model by one backend: parameters, Adam, carried states, the curve, and the time taken."""
+
+    def __init__(self, name, settings, parameters):
+        self.name, self.settings = name, settings
+        self.model = CharModel(backend(name), settings, parameters)
+        self.adam = Adam(parameters, settings.lr)
+        self.states = self.model.zero_states(settings.batch)
+        self.losses = []
+        self.times = []  # seconds of every step made here, not of those resumed
+
+    def step(self, ids, y, fresh):
+        begin = time.perf_counter()
+        if fresh:
+            self.states = self.model.zero_states(len(ids))
+        loss, gradients, states = self.model.loss(ids, y, self.states)
+        norm = self.model.backend.clip_grad_norm(gradients, self.settings.clip or np.inf)
+        if not np.isfinite([loss, norm]).all():
+            raise DemoError(
+                f"training diverged at step {len(self.losses) + 1} ({self.name}: loss {loss:g}); try a smaller --lr, "
+                "or clipping. Nothing was saved"
+            )
+        self.adam.update(self.model.parameters, gradients)
+        self.states = states
+        self.losses.append(loss)
+        self.times.append(time.perf_counter() - begin)
+
+    def speed(self):
+        """Characters per second."""
+        characters = self.settings.batch * self.settings.length * len(self.times)
+        return characters / sum(self.times) if self.times else 0.0
+
+
+class Interrupt:
+    """Within it Ctrl-C is a wish, `asked`, that the loop may fulfil between two steps; a second Ctrl-C ends at once."""
+
+    def __init__(self):
+        self.asked = False
+
+    def __enter__(self):
+        self.handled = threading.current_thread() is threading.main_thread()
+        if self.handled:
+            self.before = signal.signal(signal.SIGINT, self.ask)
+        return self
+
+    def ask(self, *_):
+        self.asked = True
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+    def __exit__(self, *_):
+        if self.handled:
+            signal.signal(signal.SIGINT, self.before or signal.default_int_handler)
+
+
+def train(runs, streams, steps, progress, interrupt):
+    """Every run makes the same `steps` steps on the same batches, in turn, until Ctrl-C."""
+    for done in range(1, steps + 1):
+        batch = streams.next()
+        for run in runs:
+            with np.errstate(over="ignore", invalid="ignore"):  # Run.step itself looks for what is not finite
+                run.step(*batch)
+        progress.show(done, runs)
+        if interrupt.asked:
+            break
+
+
+def largest_difference(runs):
+    """The largest distance of two runs' curves."""
+    a, b = (np.array(run.losses) for run in runs)
+    return float(np.abs(a - b).max()) if len(a) else 0.0

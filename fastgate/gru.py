@@ -1,0 +1,112 @@
+"""Gated recurrent unit."""
+
+from fastgate import _arguments, _call
+from fastgate.reference.gru import GATES, GRUForward, GRUStep
+
+KERNELS = {"after": "gru_after", "before": "gru_before"}
+
+
+def gru_forward(
+    x, h0, Wx, Wh, b=None, *, bh=None, gate_order="rzn", reset="after", lengths=None, reverse=False, training=True, return_sequences=True, out=None
+):  # fmt: skip
+    """Run the cell over sequences; returns (h, h_T, cache).
+
+    Axes batch first: x (N, T, D), h (N, T, H). Gate order "rzn"; z keeps h_prev. Weights multiply from the right:
+    x @ Wx, with Wx (D, 3H); PyTorch, Keras and ONNX users who hold (3H, D) pass W.T, in any memory order at no cost.
+
+        r, z = sigmoid(a_r), sigmoid(a_z)                   a = x_t Wx + h_{t-1} Wh + b + bh, blocks a_r a_z
+        n = tanh(x_t Wxn + b_n + r * (h_{t-1} Whn + bh_n))  reset="after" (PyTorch, Keras, cuDNN; ONNX linear_before_reset=1)
+        n = tanh(x_t Wxn + b_n + (r * h_{t-1}) Whn + bh_n)  reset="before" (Cho et al. 2014; the textbook formula)
+        h_t = (1 - z) * n + z * h_{t-1}                     z keeps h_prev
+
+    Parameters
+    ----------
+    x : (N, T, D) float32 or float64. All arrays of a call have its dtype.
+        Any strides; no copy where the last axis is contiguous (a time-major array comes as x.swapaxes(0, 1)).
+    h0 : (N, H), or (H,) for all rows, or None = zeros
+    Wx : (D, 3H)
+    Wh : (H, 3H)
+    b : (3H,) or None, input bias
+    bh : (3H,) or None, recurrent bias; with reset="after" its part bh_n lies inside r * (…)
+    gate_order : a permutation of "rzn"
+        The order of the 3 blocks of H columns in Wx, Wh, b, bh, and in their gradients.
+    reset : "after" or "before"
+        Where the reset gate meets the candidate's recurrent product; see the equations.
+    lengths : (N,) integers 0..T, in any order, or None
+        Steps of each row. Outputs past a row's length are 0, h_T is the state at the row's own end, padding (even NaN)
+        influences nothing, and the cost grows with the sum of lengths.
+    reverse : bool
+        Run from a row's own last step to its first. h keeps the order of x; h_T is the state after the row's first step.
+    training : bool
+        False keeps nothing for backward: cache is None, and memory beyond the outputs does not grow with T.
+    return_sequences : bool
+        False returns only the final state; h is None.
+    out : array for h, or dict with any of "h", "h_T"
+        Any strides. Overlap with an input gives the result as if the inputs had been copied first.
+
+    Returns
+    -------
+    h : (N, T, H), in the memory order of x. h_T : (N, H), the final state.
+    cache : what gru_backward needs. It refers to x and the weights: write into them after backward, not before.
+
+    Raises
+    ------
+    ValueError, TypeError
+        Naming the argument that does not fit, before anything is computed. Nothing is ever converted in silence.
+    MemoryError, OverflowError
+        Sizes that no memory holds. Every array is unchanged.
+
+    The result has the same bits whatever the batch a row sits in, its padding, the chunks in which a sequence is fed,
+    strides and alignment, and at every instruction-set level with FMA. Cho et al.
+    (2014), arXiv:1406.1078.
+    """
+    call = _arguments.forward(
+        "gru", x, h0, None, Wx, Wh, b, bh, step=False, gates=GATES, gate_order=gate_order, lengths=lengths, reverse=reverse,
+        training=training, return_sequences=return_sequences, out=out,
+    )  # fmt: skip
+    return GRUForward._make(_call.forward(call, KERNELS[_arguments.option("reset", reset, tuple(KERNELS))]))
+
+
+def gru_backward(dh, cache, dh_T=None, *, need=None, out=None):
+    """The gradients of gru_forward; returns (dx, dh0, dWx, dWh, …).
+
+    dh : (N, T, H) or None = zeros, gradient of the loss with respect to h. Past a row's length it is ignored, even NaN.
+    cache : from gru_forward, good for any number of calls. One of another function is a ValueError.
+    dh_T : (N, H) or None = zeros, gradient of the final state
+    need : names of the gradients wanted, e.g. ("dWx", "dWh"); the others are not computed and are None
+    out : array for dx, or dict with any of the gradients by name
+
+    Returns (dx, dh0, dWx, dWh), then db and dbh for the biases that were given to forward. Each has the shape of its
+    argument ((H,) for a state given as (H,): summed over the batch), weights' gradients the gate order and memory order of
+    their weight. dx past a row's length is 0. Backpropagation through time over the whole sequence (Werbos 1990).
+    Errors as in gru_forward.
+    """
+    call = _arguments.cache(cache, _call.Cache, "gru", False)
+    return _call.backward(cache, _arguments.backward(call, dh, dh_T, need=need, out=out))
+
+
+def gru_step_forward(x, h_prev, Wx, Wh, b=None, *, bh=None, gate_order="rzn", reset="after", training=True, out=None):
+    """One step; returns (h_next, cache).
+
+    x : (N, D). h_prev : (N, H), (H,) for all rows, or None = zeros. Wx : (D, 3H). Wh : (H, 3H). b, bh : (3H,) or None.
+    gate_order : a permutation of "rzn".
+    reset : "after" or "before".
+    training : False keeps nothing, cache is None. out : array for h_next, or dict with "h_next".
+
+    T steps one by one give the bits of gru_forward over the sequence. Conventions, equations and errors as there.
+    """
+    call = _arguments.forward(
+        "gru", x, h_prev, None, Wx, Wh, b, bh, step=True, gates=GATES, gate_order=gate_order, training=training, out=out,
+    )  # fmt: skip
+    return GRUStep._make(_call.forward(call, KERNELS[_arguments.option("reset", reset, tuple(KERNELS))]))
+
+
+def gru_step_backward(dh_next, cache, *, need=None, out=None):
+    """The gradients of gru_step_forward; returns (dx, dh_prev, dWx, dWh, …).
+
+    dh_next : (N, H) or None = zeros. need : names of the gradients wanted, the others are None. out : array for dx, or dict.
+
+    Returns (dx, dh_prev, dWx, dWh), then db and dbh for the biases that were given. Errors as in gru_forward.
+    """
+    call = _arguments.cache(cache, _call.Cache, "gru", True)
+    return _call.backward(cache, _arguments.backward(call, dh_next, None, None, need=need, out=out))

@@ -1,0 +1,150 @@
+"""The gated recurrent unit.
+
+r, z = σ(x Wxr + h_prev Whr + b_r + bh_r), σ(x Wxz + h_prev Whz + b_z + bh_z)
+n = tanh(x Wxn + b_n + r⊙(h_prev Whn + bh_n))      reset="after"  (PyTorch, Keras, cuDNN)
+n = tanh(x Wxn + b_n + (r⊙h_prev) Whn + bh_n)      reset="before" (the textbook formula)
+h = (1−z)⊙n + z⊙h_prev                              z keeps h_prev
+
+Row vectors: x (N, D), Wx (D, 3H), Wh (H, 3H). Gate order "rzn" unless `gate_order` says otherwise.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from fastgate import _arguments
+from fastgate.reference import sequence
+from fastgate.reference.sequence import sigmoid
+
+GATES = "rzn"
+OPTIONS = {"reset": ("after", "before")}
+
+
+class GRUForward(NamedTuple):
+    h: np.ndarray | None
+    h_T: np.ndarray
+    cache: sequence.Cache | None
+
+
+class GRUStep(NamedTuple):
+    h_next: np.ndarray
+    cache: sequence.Cache | None
+
+
+def _forward_after(x, states, W, _):
+    (h_prev,) = states
+    ax = x @ W.Wx + W.b  # 1
+    ah = h_prev @ W.Wh + W.bh  # 2
+    (ax_r, ax_z, ax_n), (ah_r, ah_z, ah_n) = np.split(ax, 3, axis=1), np.split(ah, 3, axis=1)
+    r, z = sigmoid(ax_r + ah_r), sigmoid(ax_z + ah_z)  # 3
+    n = np.tanh(ax_n + r * ah_n)  # 4
+    h = (1 - z) * n + z * h_prev  # 5
+    return (h,), (r, z, n, ah_n)
+
+
+def _backward_after(dstates, states_prev, kept, x, W, _):
+    (dh,), (h_prev,), (r, z, n, ah_n) = dstates, states_prev, kept
+    dn, dz = dh * (1 - z), dh * (h_prev - n)  # 5
+    dax_n = dn * (1 - n**2)  # 4
+    dr, dah_n = dax_n * ah_n, dax_n * r  # 4
+    da_r, da_z = dr * r * (1 - r), dz * z * (1 - z)  # 3
+    dax, dah = np.hstack([da_r, da_z, dax_n]), np.hstack([da_r, da_z, dah_n])
+    dh_prev = dh * z + dah @ W.Wh.T  # 5, 2
+    dWh, dbh = h_prev.T @ dah, dah.sum(axis=0)  # 2
+    dx, dWx, db = dax @ W.Wx.T, x.T @ dax, dax.sum(axis=0)  # 1
+    return dx, (dh_prev,), dWx, dWh, db, dbh
+
+
+def _forward_before(x, states, W, _):
+    (h_prev,) = states
+    Whr, Whz, Whn = np.split(W.Wh, 3, axis=1)
+    ax = x @ W.Wx + W.b + W.bh  # 1
+    ax_r, ax_z, ax_n = np.split(ax, 3, axis=1)
+    r, z = sigmoid(ax_r + h_prev @ Whr), sigmoid(ax_z + h_prev @ Whz)  # 2
+    q = r * h_prev  # 3
+    n = np.tanh(ax_n + q @ Whn)  # 4
+    h = (1 - z) * n + z * h_prev  # 5
+    return (h,), (r, z, n, q)
+
+
+def _backward_before(dstates, states_prev, kept, x, W, _):
+    (dh,), (h_prev,), (r, z, n, q) = dstates, states_prev, kept
+    Whr, Whz, Whn = np.split(W.Wh, 3, axis=1)
+    dn, dz = dh * (1 - z), dh * (h_prev - n)  # 5
+    da_n = dn * (1 - n**2)  # 4
+    dq, dWhn = da_n @ Whn.T, q.T @ da_n  # 4
+    dr = dq * h_prev  # 3
+    da_r, da_z = dr * r * (1 - r), dz * z * (1 - z)  # 2
+    dh_prev = dh * z + dq * r + da_r @ Whr.T + da_z @ Whz.T  # 5, 3, 2
+    dWh = np.hstack([h_prev.T @ da_r, h_prev.T @ da_z, dWhn])  # 2, 4
+    da = np.hstack([da_r, da_z, da_n])
+    dx, dWx = da @ W.Wx.T, x.T @ da  # 1
+    db = dbh = da.sum(axis=0)  # 1
+    return dx, (dh_prev,), dWx, dWh, db, dbh
+
+
+CELLS = {"after": sequence.Cell(_forward_after, _backward_after), "before": sequence.Cell(_forward_before, _backward_before)}
+
+
+def gru_forward(
+    x, h0, Wx, Wh, b=None, *, bh=None, gate_order="rzn", reset="after", lengths=None, reverse=False, training=True,
+    return_sequences=True, out=None,
+):  # fmt: skip
+    """Run the cell over a sequence; returns (h, h_T, cache).
+
+    Axes (N, T, D), batch first; gate order "rzn"; reset after the product, z keeps h_prev; weights multiply from the right.
+
+    x: (N, T, D). h0: (N, H), (H,) or None = zeros. Wx: (D, 3H). Wh: (H, 3H). b, bh: (3H,) or None.
+    gate_order: a permutation of "rzn"; weights come and gradients return in it.
+    reset: "after" the recurrent product of the candidate, or "before" it.
+    lengths: (N,) integers 0..T; outputs past a row's length are 0, h_T is the state at the row's own end.
+    reverse: run from a row's last step to its first; h keeps the order of x.
+    training: False keeps nothing for backward, cache is None. return_sequences: False returns h = None.
+    out: an array for h, or a dict with any of h, h_T; where it overlaps an input, as if the input had been copied.
+    h: (N, T, H). h_T: (N, H). The cache refers to x, h0 and the weights, it does not copy them.
+    """
+    call = _arguments.forward(
+        "gru", x, h0, None, Wx, Wh, b, bh, step=False, gates=GATES, gate_order=gate_order, lengths=lengths, reverse=reverse,
+        training=training, return_sequences=return_sequences, out=out, dtypes=_arguments.REFERENCE,
+    )  # fmt: skip
+    cell = CELLS[_arguments.option("reset", reset, OPTIONS["reset"])]
+    h, (h_T,), cache = sequence.forward(call, cell)
+    return GRUForward(sequence.placed(call, "h", h), sequence.placed(call, "h_T", h_T), cache)
+
+
+def gru_backward(dh, cache, dh_T=None, *, need=None, out=None):
+    """The gradients of gru_forward: (dx, dh0, dWx, dWh), then db and dbh of the biases that were given.
+
+    dh: (N, T, H), dh_T: (N, H), each may be None = zeros. dh past a row's length is ignored.
+    need: names of the gradients wanted, the others are None. out: an array for dx, or a dict by name.
+    """
+    call = _arguments.cache(cache, sequence.Cache, "gru", False)
+    judged = _arguments.backward(call, dh, dh_T, need=need, out=out)
+    return sequence.gradients_type("GRUGradients", judged.names)(*sequence.backward(cache, judged))
+
+
+def gru_step_forward(
+    x, h_prev, Wx, Wh, b=None, *, bh=None, gate_order="rzn", reset="after", training=True, out=None
+):  # fmt: skip
+    """One step; returns (h_next, cache).
+
+    x: (N, D). h_prev: (N, H), (H,) or None = zeros. Wx: (D, 3H). Wh: (H, 3H). b, bh: (3H,) or None.
+    out: an array for h_next, or a dict {"h_next": array}.
+    """
+    call = _arguments.forward(
+        "gru", x, h_prev, None, Wx, Wh, b, bh, step=True, gates=GATES, gate_order=gate_order, training=training, out=out,
+        dtypes=_arguments.REFERENCE,
+    )  # fmt: skip
+    cell = CELLS[_arguments.option("reset", reset, OPTIONS["reset"])]
+    (h_next,), cache = sequence.step_forward(call, cell)
+    return GRUStep(sequence.placed(call, "h_next", h_next), cache)
+
+
+def gru_step_backward(dh_next, cache, *, need=None, out=None):
+    """The gradients of gru_step_forward: (dx, dh_prev, dWx, dWh), then db and dbh of the biases that were given.
+
+    dh_next: (N, H) or None = zeros. need, out: as in gru_backward.
+    """
+    call = _arguments.cache(cache, sequence.Cache, "gru", True)
+    judged = _arguments.backward(call, dh_next, need=need, out=out)
+    return sequence.gradients_type("GRUStepGradients", judged.names)(*sequence.step_backward(cache, judged))

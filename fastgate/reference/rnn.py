@@ -1,0 +1,118 @@
+"""The plain recurrent cell.
+
+a = x Wx + h_prev Wh + b + bh,  h = φ(a)
+
+Row vectors: x (N, D), Wx (D, H), Wh (H, H). Sequences are (N, T, D).
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from fastgate import _arguments
+from fastgate.reference import sequence
+from fastgate.reference.sequence import sigmoid
+
+GATES = "a"
+OPTIONS = {"activation": ("tanh", "relu", "sigmoid", "identity")}
+
+
+class RNNForward(NamedTuple):
+    h: np.ndarray | None
+    h_T: np.ndarray
+    cache: sequence.Cache | None
+
+
+class RNNStep(NamedTuple):
+    h_next: np.ndarray
+    cache: sequence.Cache | None
+
+
+def _forward(x, states, W, activation):
+    (h_prev,) = states
+    a = x @ W.Wx + h_prev @ W.Wh + W.b + W.bh  # 1
+    if activation == "tanh":
+        h = np.tanh(a)  # 2
+    elif activation == "relu":
+        h = np.maximum(a, 0)  # 2
+    elif activation == "sigmoid":
+        h = sigmoid(a)  # 2
+    else:
+        h = a  # 2
+    return (h,), h
+
+
+def _backward(dstates, states_prev, h, x, W, activation):
+    (dh,), (h_prev,) = dstates, states_prev
+    if activation == "tanh":
+        da = dh * (1 - h**2)  # 2
+    elif activation == "relu":
+        da = np.where(h > 0, dh, 0)  # 2
+    elif activation == "sigmoid":
+        da = dh * h * (1 - h)  # 2
+    else:
+        da = dh  # 2
+    dx, dWx = da @ W.Wx.T, x.T @ da  # 1
+    dh_prev, dWh = da @ W.Wh.T, h_prev.T @ da  # 1
+    db = dbh = da.sum(axis=0)  # 1
+    return dx, (dh_prev,), dWx, dWh, db, dbh
+
+
+def rnn_forward(
+    x, h0, Wx, Wh, b=None, *, bh=None, activation="tanh", lengths=None, reverse=False, training=True, return_sequences=True,
+    out=None,
+):  # fmt: skip
+    """Run the cell over a sequence; returns (h, h_T, cache).
+
+    Axes (N, T, D), batch first; weights multiply from the right.
+
+    x: (N, T, D). h0: (N, H), (H,) or None = zeros. Wx: (D, H). Wh: (H, H). b, bh: (H,) or None.
+    activation: φ, one of "tanh", "relu", "sigmoid", "identity".
+    lengths: (N,) integers 0..T; outputs past a row's length are 0, h_T is the state at the row's own end.
+    reverse: run from a row's last step to its first; h keeps the order of x.
+    training: False keeps nothing for backward, cache is None. return_sequences: False returns h = None.
+    out: an array for h, or a dict with any of h, h_T; where it overlaps an input, as if the input had been copied.
+    h: (N, T, H). h_T: (N, H). The cache refers to x, h0 and the weights, it does not copy them.
+    """
+    call = _arguments.forward(
+        "rnn", x, h0, None, Wx, Wh, b, bh, step=False, gates=GATES, lengths=lengths, reverse=reverse, training=training,
+        return_sequences=return_sequences, out=out, dtypes=_arguments.REFERENCE,
+    )  # fmt: skip
+    cell = sequence.Cell(_forward, _backward, _arguments.option("activation", activation, OPTIONS["activation"]))
+    h, (h_T,), cache = sequence.forward(call, cell)
+    return RNNForward(sequence.placed(call, "h", h), sequence.placed(call, "h_T", h_T), cache)
+
+
+def rnn_backward(dh, cache, dh_T=None, *, need=None, out=None):
+    """The gradients of rnn_forward: (dx, dh0, dWx, dWh), then db and dbh of the biases that were given.
+
+    dh: (N, T, H), dh_T: (N, H), each may be None = zeros. dh past a row's length is ignored.
+    need: names of the gradients wanted, the others are None. out: an array for dx, or a dict by name.
+    """
+    call = _arguments.cache(cache, sequence.Cache, "rnn", False)
+    judged = _arguments.backward(call, dh, dh_T, need=need, out=out)
+    return sequence.gradients_type("RNNGradients", judged.names)(*sequence.backward(cache, judged))
+
+
+def rnn_step_forward(x, h_prev, Wx, Wh, b=None, *, bh=None, activation="tanh", training=True, out=None):
+    """One step; returns (h_next, cache).
+
+    x: (N, D). h_prev: (N, H), (H,) or None = zeros. Wx: (D, H). Wh: (H, H). b, bh: (H,) or None.
+    out: an array for h_next, or a dict {"h_next": array}.
+    """
+    call = _arguments.forward(
+        "rnn", x, h_prev, None, Wx, Wh, b, bh, step=True, gates=GATES, training=training, out=out, dtypes=_arguments.REFERENCE
+    )
+    cell = sequence.Cell(_forward, _backward, _arguments.option("activation", activation, OPTIONS["activation"]))
+    (h_next,), cache = sequence.step_forward(call, cell)
+    return RNNStep(sequence.placed(call, "h_next", h_next), cache)
+
+
+def rnn_step_backward(dh_next, cache, *, need=None, out=None):
+    """The gradients of rnn_step_forward: (dx, dh_prev, dWx, dWh), then db and dbh of the biases that were given.
+
+    dh_next: (N, H) or None = zeros. need, out: as in rnn_backward.
+    """
+    call = _arguments.cache(cache, sequence.Cache, "rnn", True)
+    judged = _arguments.backward(call, dh_next, need=need, out=out)
+    return sequence.gradients_type("RNNStepGradients", judged.names)(*sequence.step_backward(cache, judged))

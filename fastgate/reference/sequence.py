@@ -1,0 +1,174 @@
+"""A step run over time, forward and back: lengths, direction, gate order and outputs, once for all cells.
+
+A cell is two functions on canonical weights (gates in the order of the cell's letters):
+
+    forward(x, states, W, option)        -> states, kept                     states is (h,) or (h, c)
+    backward(dstates, states_prev, kept, x, W, option) -> dx, dstates_prev, dWx, dWh, db, dbh
+
+Everything else that a sequence needs is in this file.
+"""
+
+from collections import namedtuple
+from functools import cache as once
+from typing import Any, NamedTuple
+
+import numpy as np
+
+
+class Weights(NamedTuple):
+    """The weights with their gates in canonical order; a bias that was not given is zero."""
+
+    Wx: np.ndarray  # (D, G·H)
+    Wh: np.ndarray  # (H, G·H)
+    b: np.ndarray  # (G·H,)
+    bh: np.ndarray  # (G·H,)
+
+
+class Cell(NamedTuple):
+    forward: Any
+    backward: Any
+    option: str | None = None
+
+
+class Cache:
+    """What a forward call keeps for backward. It refers to x, the initial states and the weights without copying
+    them: write into them after backward, not before."""
+
+    __slots__ = ("call", "cell", "steps")
+
+    def __init__(self, call, cell, steps):
+        self.call = call  # the judged arguments
+        self.cell = cell
+        self.steps = steps  # per step: rows, times, states before it, what the cell kept
+
+
+def sigmoid(a):
+    """σ(a) = 1 / (1 + exp(-a)), without overflow."""
+    e = np.exp(-np.abs(a))
+    return np.where(a >= 0, 1, e) / (1 + e)
+
+
+def forward(call, cell):
+    """All steps of a judged forward call: (h or None, final states, cache or None)."""
+    W = canonical_weights(call)
+    states = initial_states(call)
+    h = zeros_like_rows(call, call.H) if call.return_sequences else None
+    steps = []
+    for rows, times in schedule(call):
+        x_t = call.x[rows, times]
+        before = tuple(s[rows] for s in states)
+        after, kept = cell.forward(x_t, before, W, cell.option)
+        for s, new in zip(states, after):
+            s[rows] = new
+        if h is not None:
+            h[rows, times] = after[0]
+        if call.training:
+            steps.append((rows, times, before, kept))
+    return h, states, Cache(call, cell, steps) if call.training else None
+
+
+def backward(cache, judged):
+    """All gradients of a judged backward call: one per name in judged.names."""
+    call, cell = judged.call, cache.cell
+    W = canonical_weights(call)
+    dx = zeros_like_rows(call, call.D)
+    dW = [np.zeros_like(w) for w in W]
+    dstates = [np.zeros((call.N, call.H), call.dtype) for _ in range(1 + call.has_c)]
+    for dstate, upstream in zip(dstates, (judged.dh_T, judged.dc_T)):
+        if upstream is not None:
+            dstate += upstream
+    for rows, times, before, kept in reversed(cache.steps):
+        after = [dstate[rows] for dstate in dstates]
+        if judged.dh is not None:
+            after[0] += judged.dh[rows, times]
+        dx[rows, times], dbefore, *dweights = cell.backward(after, before, kept, call.x[rows, times], W, cell.option)
+        for dstate, d in zip(dstates, dbefore):
+            dstate[rows] = d
+        for total, d in zip(dW, dweights):
+            total += d
+    return collect(judged, dx, dstates, dW)
+
+
+def step_forward(call, cell):
+    """One step: (states, cache or None)."""
+    before = initial_states(call)
+    after, kept = cell.forward(call.x, before, canonical_weights(call), cell.option)
+    after = [state.copy() for state in after]  # the caller's own, `kept` belongs to the cache
+    return after, Cache(call, cell, [(None, None, before, kept)]) if call.training else None
+
+
+def step_backward(cache, judged):
+    """The gradients of one step: one per name in judged.names."""
+    call, cell = judged.call, cache.cell
+    [(_, _, before, kept)] = cache.steps
+    zeros = np.zeros((call.N, call.H), call.dtype)
+    after = [zeros if d is None else d for d in (judged.dh, judged.dc_T)][: 1 + call.has_c]
+    dx, dbefore, *dW = cell.backward(after, before, kept, call.x, canonical_weights(call), cell.option)
+    return collect(judged, dx, dbefore, dW)
+
+
+def schedule(call):
+    """The steps in the order of computation: which rows still run, and which time each of them reads."""
+    lengths = np.full(call.N, call.T) if call.lengths is None else call.lengths
+    for s in range(call.T):
+        rows = np.flatnonzero(s < lengths)
+        if rows.size == 0:
+            return
+        yield rows, (lengths[rows] - 1 - s if call.reverse else np.full(rows.size, s))
+
+
+def initial_states(call):
+    states = []
+    for state in (call.h0, call.c0)[: 1 + call.has_c]:
+        states.append(np.zeros((call.N, call.H), call.dtype))
+        if state is not None:
+            states[-1][...] = state
+    return tuple(states)
+
+
+def gate_columns(call):
+    """The columns of the caller's weights, gate by gate in canonical order."""
+    return np.concatenate([np.arange(p * call.H, (p + 1) * call.H) for p in call.position])
+
+
+def canonical_weights(call):
+    columns = gate_columns(call)
+    zero = np.zeros(call.G * call.H, call.dtype)
+    b, bh = (zero if bias is None else bias[columns] for bias in (call.b, call.bh))
+    return Weights(call.Wx[:, columns], call.Wh[:, columns], b, bh)
+
+
+def zeros_like_rows(call, width):
+    """(N, T, width) zeros in the memory order of x."""
+    return np.zeros_like(call.x, shape=(call.N, call.T, width))
+
+
+def collect(judged, dx, dstates, dW):
+    """The gradients in the caller's shapes, gate order and memory order; None where not needed."""
+    call = judged.call
+    columns = gate_columns(call)
+    gradients = [dx]
+    for state, dstate in zip((call.h0, call.c0), dstates):
+        gradients.append(dstate.sum(axis=0) if state is not None and state.ndim == 1 else dstate)
+    for weight, dw in zip((call.Wx, call.Wh, call.b, call.bh), dW):
+        if weight is not None:
+            gradient = np.empty_like(weight)
+            gradient[..., columns] = dw
+            gradients.append(gradient)
+    gradients = [gradient if wanted else None for gradient, wanted in zip(gradients, judged.need)]
+    return [placed(judged, name, gradient) for name, gradient in zip(judged.names, gradients)]
+
+
+def placed(judged, name, result):
+    """The result, written into the array that `out` holds for it."""
+    array = (judged.out or {}).get(name)
+    if array is None:
+        return result
+    array[...] = result
+    return array
+
+
+@once
+def gradients_type(name, fields):
+    """The NamedTuple of a backward call; its fields depend on which biases were given."""
+    return namedtuple(name, fields)

@@ -1,0 +1,73 @@
+"""Builds one extension, fastgate._kernels: the Cython binding and the C core, each instruction-set level with its own flags."""
+
+import os
+import platform
+from concurrent.futures import ThreadPoolExecutor
+from glob import glob
+
+import numpy as np
+from Cython.Build import cythonize
+from setuptools import Extension, setup
+from setuptools.command.build_ext import build_ext
+
+SANITIZE = os.environ.get("FASTGATE_SANITIZE") == "1"  # AddressSanitizer and UndefinedBehaviorSanitizer
+DEBUG = os.environ.get("FASTGATE_DEBUG") == "1"
+
+LEVELS = {  # csrc/isa_<level>_*.c -> compiler flags
+    "avx512": ["-mavx512f", "-mavx512dq", "-mavx512vl", "-mavx512bw", "-mavx2", "-mfma"],
+    "avx2": ["-mavx2", "-mfma"],
+    "baseline": [],
+}
+if platform.machine() not in ("x86_64", "AMD64"):
+    LEVELS = {"baseline": []}
+
+# No contraction: a product and a sum become one rounding only where the source says v_fma.
+COMPILE = ["-std=c11", "-O3", "-ffp-contract=off", "-fvisibility=hidden", "-Wall", "-Wextra", "-Wno-missing-field-initializers"]
+LINK = ["-Wl,-s"]  # no symbols in the wheel
+if DEBUG or SANITIZE:
+    LINK = []
+    COMPILE += ["-g", "-fno-omit-frame-pointer"]
+    COMPILE[1] = "-O1" if DEBUG else "-O2"
+if SANITIZE:
+    COMPILE += ["-fsanitize=address,undefined", "-fno-sanitize-recover=undefined"]
+    LINK += ["-fsanitize=address,undefined"]
+
+
+class BuildLevels(build_ext):
+    """build_ext that adds a level's flags to the files of that level and compiles several files at a time."""
+
+    def build_extensions(self):
+        compile_one = self.compiler._compile
+        pool, jobs = ThreadPoolExecutor(os.cpu_count()), []
+
+        def compile_with_level(obj, source, ext, cc_args, extra, pp_opts):
+            level = next((level for level in LEVELS if f"isa_{level}_" in source), None)
+            jobs.append(pool.submit(compile_one, obj, source, ext, cc_args, extra + LEVELS.get(level, []), pp_opts))
+
+        link = self.compiler.link_shared_object
+
+        def link_when_compiled(*args, **kwargs):
+            for job in jobs:
+                job.result()
+            link(*args, **kwargs)
+
+        self.compiler._compile = compile_with_level
+        self.compiler.link_shared_object = link_when_compiled
+        with pool:
+            super().build_extensions()
+
+
+sources = ["csrc/dispatch.c", *(f"csrc/isa_{level}_f{bits}.c" for level in LEVELS for bits in (32, 64))]
+kernels = Extension(
+    "fastgate._kernels",
+    ["fastgate/_kernels.pyx", *sources],
+    include_dirs=["csrc", np.get_include()],
+    define_macros=[("NPY_NO_DEPRECATED_API", "NPY_1_7_API_VERSION")],
+    extra_compile_args=COMPILE,
+    extra_link_args=LINK,
+    depends=["setup.py", *glob("csrc/*.*"), *glob("csrc/cells/*"), *glob("fastgate/*.p?[dxi]")],
+)
+setup(
+    ext_modules=cythonize([kernels], compiler_directives={"language_level": 3, "binding": True, "freethreading_compatible": True}),
+    cmdclass={"build_ext": BuildLevels},
+)
