@@ -3,6 +3,7 @@
 import argparse
 import os
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 RESULTS = Path(__file__).parent / "results"
@@ -31,10 +32,18 @@ def options() -> argparse.Namespace:
     parser.add_argument("--dtype", default="float32", choices=["float32", "float64"])
     parser.add_argument("--budget", type=float, default=4.0, help="seconds of timing per row (default: 4)")
     parser.add_argument("--quick", action="store_true", help="the grid with a budget of half a second per row")
+    parser.add_argument(
+        "--clock",
+        default="wall",
+        choices=["wall", "cpu"],
+        help="cpu leaves out the times when another process has the core: for busy machines, one thread only",
+    )
     parser.add_argument("--cold", action="store_true", help="empty the caches before every call")
     parser.add_argument("--json", type=Path, default=RESULTS / "latest.json")
     parser.add_argument("--picture", type=Path, help="default: beside the JSON file")
     chosen = parser.parse_args()
+    if chosen.clock == "cpu" and chosen.threads > 1:
+        parser.error("--clock cpu adds the times of all threads: use it with --threads 1")
     if chosen.quick:
         chosen.rows, chosen.budget = ["grid"], 0.5
     return chosen
@@ -47,9 +56,11 @@ def set_threads(threads: int) -> None:
 
 
 def prefer_installed() -> None:
-    """Measure the installed package, not a source folder beside this one that nobody compiled."""
-    if not any((ROOT / "fastgate").glob("*.so")):
-        sys.path[:] = [path for path in sys.path if Path(path).resolve() != ROOT]
+    """Measure the installed package; the source folder beside this one only where none is installed."""
+    elsewhere = [path for path in sys.path if Path(path).resolve() != ROOT]
+    before, sys.path[:] = sys.path[:], elsewhere
+    if find_spec("fastgate") is None:
+        sys.path[:] = before
 
 
 def main() -> int:

@@ -62,5 +62,5 @@ def _row_of_shape(word: str) -> Row:
     try:
         T, N, D, H = (int(size) for size in word.strip("()").split(","))
     except ValueError:
-        raise ValueError(f"--rows: expected grid, models, a model's name or T,N,D,H, got {word!r}") from None
+        raise ValueError(f"expected grid, models, a model's name or T,N,D,H, got {word!r}") from None
     return Row("grid", str((T, N, D, H)), T, N, D, H)

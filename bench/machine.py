@@ -1,11 +1,12 @@
-"""What this machine is, and what it can reach."""
+"""What this machine is, and what it can reach.
+
+The limits are the best of many short tries, so that a busy neighbour hardly shows.
+"""
 
 import os
-import platform
 import time
 from collections.abc import Callable
 from functools import cache
-from pathlib import Path
 
 import numpy as np
 
@@ -13,14 +14,14 @@ import fastgate
 
 from .cases import FORWARD, Case
 
-TRIES = 5
+TRIES = 100
 READ = 2**24  # bytes a run of the bandwidth measurement reads at least
 
 
 def describe(threads: int) -> dict[str, object]:
     config = fastgate.get_config()
     return {
-        "cpu": config.get("cpu") or cpu_model(),
+        "cpu": config["cpu"],
         "isa": config["isa"],
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
         "threads": threads,
@@ -29,20 +30,11 @@ def describe(threads: int) -> dict[str, object]:
     }
 
 
-def cpu_model() -> str:
-    info = Path("/proc/cpuinfo")
-    if info.exists():
-        for line in info.read_text(encoding="utf-8").splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()
-
-
 @cache
-def fma_peak(dtype: str = "float32", size: int = 1536) -> float:
-    """A lower bound of the FMA peak, in operations per second: the best of TRIES NumPy products (size × size).
+def fma_peak(dtype: str = "float32", size: int = 512) -> float:
+    """A lower bound of the FMA peak, operations per second: the best of TRIES NumPy products (size × size).
 
-    A good BLAS reaches 80 to 95 % of the peak on the threads it is given, so a share of this bound may pass 100 %.
+    A good BLAS reaches 80 to 95 % of the peak, so a share of this bound may pass 100 %.
     """
     a = np.full((size, size), 0.5, dtype)
     return 2 * size**3 / _best(lambda: a @ a)
@@ -50,8 +42,8 @@ def fma_peak(dtype: str = "float32", size: int = 1536) -> float:
 
 @cache
 def read_bandwidth(size: int) -> float:
-    """A lower bound of the bytes per second that one reader takes from an array of `size` bytes, again and again, so from
-    the cache that holds it: the best of TRIES runs of BLAS' dot product of the array with itself."""
+    """A lower bound of the bytes per second that one reader takes from an array of `size` bytes, again and again,
+    so from the cache that holds it: the best of TRIES runs of BLAS' dot product of the array with itself."""
     a = np.full(max(1, size // 4), 0.5, np.float32)
     repeats = max(1, READ // size)
 
@@ -64,8 +56,9 @@ def read_bandwidth(size: int) -> float:
 
 
 def attainable(case: Case) -> float:
-    """Seconds the case takes at the two limits above: each product costs its operations or the reading of its weights,
-    whichever is longer. Wh is read at every step, Wx once; backward repeats both and adds the two weight gradients."""
+    """Seconds the case takes at the two limits above: each product costs its operations or the reading of its
+    weights, whichever is longer. Wh is read at every step, Wx once; backward repeats both and adds the two weight
+    gradients."""
     T, N, _, _ = case.sizes
 
     def product(weight: np.ndarray, readings: int) -> float:

@@ -21,7 +21,7 @@ TICKS = (0.25, 0.5, 1, 2, 4, 8, 16, 32, 64, 128, 256)
 
 
 def draw(record: Record, path: Path) -> None:
-    """One panel per cell and direction: a bar to the fastest peer, a mark for every peer, the losses in red."""
+    """A panel per cell and direction: a bar to the fastest peer, a mark for every peer, losses in red."""
     panels: dict[str, list[Line]] = {}
     for line in record.lines:
         panels.setdefault(title(line), []).append(line)
@@ -45,8 +45,8 @@ def draw(record: Record, path: Path) -> None:
             _panel(axes[r, c], lines, peers)
     _scale(axes[0, 0], record)
     figure.suptitle("How many times as fast is fastgate?", fontsize=17, color=INK, fontweight="bold")
-    figure.legend(handles=_legend(peers), loc="outside lower center", ncols=2 + len(peers), frameon=False)
-    figure.supxlabel(setting(record), fontsize=7.5, color=INK)
+    figure.legend(handles=_legend(peers), loc="outside upper center", ncols=2 + len(peers), frameon=False, fontsize=9)
+    figure.supxlabel(setting(record), fontsize=8, color=INK)
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=130, facecolor="white")
     plt.close(figure)

@@ -95,10 +95,7 @@ class Record:
 
 
 def _line(values: dict[str, Any]) -> Line:
-    measures = {
-        name: Measure(**measure | {"ratio": Ratio(*measure["ratio"])})
-        for name, measure in values["measures"].items()
-    }
+    measures = {name: Measure(**measure | {"ratio": Ratio(*measure["ratio"])}) for name, measure in values["measures"].items()}
     return Line(**values | {"measures": measures})
 
 
@@ -108,7 +105,7 @@ def peers_of(lines: Iterable[Line]) -> list[str]:
 
 
 def mean_ratio(lines: Iterable[Line], peer: str | None = None) -> float:
-    """Geometric mean of the ratios to one peer, or to the fastest peer of each line; nan where there is none."""
+    """Geometric mean of the ratios to one peer, or to the fastest peer of each line; nan without any."""
     if peer is None:
         return geometric_mean([line.fastest[1].median for line in lines if line.fastest])
     return geometric_mean([line.measures[peer].ratio.median for line in lines if peer in line.measures])
@@ -120,6 +117,7 @@ def largest_error(lines: Iterable[Line], name: str) -> float:
 
 def losses_first(lines: list[Line]) -> list[Line]:
     """Lines that lose, worst first, then the others in the order of the grid."""
+
     def rank(line: Line) -> float:
         return line.fastest[1].median if line.loses else 1.0
 

@@ -19,6 +19,7 @@ def setting(record: Record) -> str:
     threads = f"{machine['threads']} thread{'s' if machine['threads'] > 1 else ''}"
     where = f"{machine['cpu']} ({machine['cores']} cores), {machine['isa']}, {threads}"
     how = f"{settings['dtype']}, {settings['caches']} caches"
+    how += ", processor time" if settings["clock"] == "cpu" else ""
     return f"{where}, {how}; " + ", ".join(f"{name} {version}" for name, version in record.versions.items())
 
 
@@ -35,10 +36,11 @@ def terminal(record: Record) -> str:
 
 def _limits(record: Record) -> str:
     return (
-        f"NumPy's best matrix product here: {record.machine['sgemm'] / 1e9:.0f} GF/s. `reach` = time at that speed and at the"
+        f"Reach: time at NumPy's best matrix product here, {record.machine['sgemm'] / 1e9:.0f} GF/s, and at the"
         " measured cache bandwidth / our time.\n"
         "Ratios: peer's time / ours, above 1 we are faster; (quartiles). Rows that lose stand first, marked *.\n"
         "Errors: the largest, relative to the largest value of its array, against float64."
+        " NumPy is the loop of fastgate.reference."
     )
 
 
@@ -71,9 +73,9 @@ def _row(line: Line, peers: list[str]) -> list[str]:
 
 def _aligned(rows: list[list[str]]) -> str:
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    justify = [str.ljust, str.ljust] + [str.rjust] * (len(widths) - 2)
     return "\n".join(
-        "  ".join(cell.ljust(w) if i < 2 else cell.rjust(w) for i, (cell, w) in enumerate(zip(row, widths, strict=True)))
-        for row in rows
+        "  ".join(to(cell, width) for to, cell, width in zip(justify, row, widths, strict=True)).rstrip() for row in rows
     )
 
 
@@ -89,7 +91,8 @@ def losses(lines: list[Line]) -> str:
         f"{line.cell.upper()} {WORDS[line.what]} {line.name} {line.fastest[1].median:.2f} ({line.fastest[0]})"
         for line in sorted(lost, key=lambda line: line.fastest[1].median)
     )
-    return f"{len(lost)} of {len(compared)} rows lose{'s' if len(lost) == 1 else ''} against the fastest peer: {words}."
+    verb = "loses" if len(lost) == 1 else "lose"
+    return f"{len(lost)} of {len(compared)} rows {verb} against the fastest peer: {words}."
 
 
 # README
@@ -99,7 +102,8 @@ def markdown(record: Record) -> str:
     """The table of the README: ratios to the fastest peer of each row, losses bold."""
     against = []
     for what in dict.fromkeys(line.what for line in record.lines):
-        peers = [name for name in peers_of(line for line in record.lines if line.what == what) if name != LOOP]
+        lines = [line for line in record.lines if line.what == what]
+        peers = [name for name in peers_of(lines) if name != LOOP]
         if peers:
             against.append(f"{WORDS[what]} against {_either(peers)}")
     parts = [
@@ -118,20 +122,20 @@ def _either(names: list[str]) -> str:
 
 def _markdown_group(record: Record, group: str) -> str:
     """Shapes down; cells and directions across, or only directions where every row has its own cell."""
+    grid = group == "grid"
     columns: dict[str, dict[str, Line]] = {}
     labels: dict[str, str] = {}
     for line in record.lines:
         if line.group == group:
-            shape = str((line.T, line.N, line.D, line.H))
-            labels[line.name] = shape if line.name == shape else f"{line.name}, {line.cell.upper()} {shape}"
-            head = title(line) if line.name == shape else WORDS[line.what]
-            columns.setdefault(head, {})[line.name] = line
-    rows = [
-        [label, *(_markdown_ratio(lines.get(name)) for lines in columns.values())] for name, label in labels.items()
-    ]
+            shape = (line.T, line.N, line.D, line.H)
+            labels[line.name] = str(shape) if grid else f"{line.name}, {line.cell.upper()} {shape}"
+            columns.setdefault(title(line) if grid else WORDS[line.what], {})[line.name] = line
+    rows = []
+    for name, label in labels.items():
+        rows.append([label, *(_markdown_ratio(lines.get(name)) for lines in columns.values())])
     means = [mean_ratio(lines.values()) for lines in columns.values()]
     rows.append(["geometric mean", *(f"{mean:.2f}" if mean == mean else "–" for mean in means)])
-    head = "(T, N, D, H)" if group == "grid" else f"{GROUPS[group]}, one layer, one direction"
+    head = "(T, N, D, H)" if grid else f"{GROUPS[group]}, one layer, one direction"
     return _markdown_table([head, *columns], rows)
 
 
@@ -157,7 +161,8 @@ def _markdown_summary(record: Record) -> str:
             else:
                 row.append("–")
         rows.append(row)
-    words = "Time / time of fastgate, geometric mean over the grid, and the largest error against float64:"
+    words = "Time / time of fastgate, geometric mean over the grid, and the largest error against float64, relative"
+    words += " to the largest value of its array (NumPy is the loop of `fastgate.reference`):"
     return words + "\n\n" + _markdown_table(["", *map(title, blocks)], rows)
 
 

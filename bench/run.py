@@ -3,12 +3,15 @@
 import argparse
 import platform
 import sys
+from pathlib import Path
 from types import ModuleType
 
 import numpy as np
 
+import fastgate
+
 from . import cases, contenders, grid, machine, timer
-from .contenders import OURS, Calls
+from .contenders import OURS, Calls, ours
 from .record import Line, Measure, Record
 from .timer import Ratio
 
@@ -17,26 +20,29 @@ SWEEP = 2**27  # bytes written to empty the caches
 
 
 def run(options: argparse.Namespace) -> Record:
-    peers = contenders.MODULES[1:] if options.peers is None else options.peers
-    modules, skipped = contenders.find((contenders.MODULES[0], *peers))
+    peers, skipped = contenders.find(options.peers or contenders.PEERS)
+    modules = [ours, *peers]
+    say(f"measuring {Path(fastgate.__file__).parent}")
     for name, reason in skipped.items():
         say(f"skipped: {name}: {reason}")
-    if skipped.keys() & {contenders.MODULES[0]}:
-        raise SystemExit("fastgate itself cannot be imported: install it first (pip install .)")
     cells = check_cells(options.cells)
-    rows = grid.select(options.rows)
+    try:
+        rows = grid.select(options.rows)
+    except ValueError as reason:
+        raise SystemExit(f"--rows: {reason}") from None
     record = Record(
         machine=machine.describe(options.threads),
         versions={m.NAME: m.version() for m in modules} | {"Python": platform.python_version()},
         settings={
             "dtype": options.dtype,
             "caches": "cold" if options.cold else "warm",
+            "clock": options.clock,
             "budget": options.budget,
             "rows": options.rows,
         },
     )
-    if (record.machine["load"] or 0) > 0.5:
-        say(f"other processes are busy (load {record.machine['load']:.1f}): ratios will scatter")
+    if options.clock == "wall" and (record.machine["load"] or 0) > 0.5:
+        say(f"other processes are busy (load {record.machine['load']:.1f}): ratios will scatter; try --clock cpu")
     plan = [
         (row, cell, what)
         for group in dict.fromkeys(row.group for row in rows)
@@ -85,6 +91,7 @@ def measure_row(
         options.budget,
         pause=PAUSE if options.threads > 1 else 0.0,
         sweep=sweeper() if options.cold else None,
+        clock=timer.CLOCKS[options.clock],
     )
     measures = {
         name: Measure(
@@ -96,9 +103,7 @@ def measure_row(
         )
         for name, timing in timings.items()
     }
-    record.lines.append(
-        Line(row.group, row.name, cell, what, *row.shape, case.flops, machine.attainable(case), measures)
-    )
+    record.lines.append(Line(row.group, row.name, cell, what, *row.shape, case.flops, machine.attainable(case), measures))
 
 
 def check_cells(cells: list[str]) -> list[str]:

@@ -1,8 +1,10 @@
-"""The one timer: contenders run in one process, in alternating bursts, so that drift of the machine meets all alike.
+"""The one timer: contenders run in one process, in alternating bursts, so that the machine's drift meets all.
 
-A burst is a number of calls of one contender, timed together, that lasts about BURST seconds (one call where a call is longer).
-A round is one burst of every contender; the order is rotated from round to round. The time of a contender is the median of
-its bursts. A ratio is peer / ours of these medians; its spread is the quartiles of the ratios round by round.
+A burst is a number of calls of one contender, timed together, that lasts about BURST seconds; one call where a
+call is longer. A round is one burst of every contender; the order is rotated from round to round. The time of a
+contender is the median of its bursts. A ratio is peer / ours of these medians; its spread is the quartiles of the
+ratios round by round. A contender with long calls that is several times slower than the fastest takes part in the
+first rounds only, until its share of the budget is spent.
 """
 
 import gc
@@ -17,7 +19,8 @@ from typing import Any, NamedTuple
 BURST = 0.02  # seconds a burst should last
 LEAD_IN = 0.1  # share of a burst's calls that run untimed before it, so that the weights are in the caches
 MIN_ROUNDS, MAX_ROUNDS = 3, 50
-LONG_CALL = 0.02  # seconds from which on a call fills the caches itself and needs no lead-in
+CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
+SLOW = 4  # times as long as the fastest from which on a contender may leave early
 
 
 @dataclass(frozen=True)
@@ -41,7 +44,8 @@ class Ratio(NamedTuple):
 
 
 def ratio(peer: Timing, ours: Timing) -> Ratio:
-    by_round = [p / o for p, o in zip(peer.bursts, ours.bursts, strict=True)]
+    rounds_of_both = zip(peer.bursts, ours.bursts, strict=False)  # one of them may have left early
+    by_round = [p / o for p, o in rounds_of_both]
     low, high = quartiles(by_round)
     return Ratio(peer.median / ours.median, low, high)
 
@@ -62,34 +66,76 @@ def measure(
     budget: float,
     pause: float = 0.0,
     sweep: Callable[[], Any] | None = None,
+    clock: Callable[[], float] = time.perf_counter,
 ) -> dict[str, Timing]:
-    """Time every call in `calls` within about `budget` seconds altogether (never fewer than MIN_ROUNDS rounds).
+    """Time every call in `calls` within about `budget` seconds altogether, in MIN_ROUNDS rounds at least.
 
     pause  seconds of rest before each burst: other libraries' workers keep spinning after a threaded call.
     sweep  called untimed before every call to empty the caches; a burst is then one cold call.
+    clock  time.process_time leaves out the times when another process has the core; for one thread only.
     """
     bursts: dict[str, list[float]] = {name: [] for name in calls}
+    spent = dict.fromkeys(calls, 0.0)  # seconds, by contender
     with garbage_collection_off():
-        spent = time.perf_counter()
-        sizes = {name: 1 if sweep else _calls_per_burst(call) for name, call in calls.items()}
-        lead_ins = {name: 0 if sweep else _lead_in(calls[name], sizes[name]) for name in calls}
-        spent = time.perf_counter() - spent
+        plans = {}
+        for name, call in calls.items():
+            with _adding_to(spent, name):
+                plans[name] = _plan(call, clock, cold=sweep is not None)
+        slow = max(BURST, SLOW * min(plan.seconds for plan in plans.values()))
         order = list(calls)
         rounds = MAX_ROUNDS
         done = 0
         while done < rounds:
-            start = time.perf_counter()
+            before = sum(spent.values())
             for name in order:
-                time.sleep(pause)
-                if sweep:
-                    sweep()
-                bursts[name].append(_burst(calls[name], sizes[name], lead_ins[name]))
+                if done and plans[name].seconds > slow and spent[name] > budget / len(calls):
+                    continue
+                with _adding_to(spent, name):
+                    time.sleep(pause)
+                    if sweep:
+                        sweep()
+                    bursts[name].append(_burst(calls[name], plans[name], clock))
             order.append(order.pop(0))
             done += 1
-            spent += time.perf_counter() - start
-            left = int((budget - spent) / (time.perf_counter() - start))
-            rounds = min(MAX_ROUNDS, max(MIN_ROUNDS, done + left))
-    return {name: Timing(bursts[name], sizes[name]) for name in calls}
+            so_far = sum(spent.values())
+            rounds = min(MAX_ROUNDS, max(MIN_ROUNDS, done + int((budget - so_far) / (so_far - before))))
+    return {name: Timing(bursts[name], plans[name].calls) for name in calls}
+
+
+class _Plan(NamedTuple):
+    """What a burst of one contender is."""
+
+    seconds: float  # a call takes, about
+    calls: int  # timed together
+    lead_in: int  # calls before them, untimed
+
+
+def _plan(call: Callable[[], Any], clock: Callable[[], float], cold: bool) -> _Plan:
+    """Double the number of calls until they last a quarter of a burst: warms up on the way."""
+    calls = 1
+    while (seconds := _burst(call, _Plan(0, calls, 0), clock)) * calls < BURST / 4 and not cold:
+        calls *= 2
+    if cold or seconds > BURST:  # a long call fills the caches itself and needs no lead-in
+        return _Plan(seconds, 1, 0)
+    calls = max(1, round(BURST / seconds))
+    return _Plan(seconds, calls, max(1, round(LEAD_IN * calls)))
+
+
+def _burst(call: Callable[[], Any], plan: _Plan, clock: Callable[[], float]) -> float:
+    """Seconds per call."""
+    for _ in range(plan.lead_in):
+        call()
+    start = clock()
+    for _ in range(plan.calls):
+        call()
+    return (clock() - start) / plan.calls
+
+
+@contextmanager
+def _adding_to(spent: dict[str, float], name: str):
+    start = time.perf_counter()
+    yield
+    spent[name] += time.perf_counter() - start
 
 
 @contextmanager
@@ -102,24 +148,3 @@ def garbage_collection_off():
     finally:
         if was_on:
             gc.enable()
-
-
-def _burst(call: Callable[[], Any], size: int, lead_in: int) -> float:
-    for _ in range(lead_in):
-        call()
-    start = time.perf_counter()
-    for _ in range(size):
-        call()
-    return (time.perf_counter() - start) / size
-
-
-def _calls_per_burst(call: Callable[[], Any]) -> int:
-    """Double the number of calls until they last a quarter of a burst: warms up on the way."""
-    size = 1
-    while (seconds := _burst(call, size, 0) * size) < BURST / 4:
-        size *= 2
-    return max(1, round(BURST / seconds * size))
-
-
-def _lead_in(call: Callable[[], Any], size: int) -> int:
-    return 0 if _burst(call, 1, 0) > LONG_CALL else max(1, round(LEAD_IN * size))

@@ -72,12 +72,8 @@ typedef struct fg_sequence {
  * `rows` is the sum of lengths, N * T without lengths. The caller has made sure that no size overflows. */
 typedef struct fg_sizes { ptrdiff_t cache, forward_scratch, backward_scratch; } fg_sizes;
 
-/* One array with at most two strided axes: element (r, c) at data[r * row + c * column]. Its elements are counted in the
- * order of (r, c), whatever their order in memory. */
+/* One array: element (r, c) at data[r * row + c * column], where row or column is 1, and where there is one row, column is 1. */
 typedef struct fg_array { void *data; ptrdiff_t rows, columns, row, column; } fg_array;
-
-/* Bytes of scratch that sum_of_powers needs per column of an array whose `row` is 1 and whose `column` is not. */
-enum { FG_STRIP_BYTES = 64 };
 
 /* Softmax and cross entropy of N x T rows with K classes: loss = weight (log sum_k exp o_k - o_y). */
 typedef struct fg_cross_entropy {
@@ -99,8 +95,9 @@ typedef struct fg_kernels {
     void (*sigmoid)(ptrdiff_t n, const void *x, void *y);
     void (*tanh)(ptrdiff_t n, const void *x, void *y);
     /* sum |x / unit|^p over an array, p > 0; p = inf: the largest |x|, NaN if there is one. */
-    double (*sum_of_powers)(const fg_array *, double p, double unit, void *scratch);
-    void (*scale)(const fg_array *, double factor);       /* x <- x factor, multiplied in double */
+    double (*sum_of_powers)(const fg_array *, double p, double unit);
+    /* x <- x factor 2^exponent, within 1 unit in the last place; factor <= 2, exponent <= 0, x finite. */
+    void (*scale)(const fg_array *, double factor, int exponent);
     void (*clamp)(const fg_array *, double limit);        /* x <- sign(x) min(|x|, limit); NaN stays */
     double (*cross_entropy)(const fg_cross_entropy *);    /* returns the sum of the losses, taken in double */
 } fg_kernels;

@@ -1,4 +1,6 @@
-"""python -m fastgate demo   trains a character model on English text;   python -m fastgate info   prints the configuration."""
+"""python -m fastgate demo    trains a character model on English text
+python -m fastgate info    prints the configuration
+"""
 
 import argparse
 import sys
@@ -6,7 +8,8 @@ import sys
 
 def main(argv=None):
     parser = argparse.ArgumentParser(
-        prog="python -m fastgate", description="Fused recurrent kernels for NumPy: a demonstration, and what runs here."
+        prog="python -m fastgate",
+        description="Fused recurrent kernels for NumPy: train a model, or print what runs here.",
     )
     commands = parser.add_subparsers(dest="command", metavar="{demo,info}", required=True)
 
@@ -15,8 +18,8 @@ def main(argv=None):
     demo = commands.add_parser(
         "demo",
         help="train a character model on real English text and let it write",
-        description="Train a character model on real English text, by default once with the C kernels and once with "
-        "the NumPy reference, side by side and from the same seed. Ctrl-C saves.",
+        description="Train a character model on real English text, by default once with the C kernels and "
+        "once with the NumPy reference, side by side and from the same seed. Ctrl-C saves.",
     )
     add_options(demo)
     commands.add_parser("info", help="print version, processor, instruction set and libraries")

@@ -31,6 +31,7 @@ REFERENCE = (F4, F8, np.dtype(np.longdouble))
 _CONTIGUOUS, _OWNED, _ALIGNED = 0x1, 0x4, 0x100
 _DIRECT = _CONTIGUOUS | _ALIGNED
 _WRITEABLE = _DIRECT | 0x400
+_PLAIN = _ALIGNED | 0x400
 _SMALL = 2**27  # values; a call that handles fewer is not asked whether memory suffices
 _LARGEST = 2**62  # bytes
 _AS_IS = tuple(tuple(range(G)) for G in range(9))  # gate positions in canonical order
@@ -145,27 +146,25 @@ def forward(
             and G * H == width
             and (
                 h0 is None
-                or type(h0) is ndarray
-                and h0.dtype is dtype
-                and h0.shape == state
-                and (h0.flags.num & _DIRECT == _DIRECT or _rows(h0))
+                or (
+                    type(h0) is ndarray
+                    and h0.dtype is dtype
+                    and h0.shape == state
+                    and (h0.flags.num & _DIRECT == _DIRECT or _rows(h0))
+                )
             )
             and (
                 c0 is None
-                or type(c0) is ndarray
-                and c0.dtype is dtype
-                and c0.shape == state
-                and (c0.flags.num & _DIRECT == _DIRECT or _rows(c0))
+                or (
+                    type(c0) is ndarray
+                    and c0.dtype is dtype
+                    and c0.shape == state
+                    and (c0.flags.num & _DIRECT == _DIRECT or _rows(c0))
+                )
             )
-            and (b is None or type(b) is ndarray and b.dtype is dtype and b.shape == (width,) and b.flags.num & _ALIGNED)
-            and (
-                bh is None
-                or type(bh) is ndarray
-                and bh.dtype is dtype
-                and bh.shape == (width,)
-                and bh.flags.num & _ALIGNED
-            )
-            and (N * T + D + H) * (D + width) < _SMALL
+            and (b is None or (type(b) is ndarray and b.dtype is dtype and b.shape == (width,) and b.flags.num & _ALIGNED))
+            and (bh is None or (type(bh) is ndarray and bh.dtype is dtype and bh.shape == (width,) and bh.flags.num & _ALIGNED))
+            and (N * T + N + D + H) * (D + width) < _SMALL
         ):
             position = _AS_IS[G] if gate_order is gates else gate_positions(gates, gate_order)
             if lengths is not None:
@@ -190,7 +189,24 @@ def forward(
 
 
 def _forward_in_words(
-    cell, x, h0, c0, Wx, Wh, b, bh, step, gates, has_c, gate_order, lengths, reverse, training, return_sequences, out, dtypes
+    cell,
+    x,
+    h0,
+    c0,
+    Wx,
+    Wh,
+    b,
+    bh,
+    step,
+    gates,
+    has_c,
+    gate_order,
+    lengths,
+    reverse,
+    training,
+    return_sequences,
+    out,
+    dtypes,
 ):
     reverse = flag("reverse", reverse)
     training = flag("training", training)
@@ -224,8 +240,8 @@ def _forward_in_words(
         if bias is not None:
             _shape(name, bias, (GH,), (G * H,))
 
-    # What a call writes: h, the cache, final states, packed weights. A broadcast x counts as if it were real.
-    per_step = G * H * training + H * (return_sequences and out is None) + D * (0 in x.strides)
+    # What a call writes: h, the cache, final states, packed weights. An x that takes no memory counts as if it did.
+    per_step = G * H * training + H * (return_sequences and out is None) + max(D, 1) * (D == 0 or 0 in x.strides)
     needed = N * T * per_step + N * max(H, 1) + (D + H) * G * H
     touched = N * T * max(D + G * H, 1)
     _affordable(needed * dtype.itemsize, touched * dtype.itemsize, f"x, Wx, Wh: N, T, D, H = {N}, {T}, {D}, {H}")
@@ -332,24 +348,30 @@ def backward(call: Forward, dh: Any, dh_T: Any = None, dc_T: Any = None, *, need
         and out is None
         and (
             dh is None
-            or type(dh) is ndarray
-            and dh.dtype is dtype
-            and dh.shape == (state if step else (call.N, call.T, call.H))
-            and (dh.flags.num & _DIRECT == _DIRECT or _rows(dh))
+            or (
+                type(dh) is ndarray
+                and dh.dtype is dtype
+                and dh.shape == (state if step else (call.N, call.T, call.H))
+                and (dh.flags.num & _DIRECT == _DIRECT or _rows(dh))
+            )
         )
         and (
             dh_T is None
-            or type(dh_T) is ndarray
-            and dh_T.dtype is dtype
-            and dh_T.shape == state
-            and (dh_T.flags.num & _DIRECT == _DIRECT or _rows(dh_T))
+            or (
+                type(dh_T) is ndarray
+                and dh_T.dtype is dtype
+                and dh_T.shape == state
+                and (dh_T.flags.num & _DIRECT == _DIRECT or _rows(dh_T))
+            )
         )
         and (
             dc_T is None
-            or type(dc_T) is ndarray
-            and dc_T.dtype is dtype
-            and dc_T.shape == state
-            and (dc_T.flags.num & _DIRECT == _DIRECT or _rows(dc_T))
+            or (
+                type(dc_T) is ndarray
+                and dc_T.dtype is dtype
+                and dc_T.shape == state
+                and (dc_T.flags.num & _DIRECT == _DIRECT or _rows(dc_T))
+            )
         )
     ):
         return _backward_in_words(call, dh, dh_T, dc_T, need, out)
@@ -375,10 +397,15 @@ def _backward_in_words(call, dh, dh_T, dc_T, need, out):
     need = need_names(need, names)
     if out is not None:
         shapes = gradient_shapes(call)
-        out = outputs(out, {name: shapes[name] if wanted else None for name, wanted in zip(names, need)}, dtype, "the cache")
+        out = outputs(
+            out,
+            {name: shapes[name] if wanted else None for name, wanted in zip(names, need, strict=True)},
+            dtype,
+            "the cache",
+        )
         upstream = _apart(out, *upstream)
         kept = ("x", "h0", "c0", "Wx", "Wh")
-        call = call._replace(**dict(zip(kept, _apart(out, *(getattr(call, name) for name in kept)))))
+        call = call._replace(**dict(zip(kept, _apart(out, *(getattr(call, name) for name in kept)), strict=True)))
     return Backward(call, *upstream, names, need, out)
 
 
@@ -406,7 +433,7 @@ def gradient_shapes(call: Forward) -> dict[str, tuple[int, ...]]:
     state = (call.N, call.H)
     arguments = (call.x, call.h0) + ((call.c0,) if call.has_c else ()) + (call.Wx, call.Wh)
     arguments += tuple(bias for bias in (call.b, call.bh) if bias is not None)
-    return {name: state if a is None else a.shape for name, a in zip(gradient_names(call), arguments)}
+    return {name: state if a is None else a.shape for name, a in zip(gradient_names(call), arguments, strict=True)}
 
 
 def need_names(need: Any, names: tuple[str, ...]) -> tuple[bool, ...]:
@@ -507,7 +534,7 @@ def in_place(array: ndarray) -> bool:
 def _folded(array):
     """Whether two indices may reach one element (stride 0 and its like)."""
     reach = array.itemsize
-    for stride, size in sorted((abs(s), n) for s, n in zip(array.strides, array.shape) if n > 1):
+    for stride, size in sorted((abs(s), n) for s, n in zip(array.strides, array.shape, strict=True) if n > 1):
         if stride < reach:
             return array.size > 0
         reach += stride * (size - 1)
@@ -524,7 +551,7 @@ def _owner(array):
 
 def _overlap(a, b):
     first, second = _owner(a), _owner(b)
-    if first is not None and second is not None and first is not second or not np.may_share_memory(a, b):
+    if (first is not None and second is not None and first is not second) or not np.may_share_memory(a, b):
         return False
     try:
         return np.shares_memory(a, b, max_work=100_000)
@@ -581,7 +608,7 @@ def number(name: str, value: Any, *, positive: bool = False) -> float:
         value = float(value)
     except OverflowError:
         raise ValueError(f"{name}: expected {words} that fits a float, got a larger one") from None
-    if not value >= 0 or positive and value == 0:
+    if not value >= 0 or (positive and value == 0):
         raise ValueError(f"{name}: expected {words}, got {value}")
     return value
 
@@ -606,28 +633,27 @@ def gradients(grads: Any, dtypes: tuple[np.dtype, ...] = KERNEL) -> tuple[list[n
         raise TypeError(f"grads: expected a list, tuple or dict of arrays, got {_kind(grads)}")
     arrays: list[ndarray | None] = []
     owners: dict[int, list[int]] = {}
-    shared = False
     for k, g in enumerate(entries):
-        if type(g) is ndarray and g.dtype in dtypes and (flags := g.flags).writeable and flags.num & 3 and flags.aligned:
-            arrays.append(g)
-        else:
-            g = _gradient_in_words(f"grads[{keys[k]!r}]" if keys else f"grads[{k}]", g, dtypes)
-            arrays.append(g)
-            if g is None:
-                continue
-        owner = g if (base := g.base) is None else base
-        group = owners.setdefault(id(owner), [])
-        group.append(k)
-        shared = shared or len(group) > 1
-    if shared:
+        if not (type(g) is ndarray and g.dtype in dtypes and (flags := g.flags.num) & _PLAIN == _PLAIN and flags & 3):
+            g = None if g is None else _gradient_in_words(_entry(k, keys), g, dtypes)
+        arrays.append(g)
+        if g is not None:
+            owner = g if (base := g.base) is None else base
+            if type(owner) is not ndarray or owner.base is not None:
+                owner = None  # of unknown extent: one group for all of them
+            owners.setdefault(id(owner), []).append(k)
+    if len(owners) < len(arrays):
         for group in owners.values():
-            _apart_in_group(group, arrays, keys)
+            if len(group) > 1:
+                _apart_in_group(group, arrays, keys)
     return arrays, keys
 
 
+def _entry(k, keys):
+    return f"grads[{keys[k]!r}]" if keys else f"grads[{k}]"
+
+
 def _gradient_in_words(name, g, dtypes):
-    if g is None:
-        return None
     if not isinstance(g, ndarray):
         raise TypeError(f"{name}: expected an array, got {_kind(g)}")
     if isinstance(g, np.ma.MaskedArray):
@@ -646,15 +672,26 @@ def _gradient_in_words(name, g, dtypes):
 
 
 def _apart_in_group(group, arrays, keys):
-    """Arrays of one owner must not share memory: neighbours in the order of addresses are compared."""
-    spans = sorted((*np.lib.array_utils.byte_bounds(arrays[k]), k) for k in group if arrays[k].size)
-    end = last = -1
+    """Arrays of one owner must not share memory: those whose spans of addresses meet are compared."""
+    spans = sorted((*_span(arrays[k]), k) for k in group if arrays[k].size)
+    end = 0
     for start, stop, k in spans:
-        if start < end and any(_overlap(arrays[k], arrays[j]) for low, high, j in spans if j != k and low < stop and start < high):
-            name, other = (f"grads[{keys[j]!r}]" if keys else f"grads[{j}]" for j in (k, last))
-            raise ValueError(f"{name}: shares memory with another entry, near {other}; pass each array once")
-        if stop > end:
-            end, last = stop, k
+        if start < end:
+            for low, high, j in spans:
+                if j != k and low < stop and start < high and _overlap(arrays[j], arrays[k]):
+                    name, other = _entry(max(j, k), keys), _entry(min(j, k), keys)
+                    raise ValueError(f"{name}: shares memory with {other}; pass each array once")
+        end = max(end, stop)
+
+
+def _span(array):
+    """The first address of an array and the one after its last."""
+    start = array.__array_interface__["data"][0]
+    if array.flags.num & 3:
+        return start, start + array.nbytes
+    reaches = [stride * (size - 1) for stride, size in zip(array.strides, array.shape, strict=True)]
+    low, high = (sum(reach for reach in reaches if (reach < 0) is negative) for negative in (True, False))
+    return start + low, start + high + array.itemsize
 
 
 def finite_norm(norm: float, error_if_nonfinite: bool) -> bool:
@@ -768,7 +805,7 @@ def _ndarray(name, a, listed):
 
 def _shape(name, a, letters, sizes, also=None):
     """`a` has the shape `sizes`, or that of `also`; or the ValueError with a hint."""
-    if a.shape == sizes or also is not None and a.shape == also[1]:
+    if a.shape == sizes or (also is not None and a.shape == also[1]):
         return
     expected, numbers = _bracket(letters), str(sizes)
     if also is not None:
@@ -832,7 +869,7 @@ def _direct(a, dtype, rows=False):
 def _copy(a, dtype, rows):
     """A copy in the memory order of `a`; with rows=True its last axis comes to lie innermost."""
     axes = sorted(range(a.ndim), key=lambda k: -abs(a.strides[k]) if a.shape[k] > 1 else 0)
-    if rows or a.ndim > 1 and a.strides[-1] == a.itemsize:
+    if rows or (a.ndim > 1 and a.strides[-1] == a.itemsize):
         axes.remove(a.ndim - 1)
         axes.append(a.ndim - 1)
     fresh = np.empty([a.shape[k] for k in axes], dtype).transpose(np.argsort(axes))

@@ -3,7 +3,7 @@
 #
 # The includer cimports cnp and core and defines KERNELS.
 
-from cpython.mem cimport PyMem_Calloc, PyMem_Free, PyMem_Malloc
+from cpython.mem cimport PyMem_Calloc, PyMem_Free
 from libc.math cimport INFINITY, frexp, isnan, ldexp, pow, sqrt
 
 import numpy as np
@@ -19,43 +19,27 @@ cdef inline const core.fg_kernels *kernels_of(cnp.ndarray a) noexcept:
 
 
 cdef bint describe(cnp.ndarray a, core.fg_array *d) noexcept:
-    """Whether neighbouring axes merge into at most two; describes the array then."""
-    cdef ptrdiff_t size[2]
-    cdef ptrdiff_t stride[2]
-    cdef ptrdiff_t item = cnp.PyArray_ITEMSIZE(a), n, s
-    cdef int axes = 0, k
+    """Whether the axes before the last merge into one and rows or columns are contiguous; describes the array then."""
+    cdef ptrdiff_t item = cnp.PyArray_ITEMSIZE(a), s
+    cdef int last = cnp.PyArray_NDIM(a) - 1, k
     d.data = cnp.PyArray_DATA(a)
-    d.rows = d.columns = d.column = 1
-    d.row = 0
+    d.rows = d.row = d.columns = d.column = 1
     if not cnp.PyArray_CHKFLAGS(a, cnp.NPY_ARRAY_ALIGNED):
         return False
-    for k in range(cnp.PyArray_NDIM(a)):
-        n = cnp.PyArray_DIM(a, k)
-        s = cnp.PyArray_STRIDE(a, k)
-        if n == 0:
-            d.rows = d.columns = 0
-            return True
-        if n == 1:
-            continue
-        if s % item:
+    if last >= 0:
+        d.columns = cnp.PyArray_DIM(a, last)
+        if d.columns > 1:
+            d.column = cnp.PyArray_STRIDE(a, last) // item
+    for k in range(last - 1, -1, -1):
+        s = cnp.PyArray_STRIDE(a, k) // item
+        if d.rows > 1 and cnp.PyArray_DIM(a, k) > 1 and s != d.row * d.rows:
             return False
-        s //= item
-        if axes > 0 and stride[axes - 1] == s * n:
-            size[axes - 1] *= n
-            stride[axes - 1] = s
-        elif axes < 2:
-            size[axes] = n
-            stride[axes] = s
-            axes += 1
-        else:
-            return False
-    if axes > 0:
-        d.columns = size[axes - 1]
-        d.column = stride[axes - 1]
-    if axes == 2:
-        d.rows = size[0]
-        d.row = stride[0]
-    return True
+        if d.rows == 1:
+            d.row = s
+        d.rows *= cnp.PyArray_DIM(a, k)
+    if d.rows == 0:
+        d.columns = 0
+    return d.column == 1 or d.row == 1 and d.rows > 1
 
 
 @cython.final
@@ -64,12 +48,11 @@ cdef class Gradients:
 
     cdef gradient *entries
     cdef Py_ssize_t count
-    cdef void *scratch
     cdef list copies
 
     def __cinit__(self, list arrays):
         cdef gradient *e
-        cdef Py_ssize_t i, strip = 0
+        cdef Py_ssize_t i
         self.count = len(arrays)
         self.copies = []
         self.entries = <gradient *>PyMem_Calloc(self.count + 1, sizeof(gradient))
@@ -85,27 +68,21 @@ cdef class Gradients:
                 copy = np.array(a, order="C")
                 self.copies.append((a, copy))
                 describe(copy, &e.array)
-            if e.array.row == 1 and e.array.column != 1:
-                strip = max(strip, e.array.columns * core.FG_STRIP_BYTES)
-        self.scratch = PyMem_Malloc(strip + 1)
-        if self.scratch == NULL:
-            raise MemoryError("grads")
 
     def __dealloc__(self):
         PyMem_Free(self.entries)
-        PyMem_Free(self.scratch)
 
     cdef write_back(self):
         for a, copy in self.copies:
             a[...] = copy
 
 
-cdef double sum_over(const gradient *e, Py_ssize_t count, double p, double unit, void *scratch) noexcept nogil:
+cdef double sum_over(const gradient *e, Py_ssize_t count, double p, double unit) noexcept nogil:
     """sum |g / unit|^p, array after array; p = inf: the largest |g|, NaN if there is one."""
     cdef double total = 0, part
     cdef Py_ssize_t i
     for i in range(count):
-        part = e[i].kernels.sum_of_powers(&e[i].array, p, unit, scratch)
+        part = e[i].kernels.sum_of_powers(&e[i].array, p, unit)
         if p != INFINITY:
             total += part
         elif part > total or isnan(part):
@@ -115,36 +92,34 @@ cdef double sum_over(const gradient *e, Py_ssize_t count, double p, double unit,
     return total
 
 
-cdef double norm_over(const gradient *e, Py_ssize_t count, double p, void *scratch) noexcept nogil:
+cdef double norm_over(const gradient *e, Py_ssize_t count, double p) noexcept nogil:
     """(sum |g|^p)^(1/p). The plain sum is kept where no power can have overflowed or lost bits to underflow; elsewhere the
     powers are taken relative to the largest |g|, for p = 2 to the power of two below it."""
     cdef double total, largest
     cdef int exponent
     if p == 1:
-        return sum_over(e, count, 1, 1, scratch)
+        return sum_over(e, count, 1, 1)
     if p == 2:
-        total = sum_over(e, count, 2, 1, scratch)
+        total = sum_over(e, count, 2, 1)
         if isnan(total) or ldexp(1, -960) <= total < INFINITY:
             return sqrt(total)
-    largest = sum_over(e, count, INFINITY, 1, scratch)
+    largest = sum_over(e, count, INFINITY, 1)
     if p == INFINITY or not 0 < largest < INFINITY:
         return largest
     if p == 2:
         frexp(largest, &exponent)
         largest = ldexp(1, exponent - 1)
-        return largest * sqrt(sum_over(e, count, 2, largest, scratch))
-    return largest * pow(sum_over(e, count, p, largest, scratch), 1 / p)
+        return largest * sqrt(sum_over(e, count, 2, largest))
+    return largest * pow(sum_over(e, count, p, largest), 1 / p)
 
 
 cdef void scale_down(const gradient *e, Py_ssize_t count, double max_norm, double norm) noexcept nogil:
-    """g <- g max_norm / norm, for norm > max_norm. Where the quotient is near the smallest numbers of a double, in steps."""
+    """g <- g max_norm / norm, for norm > max_norm. The exponents are divided apart, so that no quotient underflows."""
+    cdef int above, below
+    cdef double factor = frexp(max_norm, &above) / frexp(norm, &below)
     cdef Py_ssize_t i
-    while max_norm > 0 and max_norm / norm < ldexp(1, -1000):
-        for i in range(count):
-            e[i].kernels.scale(&e[i].array, ldexp(1, -512))
-        norm *= ldexp(1, -512)
-    for i in range(count):
-        e[i].kernels.scale(&e[i].array, max_norm / norm)
+    for i in range(count - 1, -1, -1):  # what was read last may still be in the cache
+        e[i].kernels.scale(&e[i].array, factor, above - below)
 
 
 def norm(list arrays, double p):
@@ -152,7 +127,7 @@ def norm(list arrays, double p):
     cdef Gradients g = Gradients(arrays)
     cdef double result
     with nogil:
-        result = norm_over(g.entries, g.count, p, g.scratch)
+        result = norm_over(g.entries, g.count, p)
     return result
 
 
@@ -172,7 +147,7 @@ def clip_norm_each(list arrays, double max_norm):
     cdef Py_ssize_t i
     with nogil:
         for i in range(g.count):
-            norms[i] = norm_over(g.entries + i, 1, 2, g.scratch)
+            norms[i] = norm_over(g.entries + i, 1, 2)
             if max_norm < norms[i] < INFINITY:
                 scale_down(g.entries + i, 1, max_norm, norms[i])
     g.write_back()

@@ -7,7 +7,6 @@ cdef extern from "fastgate.h" nogil:
     enum:
         FG_MAX_GATES
         FG_CELLS
-        FG_STRIP_BYTES
 
     enum fg_cell_id:
         pass
@@ -100,8 +99,8 @@ cdef extern from "fastgate.h" nogil:
         void (*sequence_backward)(fg_cell_id, const fg_sequence *) noexcept nogil
         void (*sigmoid)(ptrdiff_t n, const void *x, void *y) noexcept nogil
         void (*tanh)(ptrdiff_t n, const void *x, void *y) noexcept nogil
-        double (*sum_of_powers)(const fg_array *, double p, double unit, void *scratch) noexcept nogil
-        void (*scale)(const fg_array *, double factor) noexcept nogil
+        double (*sum_of_powers)(const fg_array *, double p, double unit) noexcept nogil
+        void (*scale)(const fg_array *, double factor, int exponent) noexcept nogil
         void (*clamp)(const fg_array *, double limit) noexcept nogil
         double (*cross_entropy)(const fg_cross_entropy *) noexcept nogil
 

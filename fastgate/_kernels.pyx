@@ -1,23 +1,20 @@
 # a) Arrays become pointers and strides, the GIL is released, a kernel runs. Nothing is judged here (_arguments.py did) and nothing is
 #    decided by the name of a cell (csrc/cells.def lists them).
 # b) A record `call` is _arguments.Forward: its arrays are aligned, native, and rows of x and of the states are contiguous.
-# c) Memory that a kernel needs is Memory: aligned to 64 bytes, freed with its last reference. Kernels allocate nothing.
+# c) Memory that a kernel needs is Memory (_memory.pxi): aligned to 64 bytes, freed with its last reference. Kernels allocate nothing.
 # d) Strides are handed over in elements. An array whose element size does not divide its strides is never aligned, so never comes here.
 
 # cython: cdivision=True, boundscheck=False, wraparound=False
 cimport cython
 from libc.stdint cimport int64_t
-from libc.stdlib cimport free
 from libc.string cimport memset
 cimport numpy as cnp
 
 from fastgate cimport _core as core
 
-cdef extern from "stdlib.h" nogil:
-    void *aligned_alloc(size_t alignment, size_t size)
-
 cnp.import_array()
 
+include "_memory.pxi"
 include "_arrays.pxi"
 
 
@@ -33,27 +30,6 @@ if KERNELS[0] == NULL:
 
 ISA = KERNELS[0].isa.decode()
 CELLS = {core.fg_cell_names[i].decode(): i for i in range(core.FG_CELLS)}
-
-
-@cython.final
-@cython.no_gc
-cdef class Memory:
-    """`size` bytes, aligned to 64, uninitialised."""
-    cdef void *data
-    cdef readonly Py_ssize_t size
-
-    def __cinit__(self, Py_ssize_t size):
-        self.size = size
-        self.data = aligned_alloc(64, (size // 64 + 1) * 64)
-        if self.data == NULL:
-            raise MemoryError(f"{size} bytes for the kernels")
-
-    def __dealloc__(self):
-        free(self.data)
-
-    def fill(self, unsigned char byte):
-        """Every byte = byte. For tests: results must not depend on earlier contents."""
-        memset(self.data, byte, self.size)
 
 
 cdef inline core.fg_steps steps_of(cnp.ndarray a) noexcept:

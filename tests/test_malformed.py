@@ -10,8 +10,9 @@ import re
 
 import numpy as np
 import pytest
-from fastgate import reference
 from support import CELLS, VARIANTS, digest, modules, public_functions, random_call, upstream, values
+
+from fastgate import reference
 
 CASES = int(os.environ.get("FASTGATE_MALFORMED", "200"))
 # Sizes that no damage below turns into one another.
@@ -65,7 +66,7 @@ def damaged_kind(rng, good):
     return rng.choice(choices)()
 
 
-def damaged_shape(rng, good, may_drop=True):
+def damaged_shape(rng, good):
     """An array of the dtype of the call, of a shape that no argument has."""
     axis = rng.randrange(good.ndim)
     more = list(good.shape)
@@ -85,9 +86,12 @@ def damaged_shape(rng, good, may_drop=True):
         lambda: np.broadcast_to(good.reshape(-1)[:1], (2**40,)),
     ]
     if good.ndim > 1:
-        choices += [lambda: good.T, lambda: np.ones(more[::-1], good.dtype), lambda: good.reshape(-1)]
-        if may_drop:
-            choices.append(lambda: good[0])
+        choices += [
+            lambda: good.T,
+            lambda: np.ones(more[::-1], good.dtype),
+            lambda: good.reshape(-1),
+            lambda: good[0],
+        ]
     return rng.choice(choices)()
 
 
@@ -97,7 +101,19 @@ def damaged_flag(rng):
 
 def damaged_word(rng, allowed):
     word = rng.choice(allowed)
-    bad = [word + "x", word.upper(), word[:-1], " " + word, "", "\0", "é" * 50, word + word, word.encode(), 0, 1.5]
+    bad = [
+        word + "x",
+        word.upper(),
+        word[:-1],
+        " " + word,
+        "",
+        "\0",
+        "é" * 50,
+        word + word,
+        word.encode(),
+        0,
+        1.5,
+    ]
     return rng.choice([*bad, True, [word], (word,), {word: 1}, np.array([word, word]), object()])
 
 
@@ -105,9 +121,32 @@ def damaged_lengths(rng):
     good = [2, 0, T]
     one = list(good)
     one[rng.randrange(N)] = rng.choice([-1, T + 1, 10**9, -(2**62), 2**63 - 1])
-    bad = [one, np.array(one), good[:-1], [*good, 1], [good], np.array(good, float), np.array([True, False, True])]
-    bad += [3, "234", [2.0, 0.0, 4.0], np.array(good, object), [2**80, 0, 1], np.zeros((0,), int), {2, 0, 4}, [[1], [2, 3]]]
-    bad += [np.array([2**64 - 1, 0, 1], np.uint64), np.ma.masked_array(good), good[0], np.array(good, complex), Refuses()]
+    bad = [
+        one,
+        np.array(one),
+        good[:-1],
+        [*good, 1],
+        [good],
+        np.array(good, float),
+        np.array([True, False, True]),
+    ]
+    bad += [
+        3,
+        "234",
+        [2.0, 0.0, 4.0],
+        np.array(good, object),
+        [2**80, 0, 1],
+        np.zeros((0,), int),
+        {2, 0, 4},
+        [[1], [2, 3]],
+    ]
+    bad += [
+        np.array([2**64 - 1, 0, 1], np.uint64),
+        np.ma.masked_array(good),
+        good[0],
+        np.array(good, complex),
+        Refuses(),
+    ]
     return rng.choice(bad)
 
 
@@ -121,9 +160,28 @@ def damaged_out(rng, shapes, dtype, absent):
     frozen.flags.writeable = False
     longer = np.zeros((shape[0] + 1, *shape[1:]), dtype)
     folded = np.lib.stride_tricks.as_strided(np.zeros(1, dtype), shape, (0,) * len(shape), writeable=True)
-    bad = [array.astype(other), array.astype(np.dtype(dtype).newbyteorder()), array[None], longer, frozen, folded]
-    bad += [array.tolist(), "array", np.ma.masked_array(array), array.astype(object), 0.0, array.reshape(-1)[:1]]
-    choices = [lambda: {name: rng.choice(bad)}, lambda: {"nonsense": array}, lambda: {3: array}, lambda: {None: None}]
+    bad = [
+        array.astype(other),
+        array.astype(np.dtype(dtype).newbyteorder()),
+        array[None],
+        longer,
+        frozen,
+        folded,
+    ]
+    bad += [
+        array.tolist(),
+        "array",
+        np.ma.masked_array(array),
+        array.astype(object),
+        0.0,
+        array.reshape(-1)[:1],
+    ]
+    choices = [
+        lambda: {name: rng.choice(bad)},
+        lambda: {"nonsense": array},
+        lambda: {3: array},
+        lambda: {None: None},
+    ]
     choices += [lambda: [array], lambda: (array,), lambda: name, lambda: 1, lambda: object()]
     if name == next(iter(shapes)) and name not in absent:
         choices.append(lambda: rng.choice([b for b in bad if isinstance(b, np.ndarray)]))
@@ -166,9 +224,8 @@ def forward_case(rng, cell, options, step):
                 bad = damaged_shape(rng, good)
             call["x"] = bad
             return call, [*arrays, "lengths"], False
-        call[name] = damaged_shape(rng, good, may_drop=name not in states)
-        if name in states and call[name].shape == (H,):
-            call[name] = good.T
+        while call[name].shape == good.shape or (name in states and call[name].shape == (H,)):
+            call[name] = damaged_shape(rng, good)
         return call, ["x", *arrays], False
     if damage == "missing":
         name = rng.choice(["x", "Wx", "Wh"])
@@ -199,7 +256,7 @@ def forward_case(rng, cell, options, step):
         call["out"] = damaged_out(rng, shapes, dtype, absent)
         return call, ["out"], False
     one = np.ones((), dtype)
-    large = rng.choice([2**45, 2**50, 2**57])
+    large = rng.choice([2**45, 2**50, 2**55])
     if rng.random() < 0.5 or step:
         call = {"x": np.broadcast_to(one, (large, D) if step else (large, 1, D)), **dict.fromkeys(states)} | {
             n: call[n] for n in ("Wx", "Wh")
@@ -268,8 +325,22 @@ def clip_case(rng, name):
         frozen = good.copy()
         frozen.flags.writeable = False
         folded = np.lib.stride_tricks.as_strided(np.zeros(1, good.dtype), (3, 2), (0, 0), writeable=True)
-        bad = [good.astype(int), good.astype(np.float16), good.astype(complex), good.astype(object), good.astype(str)]
-        bad += [good.astype(good.dtype.newbyteorder()), good.tolist(), 1.0, "g", frozen, folded, np.ma.masked_array(good)]
+        bad = [
+            good.astype(int),
+            good.astype(np.float16),
+            good.astype(complex),
+            good.astype(object),
+            good.astype(str),
+        ]
+        bad += [
+            good.astype(good.dtype.newbyteorder()),
+            good.tolist(),
+            1.0,
+            "g",
+            frozen,
+            folded,
+            np.ma.masked_array(good),
+        ]
         bad += [np.broadcast_to(good, (2, *good.shape)), [good], {}, object(), Odd(), good.dtype.type(1)]
         grads[k] = rng.choice(bad)
     elif damage == "twice":
@@ -282,7 +353,9 @@ def clip_case(rng, name):
     else:
         blamed = rng.choice(["norm_type", "error_if_nonfinite"])
         call[blamed] = damaged_flag(rng) if blamed[0] == "e" else rng.choice([0, -2, np.nan, "inf", None, False, [2], 2j])
-    call["grads"] = rng.choice([list, tuple, lambda g: dict(enumerate(g)), lambda g: {str(k): v for k, v in enumerate(g)}])(grads)
+    call["grads"] = rng.choice([list, tuple, lambda g: dict(enumerate(g)), lambda g: {str(k): v for k, v in enumerate(g)}])(
+        grads
+    )
     return call, [blamed], False
 
 
@@ -297,7 +370,12 @@ def loss_case(rng):
     if damage == "o":
         call.pop("mask", None)
         call["o"] = damaged_kind(rng, call["o"])
-        while isinstance(call["o"], np.ndarray) and type(call["o"]) is np.ndarray and call["o"].dtype.kind == "f" and call["o"].itemsize > 2:
+        while (
+            isinstance(call["o"], np.ndarray)
+            and type(call["o"]) is np.ndarray
+            and call["o"].dtype.kind == "f"
+            and call["o"].itemsize > 2
+        ):
             call["o"] = damaged_kind(rng, values(seed, (N, T, K), dtype))
         return call, ["o", "y"], False
     if damage == "shape":
@@ -310,14 +388,51 @@ def loss_case(rng):
         good = call["y"]
         one = good.copy()
         one[rng.randrange(N), rng.randrange(T)] = rng.choice([K, -2, 2**40, -(2**63)])
-        bad = [one, one.tolist(), good.astype(float), good.astype(bool), good.astype(object), good.astype(str), good.T, good[0]]
-        bad += [good[None], good[:, :1], None, 1.5, "y", np.ma.masked_array(good), Refuses(), [[0], [1, 2]], good == 0, {1}]
+        bad = [
+            one,
+            one.tolist(),
+            good.astype(float),
+            good.astype(bool),
+            good.astype(object),
+            good.astype(str),
+            good.T,
+            good[0],
+        ]
+        bad += [
+            good[None],
+            good[:, :1],
+            None,
+            1.5,
+            "y",
+            np.ma.masked_array(good),
+            Refuses(),
+            [[0], [1, 2]],
+            good == 0,
+            {1},
+        ]
         call["y"] = rng.choice(bad)
         return call, ["y"], False
     if damage == "mask":
         good = np.ones((N, T), dtype)
-        bad = [-good, good * np.nan, good * np.inf, good[0], good.T, good[..., None], np.float64(1), good.astype(int), "mask"]
-        bad += [good.astype(np.float16), good.astype(complex), np.ma.masked_array(good), object(), {0.5}, Refuses()]
+        bad = [
+            -good,
+            good * np.nan,
+            good * np.inf,
+            good[0],
+            good.T,
+            good[..., None],
+            np.float64(1),
+            good.astype(int),
+            "mask",
+        ]
+        bad += [
+            good.astype(np.float16),
+            good.astype(complex),
+            np.ma.masked_array(good),
+            object(),
+            {0.5},
+            Refuses(),
+        ]
         call["mask"] = rng.choice(bad)
         return call, ["mask"], False
     if damage == "ignore_index":
@@ -326,7 +441,7 @@ def loss_case(rng):
     if damage == "reduction":
         call["reduction"] = damaged_word(rng, ["sum", "mean", "none"])
         return call, ["reduction"], False
-    large = rng.choice([2**45, 2**50, 2**57])
+    large = rng.choice([2**45, 2**50, 2**55])
     call = {"o": np.broadcast_to(np.ones((), dtype), (large, K)), "y": np.broadcast_to(np.int64(1), (large,))}
     return call, ["o"], True
 
@@ -351,12 +466,12 @@ def judged(function, call, names, huge):
     before = digest(call)
     try:
         function(**call)
-    except (ValueError, TypeError, *(HUGE if huge else ())) as error:
+    except (ValueError, TypeError, *HUGE) as error:
         message = str(error)
         if digest(call) != before:
             return f"an input changed: {message}"
-        if huge and not isinstance(error, HUGE):
-            return f"{type(error).__name__} where memory is the matter: {message}"
+        if huge is not isinstance(error, HUGE):
+            return f"{type(error).__name__}: {message}"
         if not re.match(rf"({'|'.join(names)})\b", message):
             return f"the message begins with none of {names}: {message}"
         return None

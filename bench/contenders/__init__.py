@@ -1,12 +1,12 @@
-"""Who is measured: fastgate and its peers, one module each, all of one form:
+"""Who is measured: fastgate and its peers, one module each. Every module has
 
-    NAME                              how the tables call it
-    version() -> str
-    prepare(case, threads) -> Calls   everything that a user does once; raises Unsupported where it has no such cell
+- `NAME`: how the tables call it
+- `version() -> str`
+- `prepare(case, threads) -> Calls`: what a user does once; raises Unsupported where it has no such cell
 """
 
 import importlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from types import ModuleType
 from typing import Any, NamedTuple
 
@@ -14,7 +14,7 @@ import numpy as np
 
 OURS = "fastgate"
 LOOP = "NumPy"
-MODULES = ("ours", "pytorch", "onnx_runtime", "numpy_loop")
+PEERS = ("pytorch", "onnx_runtime", "numpy_loop")
 
 
 class Calls(NamedTuple):
@@ -22,10 +22,10 @@ class Calls(NamedTuple):
     results: Callable[[Any], dict[str, np.ndarray]]  # its value as arrays under our names and in our layout
 
 
-def find(modules: tuple[str, ...] = MODULES) -> tuple[list[ModuleType], dict[str, str]]:
-    """The contenders that are installed, and for the others the reason why they are skipped."""
+def find(peers: Iterable[str] = PEERS) -> tuple[list[ModuleType], dict[str, str]]:
+    """The peers that are installed, and for the others the reason why they are skipped."""
     found, skipped = [], {}
-    for name in modules:
+    for name in peers:
         try:
             found.append(importlib.import_module(f"{__name__}.{name}"))
         except ImportError as reason:

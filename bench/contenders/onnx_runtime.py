@@ -1,7 +1,7 @@
-"""ONNX Runtime: one LSTM, GRU or RNN node with its weights as constants; the session is built before the timing. Forward only.
+"""ONNX Runtime: one LSTM, GRU or RNN node, its weights constants, its session built before the timing. Forward only.
 
-ONNX weights are `(1, G·H, D)`, gate order iofc (its c is our g) and zrh (its h is our n); `linear_before_reset` makes
-the GRU reset after the product. Its node takes time-major input, which it is given ready made.
+ONNX weights are `(1, G·H, D)`, gate order iofc (its c is our g) and zrh (its h is our n); `linear_before_reset`
+makes the GRU reset after the product. Its node takes time-major input, which it is given ready made.
 """
 
 import numpy as np
@@ -28,18 +28,14 @@ def prepare(case: Case, threads: int) -> Calls:
         raise Unsupported(f"{NAME} runs forward only")
     if case.x.dtype != np.float32:
         raise Unsupported(f"{NAME} has these cells in float32 only")
-    session = onnxruntime.InferenceSession(
-        model(case), session_options(threads), providers=["CPUExecutionProvider"]
-    )
+    session = onnxruntime.InferenceSession(model(case), session_options(threads), providers=["CPUExecutionProvider"])
     feeds = {"X": np.ascontiguousarray(case.x.swapaxes(0, 1))}
     feeds |= {f"initial_{name[0]}": state[None] for name, state in case.states.items()}
 
     def results(outputs: list[np.ndarray]) -> dict[str, np.ndarray]:
         Y, *finals = outputs  # Y (T, 1, N, H), finals (1, N, H)
         names = [f"{name[0]}_T" for name in case.states]
-        return {"h": Y[:, 0].swapaxes(0, 1)} | {
-            name: final[0] for name, final in zip(names, finals, strict=True)
-        }
+        return {"h": Y[:, 0].swapaxes(0, 1)} | {name: final[0] for name, final in zip(names, finals, strict=True)}
 
     return Calls(lambda: session.run(None, feeds), results)
 
@@ -64,9 +60,7 @@ def model(case: Case) -> bytes:
     weights.append(numpy_helper.from_array(np.concatenate([b_ := numpy_helper.to_array(b), 0 * b_], -1), "B"))
     starts = [f"initial_{name[0]}" for name in case.states]
     ends = [f"Y_{name[0]}" for name in case.states]
-    node = helper.make_node(
-        kind, ["X", "W", "R", "B", "", *starts], ["Y", *ends], hidden_size=H, **OPTIONS.get(case.cell, {})
-    )
+    node = helper.make_node(kind, ["X", "W", "R", "B", "", *starts], ["Y", *ends], hidden_size=H, **OPTIONS.get(case.cell, {}))
 
     def tensor(name: str, *shape: int):
         return helper.make_tensor_value_info(name, TensorProto.FLOAT, shape)

@@ -1,7 +1,6 @@
-"""fastgate as a user calls it: public functions on NumPy arrays, allocation and packing of weights included."""
+"""fastgate as a user calls it: public functions on NumPy arrays, allocation and packing included."""
 
 from functools import partial
-from importlib import metadata
 from types import ModuleType
 from typing import Any
 
@@ -14,7 +13,7 @@ NAME = OURS
 
 
 def version() -> str:
-    return metadata.version("fastgate")
+    return fastgate.__version__
 
 
 def prepare(case: Case, threads: int) -> Calls:

@@ -1,7 +1,7 @@
-"""PyTorch: nn.LSTM, nn.GRU, nn.RNN, batch first, on the same memory; inference_mode, or autograd with fresh gradients.
+"""PyTorch: nn.LSTM, nn.GRU, nn.RNN, batch first, on the same memory; inference_mode, or autograd, fresh gradients.
 
-PyTorch's weights are ours transposed, `(G·H, D)`, in the same gate orders (LSTM ifgo, GRU rzn), and its GRU resets after
-the product. Its second bias is zero and wants no gradient, as ours is not given.
+PyTorch's weights are ours transposed, `(G·H, D)`, in the same gate orders (LSTM ifgo, GRU rzn), and its GRU resets
+after the product. Its second bias is zero and wants no gradient, as ours is not given.
 """
 
 import numpy as np

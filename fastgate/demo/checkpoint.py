@@ -1,10 +1,10 @@
 """The model file: one .npz of plain arrays, enough to continue bit for bit. Nothing in it is unpickled.
 
-    header                          JSON: settings, vocabulary, text, steps made, place in the text, random generator
-    <backend>/parameters/<name>     E, Wx0, Wh0, b0, …, V, c
-    <backend>/adam_m/<name>  <backend>/adam_v/<name>
-    <backend>/states/<layer>/<h or c>
-    <backend>/losses                the curve
+header                          JSON: settings, vocabulary, steps made, place in the text, generator
+<backend>/parameters/<name>     E, Wx0, Wh0, b0, …, V, c
+<backend>/adam_m/<name>  <backend>/adam_v/<name>
+<backend>/states/<layer>/<h or c>
+<backend>/losses                the curve
 """
 
 import json
@@ -19,20 +19,22 @@ from .options import DemoError, settings_from
 from .train import Run
 
 FORMAT = "fastgate demo 1"
+MALFORMED = ValueError, TypeError, AttributeError, EOFError, ArithmeticError, RuntimeError, MemoryError
 
 
 def arrays_of(run):
     """Name -> array of everything a run must remember, the curve apart."""
     result = {}
-    for kind, arrays in (("parameters", run.model.parameters), ("adam_m", run.adam.m), ("adam_v", run.adam.v)):
+    kinds = {"parameters": run.model.parameters, "adam_m": run.adam.m, "adam_v": run.adam.v}
+    for kind, arrays in kinds.items():
         result |= {f"{kind}/{name}": array for name, array in arrays.items()}
     for layer, state in enumerate(run.states):
-        result |= {f"states/{layer}/{name}": array for name, array in zip("hc", state)}
+        result |= {f"states/{layer}/{name}": array for name, array in zip("hc", state, strict=False)}
     return result
 
 
 def save(path, settings, chars, digest, streams, runs):
-    """Writes the model file beside its place, then moves it there: a reader finds the old file or the new one."""
+    """Writes the model file beside its place, then moves it there: one finds the old file or the new one."""
     header = {
         "format": FORMAT,
         "settings": asdict(settings),
@@ -55,7 +57,7 @@ def save(path, settings, chars, digest, streams, runs):
 
 
 class replacing:
-    """`with replacing(path) as file`: what is written to `file` becomes `path` at the end, whole or not at all."""
+    """`with replacing(path) as file`: what is written to `file` becomes `path`, whole or not at all."""
 
     def __init__(self, path):
         self.path = os.path.realpath(path)
@@ -78,7 +80,7 @@ class replacing:
 
 
 class Checkpoint:
-    """What a model file holds, judged: settings, chars, digest, step, start, position, rng, and arrays by backend."""
+    """What a model file holds, judged: settings, chars, digest, step, start, position, rng, and the arrays."""
 
     def __init__(self, path):
         self.path = path
@@ -88,7 +90,7 @@ class Checkpoint:
             raise DemoError(f"--resume {path}: {error.strerror or error}") from None
         except KeyError as error:
             raise DemoError(f"--resume {path}: not a model of this demo ({error} is missing)") from None
-        except (ValueError, TypeError, AttributeError, EOFError, ArithmeticError, RuntimeError, MemoryError) as error:
+        except MALFORMED as error:
             raise DemoError(f"--resume {path}: not a model of this demo ({error})") from None
         except zipfile.BadZipFile as error:
             raise DemoError(f"--resume {path}: not a whole .npz file ({error})") from None
@@ -147,7 +149,7 @@ class Checkpoint:
         return result
 
     def continue_run(self, name, settings):
-        """The run of backend `name` as it was; a backend that the file lacks starts from the other one's arrays."""
+        """The run of backend `name` as it was; one that the file lacks starts from the other's arrays."""
         saved = self.runs.get(name) or next(iter(self.runs.values()))
         named = shapes(settings, len(self.chars))
         run = Run(name, settings, {p: saved[f"parameters/{p}"].copy() for p in named})

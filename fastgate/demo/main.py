@@ -48,7 +48,8 @@ def demo(args):
 
     words = text.read_text(settings.text) if args.steps or not saved else None
     if saved and words is not None and text.digest(words) != saved.digest:
-        raise DemoError(f"--resume {args.resume}: {text_name(settings)} is not the text this model learned from")
+        name = text_name(settings)
+        raise DemoError(f"--resume {args.resume}: {name} is not the text this model learned from")
     chars = saved.chars if saved else text.vocabulary(words)
     rng = np.random.default_rng(settings.seed)
     streams = None
@@ -71,7 +72,8 @@ def demo(args):
     if args.steps:
         size = f"{settings.batch} x {settings.length} characters"
         print(f"text      {text_name(settings)}, {len(words):,} characters, {len(chars)} of them different")
-        print(f"training  {len(runs[0].losses):,} steps made, {args.steps:,} to go, each {size}; Ctrl-C saves")
+        made = len(runs[0].losses)
+        print(f"training  {made:,} steps made, {args.steps:,} to go, each {size}; Ctrl-C saves")
         print(flush=True)
         with Interrupt() as interrupt:
             with progress(args.steps) as shown:
@@ -99,7 +101,7 @@ def judge_place(option, path):
 
 
 def judge_prompt(prompt, chars):
-    """The numbers of the prompt's characters. Without a prompt a sentence begins, or the first character there is."""
+    """The numbers of the prompt's characters; without a prompt "The ", or the first character there is."""
     prompt = prompt or ("The " if set("The ") <= set(chars) else chars[0])
     for char in prompt:
         if char not in chars:
@@ -131,7 +133,7 @@ def print_result(runs):
 
 
 def print_sample(run, chars, prompt, args, seed):
-    """Writes as the model does, a character at a time; control characters of the text do not reach the terminal."""
+    """Writes character by character, as the model does; control characters do not reach the terminal."""
     rng = np.random.default_rng([seed, len(run.losses)])
     print(f"\nsampled text at temperature {args.temperature:g}:\n")
     written = run.model.sample(prompt, args.sample, args.temperature, rng)

@@ -1,7 +1,7 @@
 """A character model: x = E[ids], stacked recurrent layers, o = h V + c. The backend is a module; two fit.
 
-`fastgate` and `fastgate.reference` have the same functions with the same signatures, so the model below never asks
-which of them it was given.
+`fastgate` and `fastgate.reference` have the same functions with the same signatures, so the model below never
+asks which of them it was given.
 """
 
 import importlib
@@ -27,7 +27,7 @@ def shapes(settings, K):
 
 
 def initial(settings, K, rng):
-    """Fresh parameters: E normal, weights uniform within 1/sqrt(H), biases 0 but for the LSTM's forget gate, 1."""
+    """Fresh parameters: E normal, weights uniform within 1/sqrt(H), biases 0 (the LSTM's forget gate: 1)."""
     H, result = settings.hidden, {}
     for name, shape in shapes(settings, K).items():
         if name == "E":

@@ -1,4 +1,4 @@
-"""What can be chosen: the options of the command line, the settings kept in a model file, one judgement for both."""
+"""What can be chosen: options of the command line, settings kept in a model file, one judgement for both."""
 
 import argparse
 import math
@@ -11,7 +11,7 @@ class DemoError(Exception):
 
 @dataclass(frozen=True)
 class Settings:
-    """What a model file remembers. The fields of FIXED give the model its shape: --resume cannot change them."""
+    """What a model file remembers. The fields in FIXED give the model its shape: --resume keeps them."""
 
     cell: str = "lstm"
     hidden: int = 128
@@ -35,7 +35,7 @@ def whole(least, most=2**63 - 1):
             raise ValueError
         return value
 
-    return check, f"a whole number, {least} or more" if most >= 2**32 else f"a whole number from {least} to {most}"
+    return check, f"a whole number, {least} or more" + (f", at most {most}" if most < 2**63 - 1 else "")
 
 
 def number(least, strict=False):
@@ -117,12 +117,14 @@ def add_options(parser):
     option(model, "layers", "layers, one above the other")
     model_input = model.add_mutually_exclusive_group()
     option(model_input, "embedding", "input: a learned vector of N numbers per character")
-    model_input.add_argument("--one-hot", dest="embedding", action="store_const", const=0, help="input: one-hot")
+    one_hot = {"dest": "embedding", "action": "store_const", "const": 0}
+    model_input.add_argument("--one-hot", help="input: one-hot", **one_hot)
     option(model, "dtype", "arithmetic", "{float32,float64}")
 
     training = parser.add_argument_group("training")
     option(training, "backend", "who computes (default: %(default)s)", "{c,reference,both}", default="both")
-    option(training, "steps", "training steps of this run; 0 only samples (default: %(default)s)", default=1000)
+    steps = "training steps of this run; 0 only samples (default: %(default)s)"
+    option(training, "steps", steps, default=1000)
     option(training, "batch", "parallel streams of text")
     option(training, "length", "characters per step and stream, through which gradients flow back")
     option(training, "lr", "Adam's learning rate", "X")
@@ -146,7 +148,7 @@ def add_options(parser):
         "X",
         default=0.7,
     )
-    sampling.add_argument("--prompt", metavar="TEXT", help="the text to be continued (default: "The ")")
+    sampling.add_argument("--prompt", metavar="TEXT", help='the text to be continued (default: "The ")')
 
 
 def settle(args, saved=None):
@@ -155,7 +157,8 @@ def settle(args, saved=None):
     for name in FIXED if saved else ():
         if name in given and given[name] != getattr(saved, name):
             raise DemoError(
-                f"--{name} {given[name]}: the model in {args.resume} has {getattr(saved, name)}; leave the option out"
+                f"--{name} {given[name]}: the model in {args.resume} has {getattr(saved, name)}; "
+                "leave the option out"
             )
     return replace(saved or Settings(), **given)
 

@@ -5,7 +5,7 @@ import numpy as np
 from .checkpoint import replacing
 from .train import largest_difference
 
-# backend -> label, colour, width: the first is drawn below, so both are seen where the curves lie on each other
+# backend -> label, colour, width: the wide line lies below the thin one, so both are seen where they agree
 STYLE = {
     "reference": ("NumPy reference", "#f2a65a", 5.0),
     "c": ("C kernels", "#1f4e8c", 1.4),
@@ -20,7 +20,7 @@ def smoothed(values):
 
 
 def draw(path, runs, title):
-    """The loss over steps, where the curves should be one, and over seconds, where they should not. Returns a report."""
+    """The loss over steps, where the curves are one, and over seconds, where they are not. Says what it did."""
     try:
         from matplotlib.figure import Figure
     except ImportError:

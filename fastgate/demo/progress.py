@@ -1,4 +1,4 @@
-"""How far it is: a bar on a terminal (with tqdm), plain lines elsewhere."""
+"""How far it is: a bar on a terminal (with rich), plain lines elsewhere."""
 
 import sys
 import time
@@ -7,9 +7,9 @@ LINES = 20
 
 
 def describe(runs):
-    """The last losses' mean, and the speed of every run."""
+    """The mean of the last losses, and the speed of every run."""
     last = runs[0].losses[-LINES:]
-    speeds = "  ".join(f"{run.name} {run.speed():,.0f} char/s" for run in runs)
+    speeds = ", ".join(f"{run.name} {run.speed():,.0f} char/s" for run in runs)
     return f"loss {sum(last) / len(last):#.4g}  {speeds}"
 
 
@@ -23,8 +23,8 @@ class Lines:
     def show(self, done, runs):
         now = time.perf_counter()
         if done % self.every == 0 or done in (1, self.steps) or now > self.printed + 60:
-            self.printed, width = now, len(str(self.steps))
-            print(f"step {done:{width}}/{self.steps}  {now - self.begin:5.0f} s  {describe(runs)}", flush=True)
+            self.printed, count = now, f"{done:{len(str(self.steps))}}/{self.steps}"
+            print(f"step {count}  {now - self.begin:5.0f} s  {describe(runs)}", flush=True)
 
     def __enter__(self):
         return self
@@ -36,28 +36,29 @@ class Lines:
 class Bar:
     """One line that moves."""
 
-    def __init__(self, steps, tqdm):
-        form = "{percentage:3.0f}% {bar:20} {n_fmt}/{total_fmt}  {elapsed}<{remaining}  {postfix}"
-        self.bar = tqdm(total=steps, bar_format=form, dynamic_ncols=True)
+    def __init__(self, steps):
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+        text = TextColumn("{task.description}")
+        self.bar = Progress(BarColumn(24), MofNCompleteColumn(), TimeRemainingColumn(compact=True), text)
+        self.task = self.bar.add_task("", total=steps)
 
     def show(self, done, runs):
-        self.bar.set_postfix_str(describe(runs), refresh=False)
-        self.bar.update()
+        self.bar.update(self.task, completed=done, description=describe(runs))
 
     def __enter__(self):
+        self.bar.start()
         return self
 
     def __exit__(self, *_):
-        self.bar.close()
+        self.bar.stop()
 
 
 def progress(steps):
-    """A bar if a person is watching and tqdm is installed, else lines."""
-    if sys.stderr.isatty():
+    """A bar if a person is watching and rich is installed, else lines."""
+    if sys.stdout.isatty():
         try:
-            from tqdm import tqdm
+            return Bar(steps)
         except ImportError:
             pass
-        else:
-            return Bar(steps, tqdm)
     return Lines(steps)

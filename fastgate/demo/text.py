@@ -41,7 +41,7 @@ def digest(text):
 
 
 class Streams:
-    """`batch` readers, evenly spread over the text bent into a ring, each given `length` characters at a time.
+    """`batch` readers, evenly spread over the text bent into a ring; each gets `length` characters at a time.
 
     They go on where they stopped, so states can be carried. After a pass (every reader has come to where its
     neighbour began) all start anew from a random place, so the text is cut elsewhere.

@@ -31,7 +31,7 @@ class Adam:
 
 
 class Run:
-    """The training of one model by one backend: parameters, Adam, carried states, the curve, and the time taken."""
+    """The training of one model by one backend: parameters, Adam, carried states, the curve, the time."""
 
     def __init__(self, name, settings, parameters):
         self.name, self.settings = name, settings
@@ -49,8 +49,8 @@ class Run:
         norm = self.model.backend.clip_grad_norm(gradients, self.settings.clip or np.inf)
         if not np.isfinite([loss, norm]).all():
             raise DemoError(
-                f"training diverged at step {len(self.losses) + 1} ({self.name}: loss {loss:g}); try a smaller --lr, "
-                "or clipping. Nothing was saved"
+                f"training diverged at step {len(self.losses) + 1} ({self.name}: loss {loss:g}); "
+                "try a smaller --lr, or clipping. Nothing was saved"
             )
         self.adam.update(self.model.parameters, gradients)
         self.states = states
@@ -64,7 +64,7 @@ class Run:
 
 
 class Interrupt:
-    """Within it Ctrl-C is a wish, `asked`, that the loop may fulfil between two steps; a second Ctrl-C ends at once."""
+    """Within it Ctrl-C is a wish, `asked`, fulfilled between two steps; a second Ctrl-C ends at once."""
 
     def __init__(self):
         self.asked = False

@@ -70,7 +70,7 @@ def clip_norm_each(grads, max_norm):
     arrays, keys = _arguments.gradients(grads, _arguments.REFERENCE)
     max_norm = _arguments.number("max_norm", max_norm)
     norms = [_norm([g], 2.0) for g in arrays]
-    for g, norm in zip(arrays, norms):
+    for g, norm in zip(arrays, norms, strict=True):
         if _arguments.finite_norm(norm, False) and norm > max_norm:
             _scale([g], norm, max_norm)
-    return norms if keys is None else dict(zip(keys, norms))
+    return norms if keys is None else dict(zip(keys, norms, strict=True))

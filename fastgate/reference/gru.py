@@ -83,7 +83,10 @@ def _backward_before(dstates, states_prev, kept, x, W, _):
     return dx, (dh_prev,), dWx, dWh, db, dbh
 
 
-CELLS = {"after": sequence.Cell(_forward_after, _backward_after), "before": sequence.Cell(_forward_before, _backward_before)}
+CELLS = {
+    "after": sequence.Cell(_forward_after, _backward_after),
+    "before": sequence.Cell(_forward_before, _backward_before),
+}
 
 
 def gru_forward(

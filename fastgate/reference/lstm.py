@@ -80,7 +80,10 @@ def lstm_forward(
     )  # fmt: skip
     h, (h_T, c_T), cache = sequence.forward(call, CELL)
     return LSTMForward(
-        sequence.placed(call, "h", h), sequence.placed(call, "h_T", h_T), sequence.placed(call, "c_T", c_T), cache
+        sequence.placed(call, "h", h),
+        sequence.placed(call, "h_T", h_T),
+        sequence.placed(call, "c_T", c_T),
+        cache,
     )
 
 

@@ -101,8 +101,9 @@ def rnn_step_forward(x, h_prev, Wx, Wh, b=None, *, bh=None, activation="tanh", t
     out: an array for h_next, or a dict {"h_next": array}.
     """
     call = _arguments.forward(
-        "rnn", x, h_prev, None, Wx, Wh, b, bh, step=True, gates=GATES, training=training, out=out, dtypes=_arguments.REFERENCE
-    )
+        "rnn", x, h_prev, None, Wx, Wh, b, bh, step=True, gates=GATES, training=training, out=out,
+        dtypes=_arguments.REFERENCE,
+    )  # fmt: skip
     cell = sequence.Cell(_forward, _backward, _arguments.option("activation", activation, OPTIONS["activation"]))
     (h_next,), cache = sequence.step_forward(call, cell)
     return RNNStep(sequence.placed(call, "h_next", h_next), cache)

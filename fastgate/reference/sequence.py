@@ -58,7 +58,7 @@ def forward(call, cell):
         x_t = call.x[rows, times]
         before = tuple(s[rows] for s in states)
         after, kept = cell.forward(x_t, before, W, cell.option)
-        for s, new in zip(states, after):
+        for s, new in zip(states, after, strict=True):
             s[rows] = new
         if h is not None:
             h[rows, times] = after[0]
@@ -74,7 +74,7 @@ def backward(cache, judged):
     dx = zeros_like_rows(call, call.D)
     dW = [np.zeros_like(w) for w in W]
     dstates = [np.zeros((call.N, call.H), call.dtype) for _ in range(1 + call.has_c)]
-    for dstate, upstream in zip(dstates, (judged.dh_T, judged.dc_T)):
+    for dstate, upstream in zip(dstates, (judged.dh_T, judged.dc_T), strict=False):
         if upstream is not None:
             dstate += upstream
     for rows, times, before, kept in reversed(cache.steps):
@@ -82,9 +82,9 @@ def backward(cache, judged):
         if judged.dh is not None:
             after[0] += judged.dh[rows, times]
         dx[rows, times], dbefore, *dweights = cell.backward(after, before, kept, call.x[rows, times], W, cell.option)
-        for dstate, d in zip(dstates, dbefore):
+        for dstate, d in zip(dstates, dbefore, strict=True):
             dstate[rows] = d
-        for total, d in zip(dW, dweights):
+        for total, d in zip(dW, dweights, strict=True):
             total += d
     return collect(judged, dx, dstates, dW)
 
@@ -148,15 +148,15 @@ def collect(judged, dx, dstates, dW):
     call = judged.call
     columns = gate_columns(call)
     gradients = [dx]
-    for state, dstate in zip((call.h0, call.c0), dstates):
+    for state, dstate in zip((call.h0, call.c0), dstates, strict=False):
         gradients.append(dstate.sum(axis=0) if state is not None and state.ndim == 1 else dstate)
-    for weight, dw in zip((call.Wx, call.Wh, call.b, call.bh), dW):
+    for weight, dw in zip((call.Wx, call.Wh, call.b, call.bh), dW, strict=True):
         if weight is not None:
             gradient = np.empty_like(weight)
             gradient[..., columns] = dw
             gradients.append(gradient)
-    gradients = [gradient if wanted else None for gradient, wanted in zip(gradients, judged.need)]
-    return [placed(judged, name, gradient) for name, gradient in zip(judged.names, gradients)]
+    gradients = [gradient if wanted else None for gradient, wanted in zip(gradients, judged.need, strict=True)]
+    return [placed(judged, name, gradient) for name, gradient in zip(judged.names, gradients, strict=True)]
 
 
 def placed(judged, name, result):

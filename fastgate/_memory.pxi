@@ -1,0 +1,122 @@
+# Memory for the kernels, included by _kernels.pyx. Fresh pages cost more than many a kernel: the system zeroes them one by one. So a few
+# freed blocks are kept and handed out again, at most KEPT bytes in all, and large blocks ask for huge pages.
+
+from libc.stdlib cimport free
+from libc.string cimport memset
+
+cdef extern from *:
+    """
+    #include <stdlib.h>
+    #include <sys/mman.h>
+    enum { FG_HUGE_PAGE = 2 << 20 };
+    static void *fg_allocate(size_t size)
+    {
+        const size_t alignment = size >= 2 * FG_HUGE_PAGE ? FG_HUGE_PAGE : 64;
+        const size_t rounded = (size / alignment + 1) * alignment;
+        void *data = rounded < size ? NULL : aligned_alloc(alignment, rounded);
+    #ifdef MADV_HUGEPAGE
+        if (data && alignment == FG_HUGE_PAGE)
+            madvise(data, rounded, MADV_HUGEPAGE);
+    #endif
+        return data;
+    }
+    """
+    void *fg_allocate(size_t size) nogil
+
+cdef enum:
+    SPARES = 4
+
+cdef struct block:
+    void *data
+    Py_ssize_t size
+
+cdef Py_ssize_t KEPT = 64 << 20, SMALL = 64 << 10   # blocks below SMALL are left to malloc, which keeps them itself
+cdef block[SPARES] spare                  # of falling age
+cdef cython.pymutex spare_lock
+cdef int prefilled = -1                   # the byte that new Memory holds everywhere; -1: whatever lay there
+
+
+def _prefill(int byte):
+    """For tests: results must not depend on earlier contents of memory."""
+    global prefilled
+    prefilled = byte
+
+
+cdef block take_spare(Py_ssize_t size) noexcept:
+    """The smallest spare block that fits and is not much too large; data NULL: none."""
+    cdef block best
+    cdef int i, chosen = -1
+    best.data, best.size = NULL, 0
+    with spare_lock:
+        for i in range(SPARES):
+            if spare[i].data != NULL and size <= spare[i].size <= 4 * size and (chosen < 0 or spare[i].size < spare[chosen].size):
+                chosen = i
+        if chosen >= 0:
+            best = spare[chosen]
+            spare[chosen].data = NULL
+    return best
+
+
+cdef void give_spare(block given) noexcept:
+    """Keeps a block; the oldest ones make way for it."""
+    cdef block dropped[SPARES + 1]
+    cdef Py_ssize_t kept = given.size
+    cdef int i, kept_blocks = 1, drops = 0
+    with spare_lock:
+        for i in range(SPARES):           # from the youngest to the oldest
+            if spare[i].data == NULL:
+                continue
+            if kept_blocks < SPARES and kept + spare[i].size <= KEPT:
+                kept += spare[i].size
+                kept_blocks += 1
+            else:
+                dropped[drops] = spare[i]
+                drops += 1
+                spare[i].data = NULL
+        for i in range(SPARES - 1, -1, -1):
+            if spare[i].data == NULL:     # shift younger ones up to here, so that place 0 is free
+                while i > 0:
+                    spare[i] = spare[i - 1]
+                    i -= 1
+                break
+        spare[0] = given
+    for i in range(drops):
+        free(dropped[i].data)
+
+
+@cython.final
+@cython.no_gc
+cdef class Memory:
+    """`size` bytes, aligned to 64, uninitialised."""
+    cdef void *data
+    cdef readonly Py_ssize_t size
+    cdef Py_ssize_t capacity
+
+    def __cinit__(self, Py_ssize_t size):
+        cdef block b
+        self.size = self.capacity = size
+        if size >= SMALL:
+            b = take_spare(size)
+            self.data = b.data
+            if b.data != NULL:
+                self.capacity = b.size
+        if self.data == NULL:
+            self.data = fg_allocate(size)
+        if self.data == NULL:
+            raise MemoryError(f"{size} bytes for the kernels")
+        if prefilled >= 0:
+            memset(self.data, prefilled, size)
+
+    def __dealloc__(self):
+        cdef block b
+        if self.data == NULL:
+            return
+        if SMALL <= self.capacity <= KEPT:
+            b.data, b.size = self.data, self.capacity
+            give_spare(b)
+        else:
+            free(self.data)
+
+    def fill(self, unsigned char byte):
+        """Every byte = byte. For tests."""
+        memset(self.data, byte, self.size)

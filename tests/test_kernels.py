@@ -1,0 +1,380 @@
+"""The kernels against the reference: every cell, option and dtype, over sizes, lengths, layouts, outputs.
+
+A case is drawn from DIMENSIONS. The values of a dimension come in shuffled decks, so that every cell meets each of them equally
+often, beside ever other neighbours. FASTGATE_CASES sets the number of sequence cases per cell, option and dtype; there are
+a third as many steps. The exact result is the reference's in float64, on plain arrays of the same values.
+"""
+
+import itertools
+import os
+import random
+import subprocess
+import sys
+from dataclasses import asdict, dataclass, fields, replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from layouts import LAYOUTS, lay_out, plain
+from support import CELLS, VARIANTS, digest, random_call, upstream, values, variant_id
+
+import fastgate
+from fastgate import reference
+
+CASES = int(os.environ.get("FASTGATE_CASES", "48"))
+DTYPES = (np.float32, np.float64)
+BOUND = {np.float32: 3e-6, np.float64: 1e-12}  # of the largest exact value
+
+
+@dataclass(frozen=True)
+class Case:
+    cell: object
+    options: tuple
+    dtype: type
+    step: bool = False
+    N: int = 3
+    T: int = 4
+    D: int = 5
+    H: int = 9
+    lengths: str = "none"
+    reverse: bool = False
+    gate_order: str = "own"
+    biases: str = "b"
+    x: str = "plain"
+    Wx: str = "plain"
+    Wh: str = "plain"
+    states: str = "plain"
+    upstream: str = "plain"
+    need: str = "all"
+    out: str = "none"
+    keep: str = "all"
+    again: bool = False  # backward once more
+
+    def __str__(self):
+        head = f"{variant_id((self.cell, self.options))}-{self.dtype.__name__}{'-step' * self.step}"
+        sizes = f"N{self.N}-D{self.D}-H{self.H}" if self.step else f"N{self.N}-T{self.T}-D{self.D}-H{self.H}"
+        rest = [f"{f.name}={getattr(self, f.name)}" for f in fields(self)[8:] if getattr(self, f.name) != f.default]
+        return "-".join([head, sizes, *rest])
+
+
+SIZES = (1, 7, 8, 9, 15, 16, 17, 31, 33, 64, 65, 130, 140)
+INPUTS = tuple(LAYOUTS)
+OUTPUTS = tuple(name for name in LAYOUTS if name not in ("bytes_swapped", "read_only"))
+DIMENSIONS = {
+    "N": (1, 2, 3, 4, 5, 6, 7, 8, 9, 17, 33, 65, 70),
+    "T": (1, 2, 3, 5, 40),
+    "D": SIZES,
+    "H": SIZES,
+    "lengths": ("none", "none", "ragged", "ragged", "ragged", "all_zero", "all_T"),
+    "reverse": (False, True),
+    "gate_order": ("own", "other"),
+    "biases": ("b", "b", "b bh", "b bh", "bh", ""),
+    "x": (*INPUTS, "same_rows", "same_steps"),
+    "Wx": INPUTS,
+    "Wh": INPUTS,
+    "states": (*INPUTS, "one_row", "same_rows", "none"),
+    "upstream": (*INPUTS, "none", "no dh", "no dh_T", "no dc_T", "no dh_T dc_T"),
+    "need": ("all", "all", "some", "some", "nothing"),
+    "out": ("none", "none", "first", "overlap", *OUTPUTS),
+    "keep": ("all", "all", "all", "all", "all", "final", "no_cache", "final no_cache"),
+    "again": (False, False, True),
+}
+
+
+def draw(cell, options, dtype, step, count):
+    """`count` cases, the same in every run."""
+    rng = random.Random(f"{cell} {options} {dtype.__name__} {step}")
+    decks = {}
+    for name, choices in DIMENSIONS.items():
+        decks[name] = [value for _ in range(count // len(choices) + 1) for value in rng.sample(choices, len(choices))]
+    for i in range(count):
+        drawn = {name: deck[i] for name, deck in decks.items()}
+        if drawn["D"] == drawn["H"]:
+            drawn["D"] += 1
+        if step:
+            drawn |= {"T": 1, "lengths": "none", "reverse": False, "keep": drawn["keep"].replace("final", "").strip() or "all"}
+        yield Case(cell, options, dtype, step, **drawn)
+
+
+def cases(count):
+    for (cell, options), dtype in itertools.product(VARIANTS, DTYPES):
+        yield from draw(cell, options, dtype, False, count)
+        yield from draw(cell, options, dtype, True, (count + 2) // 3)
+
+
+CORNERS = {
+    # more rows than are collected before the weight gradients are formed, at once and step by step
+    "few_rows_many_steps": {"N": 3, "T": 230, "H": 7},
+    "many_rows": {"N": 70, "T": 12},
+    "ragged_many_steps": {"N": 5, "T": 300, "lengths": "ragged"},
+    "ragged_many_rows": {"N": 70, "T": 21, "lengths": "ragged", "reverse": True},
+    "more_rows_than_collected": {"N": 700, "T": 3, "lengths": "ragged"},
+    "exactly_collected": {"N": 640, "T": 2},
+    "one_step_of_many_rows": {"N": 641, "T": 1},
+    "step_of_many_rows": {"N": 641, "step": True},
+    # blocks of K, whole and cut
+    "K_128": {"N": 2, "T": 3, "D": 128, "H": 256},
+    "K_129": {"N": 3, "T": 2, "D": 129, "H": 257},
+    "K_127": {"N": 1, "T": 3, "D": 127, "H": 255},
+    "K_step": {"N": 2, "step": True, "D": 300, "H": 129},
+    "large_weights": {"N": 17, "T": 7, "D": 150, "H": 420, "biases": "b bh"},
+    "wide_input": {"N": 17, "T": 7, "D": 2100, "H": 9},
+    # nothing at all
+    "T0": {"T": 0, "biases": "b bh"},
+    "N0": {"N": 0, "biases": "b bh"},
+    "N0_T0": {"N": 0, "T": 0},
+    "N0_ragged": {"N": 0, "lengths": "ragged"},
+    "T0_ragged": {"T": 0, "lengths": "ragged"},
+    "T0_one_row": {"T": 0, "states": "one_row"},
+    "N0_one_row": {"N": 0, "states": "one_row"},
+    "N0_step": {"N": 0, "step": True},
+    "D0": {"D": 0},
+    "D0_step": {"D": 0, "step": True},
+    "all_zero": {"lengths": "all_zero", "biases": "b bh"},
+    "one_of_each": {"N": 1, "T": 1, "D": 1, "H": 2},
+    "scalar": {"N": 1, "T": 1, "D": 1, "H": 1},
+}
+
+
+def corners():
+    for (cell, options), dtype, corner in itertools.product(VARIANTS, DTYPES, CORNERS):
+        yield pytest.param(Case(cell, options, dtype, **CORNERS[corner]), id=f"{variant_id((cell, options))}-{dtype.__name__}-{corner}")
+
+
+# ---- One case ----
+
+
+def some_lengths(kind, N, T, rng):
+    """Integers of some kind, in a sequence of some kind."""
+    lengths = {
+        "none": lambda: None,
+        "all_T": lambda: np.full(N, T),
+        "all_zero": lambda: np.zeros(N, int),
+        "ragged": lambda: rng.integers(0, T + 1, N),
+    }[kind]()
+    if lengths is None:
+        return None
+    forms = [
+        lambda: lengths.tolist(),
+        lambda: lengths.astype(np.int64),
+        lambda: lengths.astype(np.uint16)[::-1].copy()[::-1],
+        lambda: lay_out("bytes_swapped", lengths.astype(np.int32)),
+    ]
+    return forms[rng.integers(len(forms))]()
+
+
+def is_steady(call, keywords, case):
+    """Whether rounding cannot move an input of relu across 0, where its slope jumps."""
+    if ("activation", "relu") not in case.options or case.dtype == np.float64:
+        return True
+    exact = {name: a.astype(np.float64) for name, a in call.items()}
+    forward = case.cell.function(reference, "step_forward" if case.step else "forward")
+    h = forward(**exact, **keywords)[0]
+    distance = 16 * np.finfo(case.dtype).eps * np.abs(h).max(initial=1)
+    b = exact.pop("b", 0)
+    signs = [forward(**exact, b=b + np.full(case.H, move), **keywords)[0] > 0 for move in (-distance, distance)]
+    return np.array_equal(*signs)
+
+
+def arrays_of(case):
+    """(arguments as plain arrays, keyword arguments, upstream gradients, a generator of random numbers)."""
+    cell = case.cell
+    for attempt in itertools.count():
+        rng = np.random.default_rng([attempt, *map(ord, str(case))])
+        call = random_call(
+            cell, rng, N=case.N, T=case.T, D=case.D, H=case.H, dtype=case.dtype, step=case.step,
+            b="b" in case.biases.split(), bh="bh" in case.biases.split(),
+        )  # fmt: skip
+        for weight in ("Wx", "Wh"):  # as wide as uniform between ±1 / sqrt(H): gradients neither grow nor vanish
+            call[weight] *= 0.6
+        if case.x == "same_rows":
+            call["x"][...] = call["x"][:1]
+        if case.x == "same_steps" and not case.step:
+            call["x"][...] = call["x"][:, :1]
+        keywords = dict(case.options)
+        for state in cell.states(case.step):
+            if case.states == "one_row":
+                call[state] = values(rng, case.H, case.dtype)
+            elif case.states == "same_rows":
+                call[state][...] = call[state][:1]
+            elif case.states == "none":
+                del call[state]
+                keywords[state] = None
+        if case.gate_order == "other" and cell.G > 1:
+            keywords["gate_order"] = "".join(rng.permutation(list(cell.gates)))
+        if not case.step:
+            keywords |= {"lengths": some_lengths(case.lengths, case.N, case.T, rng), "reverse": case.reverse}
+        if is_steady(call, keywords, case):
+            return call, keywords, upstream(cell, rng, call, case.step), rng
+
+
+def placed(case, call):
+    """The arguments as the case lays them out."""
+    def in_layout(name, a):
+        kind = case.states if name in case.cell.states(case.step) else getattr(case, name, case.Wx)
+        if kind == "same_rows" and len(a):
+            return np.broadcast_to(a[:1], a.shape)
+        if kind == "same_steps" and a.ndim == 3 and a.shape[1]:
+            return np.broadcast_to(a[:, :1], a.shape)
+        return lay_out(kind if kind in LAYOUTS else "plain", a)
+
+    return {name: in_layout(name, a) for name, a in call.items()}
+
+
+def shared(a, shape):
+    """`a` moved into new memory, and an array of `shape` that overlaps it there."""
+    size = int(np.prod(shape))
+    room = np.full(max(a.size, size) + 3, np.nan, a.dtype.newbyteorder("="))
+    moved = room[3 : 3 + a.size].reshape(a.shape)
+    moved[...] = a
+    return moved, room[:size].reshape(shape)
+
+
+def assert_close(name, found, exact, case):
+    assert found.shape == exact.shape, name
+    assert found.dtype == case.dtype, name
+    error = np.abs(found - exact).max(initial=0)
+    assert error <= BOUND[case.dtype] * np.abs(exact).max(initial=0), f"{name}: {error} of {np.abs(exact).max(initial=0)}"
+
+
+def assert_in_place(result, out):
+    """The results are the arrays of `out`, and nothing was written between their elements."""
+    for name, array in out.items():
+        assert getattr(result, name) is array, name
+        if array.base is not None and array.base.dtype == array.dtype:
+            assert np.isnan(array.base).sum() == array.base.size - array.size, name
+
+
+def out_arrays(case, shapes, first):
+    """New arrays for results of these shapes, or for the first result alone."""
+    names = [name for name in shapes if case.out != "first" or name == first]
+    layout = case.out if case.out in LAYOUTS else "plain"
+    return {name: lay_out(layout, np.full(shapes[name], np.nan, case.dtype)) for name in names}
+
+
+def passed(case, out):
+    """`out=`: one array, a dict or None."""
+    return next(iter(out.values())) if out and case.out == "first" else out or None
+
+
+def has_order(result, like):
+    """Whether a result lies in memory like the argument it follows."""
+    if like.flags.c_contiguous and like.flags.aligned and like.dtype.isnative:
+        return result.flags.c_contiguous
+    if like.ndim > 1 and like.swapaxes(0, 1).flags.c_contiguous and like.flags.aligned and like.dtype.isnative:
+        return result.swapaxes(0, 1).flags.c_contiguous
+    return True
+
+
+def check(case):
+    call, keywords, gradients, rng = arrays_of(case)
+    exact = forward_of(case, reference)(**{n: a.astype(np.float64) for n, a in call.items()}, **keywords)
+    call = placed(case, call)
+
+    # forward
+    results = {name: getattr(exact, name) for name in exact._fields[:-1]}
+    if "final" in case.keep:
+        results["h"] = None
+        keywords["return_sequences"] = False
+    if "no_cache" in case.keep:
+        keywords["training"] = False
+    shapes = {name: r.shape for name, r in results.items() if r is not None}
+    out = {}
+    if case.out == "overlap":
+        first = next(iter(shapes))
+        call["x"], out[first] = shared(call["x"], shapes[first])
+        states = [call[name] for name in case.cell.states(case.step) if name in call]
+        finals = [name for name in shapes if name.endswith(("_T", "c_next"))]
+        out |= {
+            name: state
+            for name, state in zip(finals, reversed(states), strict=False)
+            if state.shape == shapes[name] and is_plain(state)
+        }
+    elif case.out != "none":
+        out = out_arrays(case, shapes, exact._fields[0])
+    before = digest(call, keywords)
+    found = forward_of(case, fastgate)(**call, **keywords, out=passed(case, out))
+    if case.out != "overlap":
+        assert digest(call, keywords) == before
+        assert_in_place(found, out)
+    for name, result in results.items():
+        if result is None:
+            assert getattr(found, name) is None
+        else:
+            assert_close(name, getattr(found, name), result, case)
+    if "h" in shapes and "h" not in out:
+        assert has_order(found.h, call["x"])
+    if "no_cache" in case.keep:
+        assert found.cache is None
+        return
+
+    # backward
+    absent = case.upstream.removeprefix("no ").split() if case.upstream.startswith("no ") else []
+    if case.upstream == "none":
+        absent = list(gradients)
+    absent += [name.replace("dh", "dh_next").replace("dc_T", "dc_next") for name in absent]
+    gradients = {name: None if name in absent else g for name, g in gradients.items()}
+    exact_gradients = {name: None if g is None else g.astype(np.float64) for name, g in gradients.items()}
+    exact = backward_of(case, reference)(cache=exact.cache, **exact_gradients)
+    layout = case.upstream if case.upstream in LAYOUTS else "plain"
+    gradients = {name: lay_out(layout, g) for name, g in gradients.items()}
+    need = {"all": exact._fields, "nothing": (), "some": [n for n in exact._fields if rng.integers(2)]}[case.need]
+    keywords = {} if case.need == "all" else {"need": need}
+    shapes = {name: getattr(exact, name).shape for name in need}
+    out = {}
+    if case.out == "overlap":
+        first = next(iter(gradients))
+        if "dx" in need and gradients[first] is not None:
+            gradients[first], out["dx"] = shared(gradients[first], shapes["dx"])
+        pairs = {"dh0": "dh_T", "dc0": "dc_T", "dh_prev": "dc_next", "dc_prev": "dc_next"}
+        taken = set()
+        for name, other in pairs.items():
+            a = gradients.get(other)
+            if name in need and a is not None and a.shape == shapes[name] and is_plain(a) and other not in taken:
+                out[name] = a
+                taken.add(other)
+        out |= {name: call[name[1:]] for name in ("dWx", "dWh") if name in need and is_plain(call[name[1:]])}
+    elif case.out != "none":
+        out = out_arrays(case, shapes, "dx")
+    before = digest(call, gradients)
+    cache = found.cache
+    found = backward_of(case, fastgate)(cache=cache, **gradients, **keywords, out=passed(case, out))
+    if case.out != "overlap":
+        assert digest(call, gradients) == before
+        assert_in_place(found, out)
+    assert found._fields == exact._fields
+    for name in exact._fields:
+        if name in need:
+            assert_close(name, getattr(found, name), getattr(exact, name), case)
+            if name not in out and name[1:] in ("Wx", "Wh", "x"[case.step :]):
+                assert has_order(getattr(found, name), call[name[1:]]), name
+        else:
+            assert getattr(found, name) is None
+    if case.again and case.out != "overlap":
+        others = {name: None if g is None else -g for name, g in gradients.items()}
+        backward_of(case, fastgate)(cache=cache, **others)
+        again = backward_of(case, fastgate)(cache=cache, **gradients, **keywords)
+        for name in need:
+            np.testing.assert_array_equal(getattr(again, name), getattr(found, name))
+
+
+def is_plain(a):
+    return a.flags.c_contiguous and a.flags.writeable and a.flags.aligned and a.dtype.isnative
+
+
+def forward_of(case, module):
+    return case.cell.function(module, "step_forward" if case.step else "forward")
+
+
+def backward_of(case, module):
+    return case.cell.function(module, "step_backward" if case.step else "backward")
+
+
+@pytest.mark.parametrize("case", list(cases(CASES)), ids=str)
+def test_drawn(case):
+    check(case)
+
+
+@pytest.mark.parametrize("case", list(corners()))
+def test_corner(case):
+    check(case)
