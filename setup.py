@@ -65,9 +65,12 @@ kernels = Extension(
     define_macros=[("NPY_NO_DEPRECATED_API", "NPY_1_7_API_VERSION")],
     extra_compile_args=COMPILE,
     extra_link_args=LINK,
-    depends=["setup.py", *glob("csrc/*.*"), *glob("csrc/cells/*"), *glob("fastgate/*.p?[dxi]")],
+    depends=["setup.py", *glob("csrc/*.*"), *glob("csrc/cells/*"), *glob("fastgate/*.px[di]")],
 )
-setup(
-    ext_modules=cythonize([kernels], compiler_directives={"language_level": 3, "binding": True, "freethreading_compatible": True}),
-    cmdclass={"build_ext": BuildLevels},
-)
+if __name__ == "__main__":  # tests/selftest.py reads the tables above
+    setup(
+        ext_modules=cythonize(
+            [kernels], compiler_directives={"language_level": 3, "binding": True, "freethreading_compatible": True}
+        ),
+        cmdclass={"build_ext": BuildLevels},
+    )

@@ -35,7 +35,7 @@ def draw(record: Record, path: Path) -> None:
         figsize=(PANEL_WIDTH * len(whats) + 1, sum(heights) + 1.5),
         height_ratios=heights,
         squeeze=False,
-        sharex=True,
+        sharex="col",
         layout="constrained",
     )
     peers = peers_of(record.lines)
@@ -43,10 +43,17 @@ def draw(record: Record, path: Path) -> None:
         for c, what in enumerate(whats):
             lines = [line for line in record.lines if (line.cell, line.what) == (cell, what)]
             _panel(axes[r, c], lines, peers)
-    _scale(axes[0, 0], record)
+    for c, what in enumerate(whats):
+        _scale(axes[0, c], [line for line in record.lines if line.what == what])
     figure.suptitle("How many times as fast is fastgate?", fontsize=17, color=INK, fontweight="bold")
-    figure.legend(handles=_legend(peers), loc="outside upper center", ncols=2 + len(peers), frameon=False, fontsize=9)
-    figure.supxlabel(setting(record), fontsize=8, color=INK)
+    figure.legend(
+        handles=_legend(peers),
+        loc="outside lower center",
+        ncols=2 + len(peers),
+        frameon=False,
+        title=setting(record),
+        title_fontsize=8,
+    )
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=130, facecolor="white")
     plt.close(figure)
@@ -70,14 +77,13 @@ def _panel(axes: Axes, lines: list[Line], peers: list[str]) -> None:
             color = BEHIND if line.loses else AHEAD
             axes.barh(place, ratio.median - 1, left=1, height=0.62, color=color, zorder=2)
             axes.plot([ratio.low, ratio.high], [place, place], color=INK, linewidth=1.3, zorder=5)
-            axes.annotate(
+            axes.text(
+                1.02,
+                place,
                 f"{ratio.median:.2f}",
-                (1, place),
-                xytext=(6 if line.loses else -6, 0),
-                textcoords="offset points",
-                ha="left" if line.loses else "right",
+                transform=axes.get_yaxis_transform(),
                 va="center",
-                fontsize=8,
+                fontsize=9,
                 color=color,
                 fontweight="bold",
             )
@@ -99,8 +105,8 @@ def _label(line: Line) -> str:
     return shape if line.group == "grid" else f"{line.name}  {shape}"
 
 
-def _scale(axes: Axes, record: Record) -> None:
-    ratios = [measure.ratio for line in record.lines for measure in line.measures.values()]
+def _scale(axes: Axes, lines: list[Line]) -> None:
+    ratios = [measure.ratio for line in lines for measure in line.measures.values()]
     axes.set_xscale("log", base=2)
     axes.set_xlim(min(0.6, 0.9 * min(r.low for r in ratios)), 1.15 * max(r.high for r in ratios))
     low, high = axes.get_xlim()

@@ -49,7 +49,8 @@ class Line:
 
     @property
     def loses(self) -> bool:
-        return self.fastest is not None and self.fastest[1].median < 1
+        """Whether the ratio to the fastest peer, as the tables print it, is below 1."""
+        return self.fastest is not None and round(self.fastest[1].median, 2) < 1
 
     @property
     def gflops(self) -> float:

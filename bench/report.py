@@ -29,7 +29,7 @@ def setting(record: Record) -> str:
 def terminal(record: Record) -> str:
     parts = [setting(record), _limits(record)]
     parts += [_table(block, lines) for block, lines in record.blocks().items()]
-    parts += [losses(record.lines)]
+    parts += [losses(record.lines) + _named_losses(record.lines)]
     parts += [f"WRONG RESULT, not timed: {words}" for words in record.wrong]
     return "\n\n".join(parts)
 
@@ -80,19 +80,19 @@ def _aligned(rows: list[list[str]]) -> str:
 
 
 def losses(lines: list[Line]) -> str:
-    """One sentence on the rows that lose against the fastest peer."""
+    """One sentence on how many rows lose against the fastest peer."""
     compared = [line for line in lines if line.fastest]
-    lost = [line for line in compared if line.loses]
+    lost = sum(line.loses for line in compared)
     if not compared:
-        return "No peer was installed."
+        return "No peer was installed"
     if not lost:
-        return f"None of the {len(compared)} rows loses against its fastest peer."
-    words = "; ".join(
-        f"{line.cell.upper()} {WORDS[line.what]} {line.name} {line.fastest[1].median:.2f} ({line.fastest[0]})"
-        for line in sorted(lost, key=lambda line: line.fastest[1].median)
-    )
-    verb = "loses" if len(lost) == 1 else "lose"
-    return f"{len(lost)} of {len(compared)} rows {verb} against the fastest peer: {words}."
+        return f"None of the {len(compared)} rows loses against its fastest peer"
+    return f"{lost} of {len(compared)} rows {'loses' if lost == 1 else 'lose'} against the fastest peer"
+
+
+def _named_losses(lines: list[Line]) -> str:
+    lost = sorted((line for line in lines if line.loses), key=lambda line: line.fastest[1].median)
+    return "".join(f"\n  {line.fastest[1].median:.2f}  {title(line)} {line.name} ({line.fastest[0]})" for line in lost)
 
 
 # README
@@ -107,8 +107,8 @@ def markdown(record: Record) -> str:
         if peers:
             against.append(f"{WORDS[what]} against {_either(peers)}")
     parts = [
-        f"Time of the fastest peer / time of fastgate, above 1 fastgate is faster: {'; '.join(against)}.",
-        losses(record.lines),
+        f"Time of the fastest peer / time of fastgate, above 1 fastgate is faster: {'; '.join(against)}."
+        f" {losses(record.lines)}{' (bold)' if any(line.loses for line in record.lines) else ''}.",
         *(_markdown_group(record, group) for group in dict.fromkeys(line.group for line in record.lines)),
         _markdown_summary(record),
         f"Measured with `make bench` on {setting(record)}.",

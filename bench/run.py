@@ -72,10 +72,16 @@ def measure_row(
     expected = cases.exact(case)
     ready: dict[str, Calls] = {}
     errors: dict[str, float] = {}
+    known: dict[str, float] = {}
+    clock = timer.CLOCKS[options.clock]
     for module in modules:
         try:
             calls = module.prepare(case, options.threads)
-            errors[module.NAME] = cases.check(module.NAME, case, calls.results(calls.call()), expected)
+            start = clock()
+            result = calls.call()
+            known[module.NAME] = clock() - start
+            errors[module.NAME] = cases.check(module.NAME, case, calls.results(result), expected)
+            del result
             ready[module.NAME] = calls
         except cases.Unsupported as reason:
             if str(reason) not in told:
@@ -91,7 +97,8 @@ def measure_row(
         options.budget,
         pause=PAUSE if options.threads > 1 else 0.0,
         sweep=sweeper() if options.cold else None,
-        clock=timer.CLOCKS[options.clock],
+        clock=clock,
+        known=known,
     )
     measures = {
         name: Measure(

@@ -67,12 +67,14 @@ def measure(
     pause: float = 0.0,
     sweep: Callable[[], Any] | None = None,
     clock: Callable[[], float] = time.perf_counter,
+    known: dict[str, float] | None = None,
 ) -> dict[str, Timing]:
     """Time every call in `calls` within about `budget` seconds altogether, in MIN_ROUNDS rounds at least.
 
     pause  seconds of rest before each burst: other libraries' workers keep spinning after a threaded call.
     sweep  called untimed before every call to empty the caches; a burst is then one cold call.
     clock  time.process_time leaves out the times when another process has the core; for one thread only.
+    known  seconds of an earlier call, where there was one: spares a long call a trial.
     """
     bursts: dict[str, list[float]] = {name: [] for name in calls}
     spent = dict.fromkeys(calls, 0.0)  # seconds, by contender
@@ -80,7 +82,7 @@ def measure(
         plans = {}
         for name, call in calls.items():
             with _adding_to(spent, name):
-                plans[name] = _plan(call, clock, cold=sweep is not None)
+                plans[name] = _plan(call, clock, (known or {}).get(name, 0.0), cold=sweep is not None)
         slow = max(BURST, SLOW * min(plan.seconds for plan in plans.values()))
         order = list(calls)
         rounds = MAX_ROUNDS
@@ -110,8 +112,10 @@ class _Plan(NamedTuple):
     lead_in: int  # calls before them, untimed
 
 
-def _plan(call: Callable[[], Any], clock: Callable[[], float], cold: bool) -> _Plan:
+def _plan(call: Callable[[], Any], clock: Callable[[], float], known: float, cold: bool) -> _Plan:
     """Double the number of calls until they last a quarter of a burst: warms up on the way."""
+    if known > 2 * BURST:  # a first call may be slow
+        return _Plan(known, 1, 0)
     calls = 1
     while (seconds := _burst(call, _Plan(0, calls, 0), clock)) * calls < BURST / 4 and not cold:
         calls *= 2
