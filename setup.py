@@ -27,7 +27,7 @@ LINK = ["-Wl,-s"]  # no symbols in the wheel
 if DEBUG or SANITIZE:
     LINK = []
     COMPILE += ["-g", "-fno-omit-frame-pointer"]
-    COMPILE[1] = "-O1" if DEBUG else "-O2"
+    COMPILE[1] = "-O1"
 if SANITIZE:
     COMPILE += ["-fsanitize=address,undefined", "-fno-sanitize-recover=undefined"]
     LINK += ["-fsanitize=address,undefined"]

@@ -18,14 +18,14 @@ TRIES = 100
 READ = 2**24  # bytes a run of the bandwidth measurement reads at least
 
 
-def describe(threads: int) -> dict[str, object]:
+def describe(threads: int, dtype: str) -> dict[str, object]:
     config = fastgate.get_config()
     return {
         "cpu": config["cpu"],
         "isa": config["isa"],
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
         "threads": threads,
-        "sgemm": fma_peak(),
+        "fma_peak": fma_peak(dtype),  # operations per second, at least
         "load": os.getloadavg()[0] if hasattr(os, "getloadavg") else None,
     }
 

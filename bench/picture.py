@@ -51,7 +51,7 @@ def draw(record: Record, path: Path) -> None:
         loc="outside lower center",
         ncols=2 + len(peers),
         frameon=False,
-        title=setting(record),
+        title=f"Rows: T · N · D · H.  {setting(record)}",
         title_fontsize=8,
     )
     path.parent.mkdir(parents=True, exist_ok=True)

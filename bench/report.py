@@ -3,9 +3,10 @@
 from collections.abc import Iterable
 
 from .contenders import LOOP, OURS
-from .record import Block, Line, Record, largest_error, losses_first, mean_ratio, peers_of
+from .record import Block, Line, Measure, Record, largest_error, losses_first, mean_ratio, peers_of
 
 WORDS = {"forward": "forward", "training": "forward + backward"}
+ERROR_MARK = 1.5
 GROUPS = {"grid": "Grid", "models": "Layers of real models"}
 
 
@@ -36,11 +37,12 @@ def terminal(record: Record) -> str:
 
 def _limits(record: Record) -> str:
     return (
-        f"Reach: time at NumPy's best matrix product here, {record.machine['sgemm'] / 1e9:.0f} GF/s, and at the"
+        f"Reach: time at NumPy's best matrix product here, {record.machine['fma_peak'] / 1e9:.0f} GF/s, and at the"
         " measured cache bandwidth / our time.\n"
         "Ratios: peer's time / ours, above 1 we are faster; (quartiles). Rows that lose stand first, marked *.\n"
         "Errors: the largest, relative to the largest value of its array, against float64."
-        " NumPy is the loop of fastgate.reference."
+        f" Marked !: ours is more than {ERROR_MARK} times as large.\n"
+        "NumPy is the loop of fastgate.reference, weight gradients summed step by step."
     )
 
 
@@ -67,8 +69,12 @@ def _row(line: Line, peers: list[str]) -> list[str]:
         f"{line.share:.0%}",
         *(f"{m.ratio.median:.2f} ({m.ratio.low:.2f}–{m.ratio.high:.2f})" if m else "–" for m in measures),
         f"{line.ours.error:.1e}",
-        *(f"{m.error:.1e}" if m else "–" for m in measures),
+        *(f"{m.error:.1e}{_mark_if_less_exact(line, m)}" if m else "–" for m in measures),
     ]
+
+
+def _mark_if_less_exact(line: Line, peer: Measure) -> str:
+    return "!" if line.ours.error > ERROR_MARK * peer.error else ""
 
 
 def _aligned(rows: list[list[str]]) -> str:
@@ -161,8 +167,10 @@ def _markdown_summary(record: Record) -> str:
             else:
                 row.append("–")
         rows.append(row)
-    words = "Time / time of fastgate, geometric mean over the grid, and the largest error against float64, relative"
-    words += " to the largest value of its array (NumPy is the loop of `fastgate.reference`):"
+    words = (
+        "Time / time of fastgate, geometric mean over the grid, and the largest error against float64, relative to the"
+        " largest value of its array. NumPy is the loop of `fastgate.reference`, weight gradients summed step by step."
+    )
     return words + "\n\n" + _markdown_table(["", *map(title, blocks)], rows)
 
 

@@ -3,15 +3,18 @@
 import argparse
 import platform
 import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
+from typing import Any, NamedTuple
 
 import numpy as np
 
 import fastgate
 
 from . import cases, contenders, grid, machine, timer
-from .contenders import OURS, Calls, ours
+from .contenders import OURS, ours
 from .record import Line, Measure, Record
 from .timer import Ratio
 
@@ -31,7 +34,7 @@ def run(options: argparse.Namespace) -> Record:
     except ValueError as reason:
         raise SystemExit(f"--rows: {reason}") from None
     record = Record(
-        machine=machine.describe(options.threads),
+        machine=machine.describe(options.threads, options.dtype),
         versions={m.NAME: m.version() for m in modules} | {"Python": platform.python_version()},
         settings={
             "dtype": options.dtype,
@@ -51,66 +54,64 @@ def run(options: argparse.Namespace) -> Record:
         for row in rows
         if row.group == group and row.cell in (None, cell)
     ]
-    told: set[str] = set()
+    told: set[str] = set()  # what was said already
     for done, (row, cell, what) in enumerate(plan, 1):
         say(f"[{done}/{len(plan)}] {cell} {what} {row.name}")
-        measure_row(record, modules, row, cell, what, options, told)
+        case = cases.make_case(cell, what, *row.shape, options.dtype)
+        proven, wrong = prove(case, modules, options.threads, told)
+        record.wrong += wrong
+        if OURS in proven:
+            measures = measure(proven, options)
+            limit = machine.attainable(case)
+            record.lines.append(Line(row.group, row.name, cell, what, *row.shape, case.flops, limit, measures))
     return record
 
 
-def measure_row(
-    record: Record,
-    modules: list[ModuleType],
-    row: grid.Row,
-    cell: str,
-    what: str,
-    options: argparse.Namespace,
-    told: set[str],
-) -> None:
-    """Add one line to the record, or to its list of wrong results."""
-    case = cases.make_case(cell, what, *row.shape, options.dtype)
+class Proven(NamedTuple):
+    """A contender whose result is right."""
+
+    call: Callable[[], Any]
+    error: float
+    seconds: float  # the first call took, by the wall
+
+
+def prove(case: cases.Case, modules: list[ModuleType], threads: int, told: set[str]) -> tuple[dict[str, Proven], list[str]]:
+    """Let every contender compute the case once: those that are right, and words on those that are wrong."""
     expected = cases.exact(case)
-    ready: dict[str, Calls] = {}
-    errors: dict[str, float] = {}
-    known: dict[str, float] = {}
-    clock = timer.CLOCKS[options.clock]
+    proven: dict[str, Proven] = {}
+    wrong: list[str] = []
     for module in modules:
         try:
-            calls = module.prepare(case, options.threads)
-            start = clock()
+            calls = module.prepare(case, threads)
+            start = time.perf_counter()
             result = calls.call()
-            known[module.NAME] = clock() - start
-            errors[module.NAME] = cases.check(module.NAME, case, calls.results(result), expected)
-            del result
-            ready[module.NAME] = calls
+            seconds = time.perf_counter() - start
+            error = cases.check(module.NAME, case, calls.results(result), expected)
+            proven[module.NAME] = Proven(calls.call, error, seconds)
         except cases.Unsupported as reason:
             if str(reason) not in told:
                 told.add(str(reason))
                 say(f"skipped: {reason}")
         except cases.WrongResult as reason:
-            record.wrong.append(str(reason))
+            wrong.append(str(reason))
             say(f"WRONG: {reason}")
-    if OURS not in ready:
-        return
+    return proven, wrong
+
+
+def measure(proven: dict[str, Proven], options: argparse.Namespace) -> dict[str, Measure]:
     timings = timer.measure(
-        {name: calls.call for name, calls in ready.items()},
+        {name: contender.call for name, contender in proven.items()},
         options.budget,
         pause=PAUSE if options.threads > 1 else 0.0,
         sweep=sweeper() if options.cold else None,
-        clock=clock,
-        known=known,
+        clock=timer.CLOCKS[options.clock],
+        known={name: contender.seconds for name, contender in proven.items()},
     )
-    measures = {
-        name: Measure(
-            timing.median,
-            errors[name],
-            len(timing.bursts),
-            timing.calls,
-            Ratio(1, 1, 1) if name == OURS else timer.ratio(timing, timings[OURS]),
-        )
-        for name, timing in timings.items()
-    }
-    record.lines.append(Line(row.group, row.name, cell, what, *row.shape, case.flops, machine.attainable(case), measures))
+    measures = {}
+    for name, timing in timings.items():
+        ratio = Ratio(1, 1, 1) if name == OURS else timer.ratio(timing, timings[OURS])
+        measures[name] = Measure(timing.median, proven[name].error, len(timing.bursts), timing.calls, ratio)
+    return measures
 
 
 def check_cells(cells: list[str]) -> list[str]:

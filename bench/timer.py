@@ -83,14 +83,16 @@ def measure(
         for name, call in calls.items():
             with _adding_to(spent, name):
                 plans[name] = _plan(call, clock, (known or {}).get(name, 0.0), cold=sweep is not None)
-        slow = max(BURST, SLOW * min(plan.seconds for plan in plans.values()))
+        limit = max(BURST, SLOW * min(plan.seconds for plan in plans.values()))
+        share = budget / len(calls)
+        staying = [name for name, plan in plans.items() if plan.seconds <= limit]
         order = list(calls)
         rounds = MAX_ROUNDS
         done = 0
         while done < rounds:
-            before = sum(spent.values())
+            before = sum(spent[name] for name in staying)
             for name in order:
-                if done and plans[name].seconds > slow and spent[name] > budget / len(calls):
+                if done and name not in staying and spent[name] > share:
                     continue
                 with _adding_to(spent, name):
                     time.sleep(pause)
@@ -99,8 +101,9 @@ def measure(
                     bursts[name].append(_burst(calls[name], plans[name], clock))
             order.append(order.pop(0))
             done += 1
-            so_far = sum(spent.values())
-            rounds = min(MAX_ROUNDS, max(MIN_ROUNDS, done + int((budget - so_far) / (so_far - before))))
+            so_far = sum(spent[name] for name in staying)
+            left = (share * len(staying) - so_far) / (so_far - before)  # rounds
+            rounds = min(MAX_ROUNDS, max(MIN_ROUNDS, done + int(left)))
     return {name: Timing(bursts[name], plans[name].calls) for name in calls}
 
 

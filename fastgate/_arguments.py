@@ -320,7 +320,7 @@ def gate_positions(gates: str, gate_order: Any) -> tuple[int, ...]:
 # --- one backward call -------------------------------------------------------------------------------------------
 
 
-def cache(cache: Any, kind: type, cell: str, step: bool) -> Forward:
+def cache(cache: Any, kind: type[Any], cell: str, step: bool) -> Forward:
     """The forward call that made `cache`, where cache is a `kind` (a class with a Forward in `.call`) of this cell."""
     if type(cache) is kind and (call := cache.call).cell == cell and call.step is step:
         return call
@@ -468,7 +468,7 @@ def outputs(
     if out is None:
         return None
     given = out if type(out) is dict else _named(out, expected)
-    arrays = {}
+    arrays: dict[str, Any] = {}
     for key, array in given.items():
         if not (
             type(array) is ndarray

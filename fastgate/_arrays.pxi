@@ -203,10 +203,12 @@ def cross_entropy(cnp.ndarray o, cnp.ndarray y, cnp.ndarray weight, double scale
     cdef const core.fg_kernels *table = kernels_of(o)
     cdef double total
     cdef cnp.ndarray d_o = np.empty_like(o)
+    losses = np.zeros(np.shape(y), o.dtype) if want_rows else None
+    if cnp.PyArray_SIZE(o) == 0:
+        return 0.0, losses, d_o
     if not describe_rows(o, d_o, &c):
         o, d_o = np.ascontiguousarray(o), np.empty_like(o, order="C")
         describe_rows(o, d_o, &c)
-    losses = np.empty(np.shape(y), o.dtype) if want_rows else None
     c.y = <const int64_t *>cnp.PyArray_DATA(y)
     c.weight = NULL if weight is None else cnp.PyArray_DATA(weight)
     c.scale = scale

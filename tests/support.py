@@ -5,6 +5,8 @@ Cell              name, gates, states, its options one by one, its four function
 modules()         the packages under test: fastgate.reference, and fastgate where its compiled part is built
 random_call       random, distinct, non-zero arguments of one forward call
 upstream          random upstream gradients for its results
+run               forward and backward at once: all results by name
+is_steady         whether rounding can move no input of relu across 0
 permuted          columns of a weight or bias moved into another gate order
 digest            a hash of the memory of every array in a structure, to prove that nothing was written
 """
@@ -98,6 +100,27 @@ def upstream(cell, rng, call, step=False):
         return {name: values(rng, (N, H), dtype) for name in ("dh_next", "dc_next")[: 1 + cell.has_c]}
     gradients = {"dh": values(rng, (N, call["x"].shape[1], H), dtype)}
     return gradients | {name: values(rng, (N, H), dtype) for name in ("dh_T", "dc_T")[: 1 + cell.has_c]}
+
+
+def run(cell, module, call, gradients=None, step=False, need=None, **keywords):
+    """Results of forward, and of backward where upstream gradients are given, as {name: array}."""
+    forward, backward = ("step_forward", "step_backward") if step else ("forward", "backward")
+    found = cell.function(module, forward)(**call, **keywords)
+    results = {name: getattr(found, name) for name in found._fields[:-1]}
+    if gradients is not None:
+        results |= cell.function(module, backward)(cache=found.cache, **gradients, need=need)._asdict()
+    return {name: a for name, a in results.items() if a is not None}
+
+
+def is_steady(cell, call, step=False, **keywords):
+    """Whether rounding in the dtype of the call cannot move an input of relu across 0, where its slope jumps."""
+    if keywords.get("activation") != "relu" or call["x"].dtype == np.float64:
+        return True
+    distance = 16 * np.finfo(call["x"].dtype).eps
+    call = {name: a.astype(np.float64) for name, a in call.items()}
+    b = call.pop("b", np.zeros(call["Wx"].shape[1]))
+    signs = [run(cell, reference, call | {"b": b + move}, step=step, **keywords) for move in (-distance, distance)]
+    return all(np.array_equal(a > 0, b > 0) for a, b in zip(*(s.values() for s in signs), strict=True))
 
 
 def permuted(weight, gates, order):

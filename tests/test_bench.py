@@ -32,7 +32,7 @@ def line(name, torch, ort=None, *, cell="lstm", what="forward", group="grid"):
 
 @pytest.fixture
 def record():
-    machine = {"cpu": "A CPU", "isa": "avx2", "cores": 2, "threads": 1, "sgemm": 1e11, "load": 0.0}
+    machine = {"cpu": "A CPU", "isa": "avx2", "cores": 2, "threads": 1, "fma_peak": 1e11, "load": 0.0}
     settings = {"dtype": "float32", "caches": "warm", "clock": "wall", "budget": 1.0, "rows": ["grid"]}
     lines = [
         line("(3, 2, 5, 4)", 2.0, 4.0),
@@ -205,18 +205,19 @@ def test_losses_stand_first(record):
     assert [line.fastest[1].median for line in losses_first(record.lines[:3])] == [0.5, 0.9, 2.0]
     words = report.terminal(record)
     assert words.index("*  (6, 2, 5, 4)") < words.index("*  (9, 2, 5, 4)") < words.index("   (3, 2, 5, 4)")
+    assert "1.0e-07    3.0e-07  1.0e-07" in words
     assert "2 of 5 rows lose against the fastest peer\n  0.50  LSTM forward (6, 2, 5, 4) (PyTorch)\n  0.90" in words
 
 
 def test_the_readme_shows_every_row_and_its_losses(record, tmp_path):
     readme = tmp_path / "README.md"
-    readme.write_text(f"# Title\n\n{update_readme.BEGIN}\nold\n{update_readme.END}\n\nThe rest.\n")
+    readme.write_text(f"# Title\n\n{update_readme.BEGIN}\nSTALE\n{update_readme.END}\n\nThe rest.\n")
     for _ in range(2):  # a second time changes nothing
         update_readme.update(readme, record)
         text = readme.read_text()
         assert text.startswith("# Title\n\n<!-- bench:begin -->\n")
         assert text.endswith("<!-- bench:end -->\n\nThe rest.\n")
-        assert "old" not in text
+        assert "STALE" not in text
         assert "| (3, 2, 5, 4) | 2.00 | 8.00 |" in text
         assert "| (6, 2, 5, 4) | **0.50** | – |" in text
         assert "a model, LSTM (3, 2, 5, 4) | 1.50 |" in text

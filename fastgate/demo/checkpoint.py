@@ -80,7 +80,7 @@ class replacing:
 
 
 class Checkpoint:
-    """What a model file holds, judged: settings, chars, digest, step, start, position, rng, and the arrays."""
+    """What a model file holds, judged: settings, chars, digest, step, start, position, rng; the arrays."""
 
     def __init__(self, path):
         self.path = path

@@ -15,13 +15,13 @@ class Settings:
 
     cell: str = "lstm"
     hidden: int = 128
-    layers: int = 2
+    layers: int = 1
     embedding: int = 64  # 0: one-hot input
     dtype: str = "float32"
-    batch: int = 32
+    batch: int = 16
     text: str = ""  # a file's name; "": the text that Python carries
     length: int = 64
-    lr: float = 0.003
+    lr: float = 0.03
     clip: float = 1.0  # 0: no clipping
     seed: int = 0
 
@@ -124,7 +124,7 @@ def add_options(parser):
     training = parser.add_argument_group("training")
     option(training, "backend", "who computes (default: %(default)s)", "{c,reference,both}", default="both")
     steps = "training steps of this run; 0 only samples (default: %(default)s)"
-    option(training, "steps", steps, default=1000)
+    option(training, "steps", steps, default=2500)
     option(training, "batch", "parallel streams of text")
     option(training, "length", "characters per step and stream, through which gradients flow back")
     option(training, "lr", "Adam's learning rate", "X")

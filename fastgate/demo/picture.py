@@ -3,7 +3,7 @@
 import numpy as np
 
 from .checkpoint import replacing
-from .train import largest_difference
+from .train import difference
 
 # backend -> label, colour, width: the wide line lies below the thin one, so both are seen where they agree
 STYLE = {
@@ -20,31 +20,39 @@ def smoothed(values):
 
 
 def draw(path, runs, title):
-    """The loss over steps, where the curves are one, and over seconds, where they are not. Says what it did."""
+    """Loss over steps, where the curves are one, and over seconds, where they are not. Says what it did.
+
+    A third panel shows how far apart they are.
+    """
     try:
         from matplotlib.figure import Figure
     except ImportError:
         return "none: matplotlib is not installed (pip install 'fastgate[demo]')"
 
-    figure = Figure(figsize=(10, 4.2), layout="constrained", dpi=130)
+    panels = 3 if len(runs) == 2 else 2
+    figure = Figure(figsize=(5 * panels, 4.2), layout="constrained", dpi=120)
     figure.suptitle(title, fontsize=11)
-    over_steps, over_time = figure.subplots(1, 2, sharey=True)
-    by_name = {run.name: run for run in runs}
-    for name in STYLE.keys() & by_name.keys():
-        run, (label, colour, width) = by_name[name], STYLE[name]
-        line = {"color": colour, "linewidth": width, "solid_capstyle": "round", "zorder": 3 - width / 5}
-        over_steps.plot(smoothed(range(1, len(run.losses) + 1)), smoothed(run.losses), label=label, **line)
+    over_steps, over_time, *rest = figure.subplots(1, panels)
+    for run in sorted(runs, key=lambda run: list(STYLE).index(run.name)):
+        label, colour, width = STYLE[run.name]
+        line = {"color": colour, "linewidth": width, "solid_capstyle": "round"}
+        steps = np.arange(1, len(run.losses) + 1)
+        over_steps.plot(smoothed(steps), smoothed(run.losses), label=label, **line)
         timed = run.losses[-len(run.times) :]
         label = f"{label}: {run.speed():,.0f} characters/s"
         over_time.plot(smoothed(np.cumsum(run.times)), smoothed(timed), label=label, **line)
-    if len(runs) == 2:
-        over_steps.plot([], [], " ", label=f"largest difference {largest_difference(runs):.1e}")
-    over_steps.set(xlabel="training step", ylabel=f"loss per character, nats (mean of {SMOOTH} steps)")
-    over_time.set(xlabel="seconds of computing")
-    for axes in (over_steps, over_time):
+    for apart in rest:
+        apart.semilogy(steps, np.maximum(difference(runs), 1e-17), ".", color="#555555", markersize=2)
+        apart.set(xlabel="training step", ylabel="difference of the two losses")
+
+    nats = f"loss per character, nats (mean of {SMOOTH} steps)"
+    over_steps.set(xlabel="training step", ylabel=nats)
+    over_time.set(xlabel="seconds of computing", ylabel=nats)
+    over_steps.legend(frameon=False)
+    over_time.legend(frameon=False)
+    for axes in (over_steps, over_time, *rest):
         axes.grid(alpha=0.3)
         axes.spines[["top", "right"]].set_visible(False)
-        axes.legend(frameon=False)
         axes.set_xlim(left=0)
     try:
         with replacing(path) as file:

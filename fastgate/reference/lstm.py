@@ -17,7 +17,7 @@ from fastgate.reference import sequence
 from fastgate.reference.sequence import sigmoid
 
 GATES = "ifgo"
-OPTIONS = {}
+OPTIONS: dict[str, tuple[str, ...]] = {}
 
 
 class LSTMForward(NamedTuple):

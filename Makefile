@@ -1,0 +1,96 @@
+# Every target does its own set-up, in .venv (bench in .venv-bench). PYTHON=python3.12 chooses the interpreter, ARGS="-k lstm" goes to
+# the program that a target runs.
+
+PYTHON ?= python3
+VENV := .venv
+RUN := $(VENV)/bin/python
+SUITE := -m pytest -n auto
+# Tests that do not depend on the level, or run every level themselves.
+LEVELLESS := $(patsubst %,--ignore=tests/test_%.py,activations adding_a_cell arguments bench demo malformed types)
+STUBBED := $(patsubst fastgate/%.pyi,fastgate.%,$(wildcard fastgate/[a-z]*.pyi))
+
+# The reference multiplies small matrices: BLAS threads would only wait for each other.
+export OPENBLAS_NUM_THREADS ?= 1
+
+.PHONY: help demo test bench lint types sanitize levels arm64 build wheel clean
+.DEFAULT_GOAL := help
+.NOTPARALLEL:
+
+help:  ## this list
+	@sed -n 's/^\([a-z0-9]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 18
+
+demo: build $(VENV)/has-demo  ## train a character model on English text: C kernels beside NumPy
+	$(RUN) -m fastgate demo $(ARGS)
+
+test: build $(VENV)/has-test  ## build, then all tests
+	$(RUN) $(SUITE) $(ARGS)
+
+bench: build .venv-bench/ready  ## speed beside PyTorch, ONNX Runtime and NumPy
+	.venv-bench/bin/python -m bench $(ARGS)
+
+lint: $(VENV)/has-lint  ## ruff: rules and formatting
+	$(RUN) -m ruff check
+	$(RUN) -m ruff format --check
+
+types: build $(VENV)/has-lint  ## mypy on the package and on a typed user's file; stubs against the code
+	$(RUN) -m mypy
+	$(RUN) -m mypy --strict tests/typed_usage.py
+	$(RUN) -m mypy.stubtest --concise --mypy-config-file pyproject.toml $(STUBBED)
+
+# A build of its own in build/sanitize, which PYTHONPATH puts before the one in fastgate/.
+sanitize: build $(VENV)/has-test  ## all tests under AddressSanitizer and UndefinedBehaviorSanitizer
+	$(RUN) tests/selftest.py --sanitize gcc
+	FASTGATE_SANITIZE=1 $(RUN) setup.py -q build --build-base build/sanitize --build-lib build/sanitize/lib
+	FASTGATE_CASES=$${FASTGATE_CASES-16} FASTGATE_MALFORMED=$${FASTGATE_MALFORMED-100} \
+	PYTHONPATH="$(CURDIR)/build/sanitize/lib:$(CURDIR)" PYTHONSAFEPATH=1 \
+	LD_PRELOAD="$$(gcc -print-file-name=libasan.so) $$(gcc -print-file-name=libubsan.so)" \
+	ASAN_OPTIONS=detect_leaks=0:allocator_may_return_null=1 UBSAN_OPTIONS=print_stacktrace=1 \
+	$(RUN) $(SUITE) $(ARGS)
+
+levels: build $(VENV)/has-test  ## the kernels at each instruction-set level of this CPU
+	$(RUN) tests/selftest.py gcc clang
+	red=0; for level in $$($(RUN) -c 'import fastgate; print(*fastgate.get_config()["isa_levels"])'); do \
+	    echo "FASTGATE_ISA=$$level"; FASTGATE_ISA=$$level $(RUN) $(SUITE) $(LEVELLESS) $(ARGS) || red=1; done; exit $$red
+
+arm64: build  ## the C core for arm64 under qemu: the bits of avx2 and avx512
+	$(RUN) tests/selftest.py gcc aarch64
+
+build: $(VENV)/installed  ## compile what changed
+	@$(RUN) setup.py -q build_ext --inplace
+
+wheel: $(VENV)/ready  ## sdist and wheel in dist/, the wheel built from the sdist, installed and tried
+	rm -rf dist build/wheel
+	$(RUN) setup.py -q sdist
+	$(RUN) -m pip -q wheel --no-deps --wheel-dir dist dist/fastgate-*.tar.gz
+	$(PYTHON) -m venv build/wheel
+	build/wheel/bin/python -m pip -q install dist/fastgate-*.whl
+	cd build/wheel && bin/python ../../tests/wheel.py ../../dist/fastgate-*.whl
+
+clean:  ## remove what was built (the environments stay: rm -rf .venv .venv-bench)
+	rm -rf build dist *.egg-info fastgate/*.so fastgate/_kernels.c .pytest_cache .ruff_cache .mypy_cache .hypothesis
+	find . -name __pycache__ -not -path './.venv*' -prune -exec rm -rf {} +
+	rm -f $(VENV)/installed
+
+# ---- The environments; what they hold is listed in pyproject.toml ----
+
+BUILD_NEEDS = $(RUN) -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["build-system"]["requires"], sep="\n")'
+EXTRA_NEEDS = $(RUN) -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["project"]["optional-dependencies"]["$*"], sep="\n")'
+
+$(VENV)/ready: pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "fastgate needs Python 3.11 or later: make PYTHON=…"; exit 1; }
+	@$(PYTHON) -m venv $(VENV) || { echo "On Debian: apt install python3-venv python3-dev"; exit 1; }
+	@$(BUILD_NEEDS) > $(VENV)/needs.txt && $(RUN) -m pip -q install -r $(VENV)/needs.txt
+	@touch $@
+
+$(VENV)/installed: $(VENV)/ready
+	$(RUN) -m pip -q install --no-build-isolation -e .
+	@touch $@
+
+$(VENV)/has-%: $(VENV)/ready
+	@$(EXTRA_NEEDS) > $(VENV)/needs-$*.txt && $(RUN) -m pip -q install -r $(VENV)/needs-$*.txt
+	@touch $@
+
+.venv-bench/ready: bench/requirements.txt $(VENV)/ready
+	@$(PYTHON) -m venv .venv-bench
+	.venv-bench/bin/python -m pip -q install numpy -r bench/requirements.txt
+	@touch $@

@@ -1,0 +1,49 @@
+"""Minimal gated unit."""
+
+from fastgate import _arguments, _call
+from fastgate.reference.mgu import GATES, MGUForward, MGUStep
+
+
+def mgu_forward(
+    x, h0, Wx, Wh, b=None, *, bh=None, gate_order="fn", lengths=None, reverse=False, training=True, return_sequences=True,
+    out=None,
+):  # fmt: skip
+    """Run the cell over sequences; returns (h, h_T, cache).
+
+    Axes batch first: x (N, T, D), h (N, T, H). Gate order "fn"; 1 - f keeps h_prev. Weights multiply from the right.
+
+        f = sigmoid(a_f)                                    a = x_t Wx + h_{t-1} Wh + b + bh, block a_f
+        n = tanh(x_t Wxn + b_n + f * (h_{t-1} Whn + bh_n))
+        h_t = (1 - f) * h_{t-1} + f * n
+
+    x : (N, T, D) float32 or float64. h0 : (N, H), (H,) for all rows, or None = zeros.
+    Wx : (D, 2H). Wh : (H, 2H). b, bh : (2H,) or None.
+    gate_order : a permutation of "fn". All other options, promises and errors: as gru_forward.
+
+    Zhou, Wu, Zhang and Zhou (2016), arXiv:1603.09420, with the gate after the product.
+    """
+    call = _arguments.forward(
+        "mgu", x, h0, None, Wx, Wh, b, bh, step=False, gates=GATES, gate_order=gate_order, lengths=lengths, reverse=reverse,
+        training=training, return_sequences=return_sequences, out=out,
+    )  # fmt: skip
+    return MGUForward._make(_call.forward(call, "mgu"))
+
+
+def mgu_backward(dh, cache, dh_T=None, *, need=None, out=None):
+    """The gradients of mgu_forward; returns (dx, dh0, dWx, dWh, …). Arguments as gru_backward."""
+    call = _arguments.cache(cache, _call.Cache, "mgu", False)
+    return _call.backward(cache, _arguments.backward(call, dh, dh_T, need=need, out=out))
+
+
+def mgu_step_forward(x, h_prev, Wx, Wh, b=None, *, bh=None, gate_order="fn", training=True, out=None):
+    """One step; returns (h_next, cache). x : (N, D). h_prev : (N, H), (H,) or None = zeros. Weights as in mgu_forward."""
+    call = _arguments.forward(
+        "mgu", x, h_prev, None, Wx, Wh, b, bh, step=True, gates=GATES, gate_order=gate_order, training=training, out=out,
+    )  # fmt: skip
+    return MGUStep._make(_call.forward(call, "mgu"))
+
+
+def mgu_step_backward(dh_next, cache, *, need=None, out=None):
+    """The gradients of mgu_step_forward; returns (dx, dh_prev, dWx, dWh, …). Arguments as gru_step_backward."""
+    call = _arguments.cache(cache, _call.Cache, "mgu", True)
+    return _call.backward(cache, _arguments.backward(call, dh_next, need=need, out=out))

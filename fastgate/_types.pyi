@@ -1,0 +1,34 @@
+"""What the stubs share; there is no such module at run time.
+
+A value that an option turns into None is `… | Any`: code that uses the defaults need not test for None.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Generic, TypeAlias, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+F = TypeVar("F", np.float32, np.float64)  # one for all arrays of a call
+
+Lengths: TypeAlias = Sequence[int] | NDArray[np.integer[Any]] | None
+Out: TypeAlias = NDArray[F] | Mapping[str, NDArray[F]] | None
+
+class Cache(Generic[F]):
+    @property
+    def nbytes(self) -> int: ...
+
+class Gradients(tuple[NDArray[F] | Any, ...]):
+    """A NamedTuple that has the fields of the arguments that were given."""
+
+    @property
+    def dx(self) -> NDArray[F] | Any: ...
+    @property
+    def dWx(self) -> NDArray[F] | Any: ...
+    @property
+    def dWh(self) -> NDArray[F] | Any: ...
+    @property
+    def db(self) -> NDArray[F] | Any: ...
+    @property
+    def dbh(self) -> NDArray[F] | Any: ...
+    def _asdict(self) -> dict[str, NDArray[F] | Any]: ...

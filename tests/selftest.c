@@ -1,0 +1,366 @@
+/* The C core without Python: every cell forward and backward on fixed pseudo-random numbers, for one dtype (DTYPE 32 or 64) at one
+ * instruction-set level (ISA). Checks gradients against central differences in double, the same bits with and without a cache and from
+ * a second backward, and prints a hash of all result bits: it is the same on every machine and level with FMA.
+ *
+ * Left out of the hash: what rests on exp, log and pow of the C library (the loss, norms other than 1, 2 and inf).
+ */
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "fastgate.h"
+
+#define JOIN4(a, b, c, d) a##b##c##d
+#define TABLE_NAME(dtype, isa) JOIN4(fg_kernels_f, dtype, _, isa)
+extern const fg_kernels TABLE_NAME(DTYPE, ISA);
+static const fg_kernels *const kernels = &TABLE_NAME(DTYPE, ISA);
+
+#if DTYPE == 32
+typedef float REAL;
+#else
+typedef double REAL;
+#endif
+
+static const char *const cell_names[FG_CELLS] = {
+#define FG_CELL(name) #name,
+#include "cells.def"
+#undef FG_CELL
+};
+
+static int faults;
+static void fault(const char *what, const char *where, double value)
+{
+    fprintf(stderr, "selftest %s f%d: %s, %s: %g\n", kernels->isa, DTYPE, where, what, value);
+    faults++;
+}
+
+/* ---- Numbers and hash ---- */
+
+static uint64_t random_state;
+static double uniform(void)                                       /* splitmix64; in [-1, 1) */
+{
+    uint64_t z = random_state += 0x9e3779b97f4a7c15u;
+    z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9u;
+    z = (z ^ (z >> 27)) * 0x94d049bb133111ebu;
+    return (double)((z ^ (z >> 31)) >> 11) * 0x1p-52 - 1;
+}
+
+static uint64_t hash = 0xcbf29ce484222325u;
+static void add_to_hash(const REAL *x, ptrdiff_t n)               /* FNV-1a, lowest byte first */
+{
+    for (ptrdiff_t i = 0; i < n; i++) {
+        uint64_t bits = 0;
+        memcpy(&bits, x + i, sizeof *x);                          /* little-endian machines */
+        for (int byte = 0; byte < DTYPE / 8; byte++)
+            hash = (hash ^ (bits >> 8 * byte & 255)) * 0x100000001b3u;
+    }
+}
+
+static void *allocate(ptrdiff_t bytes)                            /* at 64, full of NaN */
+{
+    void *p = aligned_alloc(64, bytes / 64 * 64 + 64);
+    if (p == NULL)
+        exit(2);
+    return memset(p, 0xff, bytes / 64 * 64 + 64);
+}
+
+/* ---- One problem ---- */
+
+enum buffer {
+    X, H0, C0, WX, WH, B, BH,                                     /* inputs */
+    DX, DH0, DC0, DWX, DWH, DB, DBH,                              /* their gradients, in the same order */
+    H_, H_T, C_T, DH, DH_T, DC_T,                                 /* outputs, and the gradients that arrive at them */
+    BUFFERS
+};
+enum { INPUTS = DX, OUTPUTS = DH - H_ };
+static const char *const input_names[INPUTS] = { "x", "h0", "c0", "Wx", "Wh", "b", "bh" };
+
+struct problem {
+    enum fg_cell_id cell;
+    int has_c;
+    fg_sequence s;
+    ptrdiff_t rows, size[BUFFERS];
+    REAL *data[BUFFERS];                                          /* exactly as large as the arrays: a sanitizer sees every overrun */
+};
+
+/* Odd variants: time-major, transposed weights, gates in reverse order, ragged, from last step to first. */
+static void make_problem(struct problem *p, int variant, ptrdiff_t N, ptrdiff_t T, ptrdiff_t D, ptrdiff_t H)
+{
+    const ptrdiff_t width = FG_MAX_GATES * H, odd = variant % 2;
+    const ptrdiff_t size[BUFFERS] = {
+        [X] = N * T * D, [H0] = N * H, [C0] = N * H, [WX] = D * width, [WH] = H * width, [B] = width, [BH] = width,
+        [H_] = N * T * H, [H_T] = N * H, [C_T] = N * H };
+    fg_sequence *s = &p->s;
+
+    memset(s, 0, sizeof *s);
+    s->N = N, s->T = T, s->D = D, s->H = H;
+    s->reverse = (int)odd;
+    p->rows = N * T;
+    for (int i = 0; i < BUFFERS; i++) {
+        p->size[i] = i < DX || (i >= H_ && i < DH) ? size[i] : i < H_ ? size[i - DX] : size[i - DH + H_];
+        p->data[i] = malloc(p->size[i] * sizeof(REAL) + !p->size[i]);
+        const double scale = i == WX ? 1 / sqrt((double)D + 1) : i == WH ? 1 / sqrt((double)H + 1) : 1;
+        for (ptrdiff_t j = 0; j < p->size[i]; j++)
+            p->data[i][j] = (REAL)((i >= DX && i < DH) ? 0 : scale * uniform());
+    }
+    if (odd) {
+        int64_t *lengths = malloc(N * sizeof *lengths + 1), *order = malloc(N * sizeof *order + 1);
+        p->rows = 0;
+        for (ptrdiff_t n = 0; n < N; n++) {                       /* order: the i-th longest is sequence N - 1 - i */
+            lengths[n] = N == 1 ? T : n * T / (N - 1);
+            order[N - 1 - n] = n;
+            p->rows += lengths[n];
+        }
+        s->lengths = lengths, s->order = order;
+    }
+    for (int g = 0; g < FG_MAX_GATES; g++)
+        s->gate_column[g] = (odd ? FG_MAX_GATES - 1 - g : g) * H;
+
+#define STEPS(i, K) (odd ? (fg_steps){ p->data[i], K, N * (K) } : (fg_steps){ p->data[i], T * (K), K })
+#define ROWS(i) ((fg_rows){ p->data[i], H })
+#define MATRIX(i, K) (odd ? (fg_matrix){ p->data[i], 1, K } : (fg_matrix){ p->data[i], width, 1 })
+    s->x = STEPS(X, D), s->h = STEPS(H_, H), s->dh = STEPS(DH, H), s->dx = STEPS(DX, D);
+    s->h0 = ROWS(H0), s->h_T = ROWS(H_T), s->dh_T = ROWS(DH_T), s->dh0 = ROWS(DH0);
+    s->Wx = MATRIX(WX, D), s->Wh = MATRIX(WH, H), s->dWx = MATRIX(DWX, D), s->dWh = MATRIX(DWH, H);
+    s->b = p->data[B], s->bh = p->data[BH], s->db = p->data[DB], s->dbh = p->data[DBH];
+    if (p->has_c)
+        s->c0 = ROWS(C0), s->c_T = ROWS(C_T), s->dc_T = ROWS(DC_T), s->dc0 = ROWS(DC0);
+}
+
+static void free_problem(struct problem *p)
+{
+    for (int i = 0; i < BUFFERS; i++)
+        free(p->data[i]);
+    free((void *)p->s.lengths);
+    free((void *)p->s.order);
+    free(p->s.cache);
+}
+
+static void forward(struct problem *p)
+{
+    p->s.scratch = allocate(kernels->sequence_sizes(p->cell, &p->s, p->rows).forward_scratch);
+    kernels->sequence_forward(p->cell, &p->s);
+    free(p->s.scratch);
+}
+
+static void forward_and_keep(struct problem *p)
+{
+    free(p->s.cache);
+    p->s.cache = allocate(kernels->sequence_sizes(p->cell, &p->s, p->rows).cache);
+    forward(p);
+}
+
+static void backward(struct problem *p)
+{
+    p->s.scratch = allocate(kernels->sequence_sizes(p->cell, &p->s, p->rows).backward_scratch);
+    kernels->sequence_backward(p->cell, &p->s);
+    free(p->s.scratch);
+}
+
+/* Runs `again` and demands that buffers first … first + count keep their bits. */
+static void same_again(struct problem *p, const char *what, void (*again)(struct problem *), int first, int count)
+{
+    REAL *before[BUFFERS];
+    for (int i = first; i < first + count; i++) {
+        before[i] = malloc(p->size[i] * sizeof(REAL) + 1);
+        memcpy(before[i], p->data[i], p->size[i] * sizeof(REAL));
+    }
+    again(p);
+    for (int i = first; i < first + count; i++) {
+        if (memcmp(before[i], p->data[i], p->size[i] * sizeof(REAL)))
+            fault(what, cell_names[p->cell], i);
+        free(before[i]);
+    }
+}
+
+static void forward_without_cache(struct problem *p)
+{
+    void *cache = p->s.cache;
+    p->s.cache = NULL;
+    forward(p);
+    p->s.cache = cache;
+}
+
+/* The loss whose gradients arrive: sum of outputs times what arrives at them. */
+static double loss(struct problem *p)
+{
+    double sum = 0;
+    forward_without_cache(p);
+    for (int i = H_; i < H_ + OUTPUTS; i++)
+        for (ptrdiff_t j = 0; j < p->size[i] && (i != C_T || p->has_c); j++)
+            sum += (double)p->data[i][j] * p->data[i + OUTPUTS][j];
+    return sum;
+}
+
+/* The derivative of the loss along a random direction in each input: from backward, and as a central difference. */
+static double check_gradients(struct problem *p)
+{
+    double worst = 0;
+
+    for (int i = 0; i < INPUTS; i++) {
+        if (i == C0 && !p->has_c)
+            continue;
+        const double step = 1e-5;
+        double exact = 0, size = 0, ends[2];
+        REAL *x = p->data[i], *start = malloc(p->size[i] * sizeof *x + 1), *direction = malloc(p->size[i] * sizeof *x + 1);
+        memcpy(start, x, p->size[i] * sizeof *x);
+        for (ptrdiff_t j = 0; j < p->size[i]; j++) {
+            direction[j] = (REAL)uniform();
+            exact += (double)direction[j] * p->data[DX + i][j];
+            size += fabs((double)direction[j] * p->data[DX + i][j]);
+        }
+        for (int end = 0; end < 2; end++) {
+            for (ptrdiff_t j = 0; j < p->size[i]; j++)
+                x[j] = start[j] + (REAL)(end ? -step : step) * direction[j];
+            ends[end] = loss(p);
+        }
+        memcpy(x, start, p->size[i] * sizeof *x);
+        free(start);
+        free(direction);
+
+        const double error = fabs((ends[0] - ends[1]) / (2 * step) - exact) / (size + 1e-3);
+        if (!(error <= 1e-7))
+            fault(input_names[i], cell_names[p->cell], error);
+        worst = error > worst ? error : worst;
+    }
+    return worst;
+}
+
+/* c_T is written by a cell that has a second state. */
+static int cell_has_c(enum fg_cell_id cell)
+{
+    struct problem p = { .cell = cell, .has_c = 1 };
+    random_state = 1;
+    make_problem(&p, 0, 1, 1, 1, 1);
+    p.data[C_T][0] = NAN;
+    p.s.dc0.data = NULL;
+    forward(&p);
+    const int has_c = !isnan(p.data[C_T][0]);
+    free_problem(&p);
+    return has_c;
+}
+
+static double check_cells(void)
+{
+    static const struct { ptrdiff_t N, T, D, H; } sizes[] = {
+        { 3, 5, 4, 7 }, { 1, 6, 5, 16 }, { 18, 4, 33, 17 }, { 2, 2, 3, 1 }, { 33, 3, 9, 34 }, { 5, 140, 3, 5 }, { 1, 1, 130, 12 },
+        { 3, 0, 4, 5 }, { 0, 3, 4, 5 }, { 2, 3, 150, 8 } };
+    double worst = 0;
+
+    for (int cell = 0; cell < FG_CELLS; cell++) {
+        const int has_c = cell_has_c(cell), options = cell == FG_CELL_rnn ? FG_IDENTITY + 1 : 1;
+        for (int variant = 0; variant < 2 * (int)(sizeof sizes / sizeof *sizes); variant++)
+            for (int option = 0; option < options; option++) {
+                struct problem p = { .cell = cell, .has_c = has_c };
+                random_state = 1000 * variant + option;
+                make_problem(&p, variant, sizes[variant / 2].N, sizes[variant / 2].T, sizes[variant / 2].D, sizes[variant / 2].H);
+                p.s.option = option;
+                forward_and_keep(&p);
+                for (int i = H_; i < H_ + OUTPUTS; i++)
+                    add_to_hash(p.data[i], p.size[i]);
+                same_again(&p, "other bits without a cache", forward_without_cache, H_, OUTPUTS);
+                backward(&p);
+                for (int i = DX; i < H_; i++)
+                    add_to_hash(p.data[i], p.size[i]);
+                same_again(&p, "other bits from a second backward", backward, DX, INPUTS);
+                if (DTYPE == 64) {
+                    const double error = check_gradients(&p);
+                    worst = error > worst ? error : worst;
+                }
+                free_problem(&p);
+            }
+    }
+    return worst;
+}
+
+/* ---- Everything else in the table ---- */
+
+static void check_activations(void)
+{
+    enum { COUNT = 4099 };
+    REAL *x = malloc(COUNT * sizeof *x), *y = malloc(COUNT * sizeof *y);
+
+    random_state = 2;
+    for (int i = 0; i < COUNT; i++)
+        x[i] = (REAL)(uniform() * exp2(1 + i % 9));
+    x[0] = 0, x[1] = -x[0], x[2] = INFINITY, x[3] = -INFINITY;
+    kernels->sigmoid(COUNT, x, y);
+    add_to_hash(y, COUNT);
+    for (int i = 0; i < COUNT; i++)
+        if (!(fabs(y[i] - 1 / (1 + exp(-(double)x[i]))) <= (DTYPE == 32 ? 2e-7 : 4e-16)))
+            fault("sigmoid", "activations", (double)x[i]);
+    kernels->tanh(COUNT, x, y);
+    add_to_hash(y, COUNT);
+    for (int i = 0; i < COUNT; i++)
+        if (!(fabs(y[i] - tanh((double)x[i])) <= (DTYPE == 32 ? 2e-7 : 4e-16)))
+            fault("tanh", "activations", (double)x[i]);
+    free(x);
+    free(y);
+}
+
+static void check_clipping(void)
+{
+    enum { ROWS = 70, COLUMNS = 150 };
+    REAL *x = malloc(ROWS * COLUMNS * sizeof *x);
+
+    random_state = 3;
+    for (int transposed = 0; transposed < 2; transposed++) {
+        const fg_array a = { x, ROWS, COLUMNS, transposed ? 1 : COLUMNS, transposed ? ROWS : 1 };
+        double sum = 0;
+        for (int i = 0; i < ROWS * COLUMNS; i++) {
+            x[i] = (REAL)uniform();
+            sum += (double)x[i] * x[i];
+        }
+        const double powers[] = { kernels->sum_of_powers(&a, 1, 1), kernels->sum_of_powers(&a, 2, 1),
+                                  kernels->sum_of_powers(&a, INFINITY, 1) };
+        if (!(fabs(powers[1] - sum) <= 1e-9 * sum))
+            fault("sum of squares", "clipping", powers[1] - sum);
+        for (int i = 0; i < 3; i++)
+            add_to_hash(&(REAL){ (REAL)powers[i] }, 1);
+        kernels->scale(&a, 1.1 / sqrt(powers[1]), -1);
+        add_to_hash(x, ROWS * COLUMNS);
+        kernels->clamp(&a, 0.01);
+        add_to_hash(x, ROWS * COLUMNS);
+    }
+    free(x);
+}
+
+static void check_loss(void)
+{
+    enum { ROWS = 9, K = 21 };
+    REAL *o = malloc(ROWS * K * sizeof *o), *d_o = malloc(ROWS * K * sizeof *o);
+    int64_t y[ROWS];
+    double expected = 0;
+
+    random_state = 4;
+    for (int r = 0; r < ROWS; r++) {
+        double sum = 0;
+        y[r] = r == 4 ? -1 : r;
+        for (int k = 0; k < K; k++) {
+            o[r * K + k] = (REAL)(5 * uniform());
+            sum += exp(o[r * K + k]);
+        }
+        if (r != 4)
+            expected += log(sum) - o[r * K + r];
+    }
+    const double sum = kernels->cross_entropy(&(fg_cross_entropy){
+        .N = ROWS, .T = 1, .K = K, .o = { o, K, K }, .y = y, .scale = 1, .d_o = { d_o, K, K } });
+    if (!(fabs(sum - expected) <= (DTYPE == 32 ? 1e-5 : 1e-12)))
+        fault("cross entropy", "loss", sum - expected);
+    free(o);
+    free(d_o);
+}
+
+int main(void)
+{
+    const double worst = check_cells();
+    check_activations();
+    check_clipping();
+    check_loss();
+    printf("%016llx", (unsigned long long)hash);
+    if (DTYPE == 64)
+        printf("  gradients within %.0e of central differences", worst);
+    putchar('\n');
+    return faults > 0;
+}

@@ -1,0 +1,84 @@
+"""Errors in units in the last place of the largest exact value, against the reference in 80 bits.
+
+Ordinary calls: weights and biases uniform between ±1/sqrt(H), inputs and states uniform between ±1, upstream gradients normal.
+`pytest -s tests/test_accuracy.py` prints the largest errors met.
+"""
+
+from collections import defaultdict
+
+import numpy as np
+import pytest
+from support import VARIANTS, is_steady, run, upstream, variant_id
+
+import fastgate
+from fastgate import reference
+
+EXACT = np.longdouble
+FORWARD = 4
+SHORT, LONG = 8, 16  # of gradients: T <= 64, T <= 300
+SEEDS = 3
+# N, T, D, H
+SIZES = [(5, 1, 64, 64), (4, 16, 32, 32), (3, 64, 30, 40), (4, 16, 64, 64), (2, 300, 32, 32), (1, 300, 20, 64)]
+LARGE = [(4, 64, 128, 128), (2, 16, 256, 256), (1, 8, 100, 512)]
+CASES = [(dtype, size, seed) for dtype in (np.float32, np.float64) for size in SIZES for seed in range(SEEDS)]
+CASES += [(np.float32, size, 0) for size in LARGE] + [(np.float64, (1, 64, 128, 128), 0)]
+
+pytestmark = pytest.mark.skipif(
+    np.finfo(EXACT).nmant <= np.finfo(np.float64).nmant, reason="long double is no wider than double here"
+)
+
+
+def ordinary_call(cell, options, dtype, N, T, D, H, seed):
+    """(arguments, upstream gradients)."""
+    for attempt in range(100):
+        rng = np.random.default_rng([N, T, D, H, seed, attempt])
+        shapes = {"x": (N, T, D)} | {name: (N, H) for name in cell.states()}
+        call = {name: rng.uniform(-1, 1, shape).astype(dtype) for name, shape in shapes.items()}
+        width = H**-0.5
+        shapes = {"Wx": (D, cell.G * H), "Wh": (H, cell.G * H), "b": cell.G * H, "bh": cell.G * H}
+        call |= {name: rng.uniform(-width, width, shape).astype(dtype) for name, shape in shapes.items()}
+        if is_steady(cell, call, **dict(options)):
+            return call, upstream(cell, rng, call)
+    raise AssertionError("no input of relu stays away from 0")
+
+
+def widened(arrays):
+    return {name: a.astype(EXACT) for name, a in arrays.items()}
+
+
+def errors(found, exact, dtype):
+    """{name: the largest error, in units in the last place of the largest exact value}."""
+    found_errors = {}
+    for name, a in exact.items():
+        unit = np.spacing(np.abs(a).max().astype(dtype))
+        found_errors[name] = float(np.abs(found[name].astype(EXACT) - a).max() / EXACT(unit))
+    return found_errors
+
+
+@pytest.fixture(scope="module")
+def figures():
+    """{(cell, dtype): {what: (error, name, size)}}, printed at the end."""
+    met = defaultdict(dict)
+    yield met
+    print(f"\nLargest errors in ulp, {fastgate.get_config()['isa']}:")
+    for (variant, dtype), worst in met.items():
+        print(f"  {variant:13} {dtype:8}", *(f"{what} {e:4.1f} ({name} at {size})" for what, (e, name, size) in worst.items()))
+
+
+@pytest.mark.parametrize(("cell", "options"), VARIANTS, ids=map(variant_id, VARIANTS))
+@pytest.mark.parametrize(
+    ("dtype", "size", "seed"), CASES, ids=[f"{d.__name__}-N{s[0]}-T{s[1]}-D{s[2]}-H{s[3]}-{seed}" for d, s, seed in CASES]
+)
+def test_ulp(cell, options, dtype, size, seed, figures):
+    call, gradients = ordinary_call(cell, options, dtype, *size, seed)
+    exact = run(cell, reference, widened(call), widened(gradients), **dict(options))
+    found = errors(run(cell, fastgate, call, gradients, **dict(options)), exact, dtype)
+    is_gradient = {name: name.startswith("d") for name in found}
+    for what in (False, True):
+        worst = max((error, name, size) for name, error in found.items() if is_gradient[name] is what)
+        met = figures[variant_id((cell, options)), dtype.__name__]
+        label = "gradients" if what else "forward"
+        met[label] = max(met.get(label, worst), worst)
+    bound = SHORT if size[1] <= 64 else LONG
+    for name, error in found.items():
+        assert error <= (bound if is_gradient[name] else FORWARD), found

@@ -1,0 +1,88 @@
+"""docs/adding-a-cell.md does what it says: a copy of the tree plus its files and its lines has the cell, and the tests find it."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("Cython")
+
+ROOT = Path(__file__).resolve().parent.parent
+PAGE = ROOT / "docs/adding-a-cell.md"
+LISTS = ("csrc/cells.def", "fastgate/reference/__init__.py", "fastgate/__init__.py")
+
+
+def lines_of_page(name):
+    """The lines that the page adds to a list."""
+    found = re.search(rf"^`{re.escape(name)}`,[^\n]*\n```\w+\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.M | re.S)
+    return found[1].splitlines()
+
+
+def add_lines(path, lines):
+    """Each line after the line of the GRU that is most like it: `mgu` for `gru`."""
+    text = path.read_text(encoding="utf-8").splitlines()
+    for line in lines:
+        like = line.replace("mgu", "gru").replace("gru.inc", "gru_before.inc").replace("(gru)", "(gru_before)")
+        text.insert(text.index(like) + 1, line)
+    path.write_text("\n".join(text) + "\n", encoding="utf-8")
+
+
+@pytest.fixture(scope="module")
+def tree(tmp_path_factory):
+    """The project with the new cell, built."""
+    tree = tmp_path_factory.mktemp("adding") / "fastgate"
+    skipped = shutil.ignore_patterns("*.so", "__pycache__")
+    for name in ("csrc", "fastgate", "tests", "bench"):
+        shutil.copytree(ROOT / name, tree / name, ignore=skipped)
+    for name in ("setup.py", "pyproject.toml", "README.md", "LICENSE"):
+        if (ROOT / name).exists():
+            shutil.copy2(ROOT / name, tree)
+    before = {path: path.read_bytes() for path in tree.rglob("*") if path.is_file()}
+
+    shutil.copytree(ROOT / "docs/mgu", tree, ignore=skipped, dirs_exist_ok=True)
+    for name in LISTS:
+        add_lines(tree / name, lines_of_page(name))
+
+    changed = {str(path.relative_to(tree)) for path, content in before.items() if path.read_bytes() != content}
+    assert changed == set(LISTS)
+    added = {str(path.relative_to(tree)) for path in tree.rglob("*") if path.is_file() and path not in before}
+    assert added == {"csrc/cells/mgu.inc", "fastgate/mgu.py", "fastgate/reference/mgu.py"}
+    run(tree, "setup.py", "-q", "build_ext", "--inplace", FASTGATE_DEBUG="1")
+    return tree
+
+
+def run(tree, *command, **variables):
+    """Python in the tree, away from the package under test and from a sanitizer that was loaded for it."""
+    left_out = ("LD_PRELOAD", "FASTGATE_SANITIZE", "FASTGATE_ISA", "PYTEST_ADDOPTS", "PYTEST_XDIST_WORKER")
+    environment = {name: value for name, value in os.environ.items() if name not in left_out}
+    environment |= {"PYTHONPATH": str(tree), **variables}
+    done = subprocess.run([sys.executable, *command], cwd=tree, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-4000:]
+    return done.stdout
+
+
+def test_the_cell_is_there(tree):
+    program = """
+import fastgate, numpy as np
+from fastgate import reference
+assert "mgu" in fastgate.get_config()["cells"]
+rng = np.random.default_rng(1)
+arguments = [rng.standard_normal(shape) for shape in ((3, 9, 5), (3, 7), (5, 14), (7, 14), 14)]
+results = [m.mgu_backward(m.mgu_forward(*arguments).h, m.mgu_forward(*arguments).cache) for m in (fastgate, reference)]
+for ours, exact in zip(*results, strict=True):
+    np.testing.assert_allclose(ours, exact, rtol=0, atol=1e-12 * abs(exact).max())
+print(fastgate.__file__)
+"""
+    assert run(tree, "-c", program).strip() == str(tree / "fastgate/__init__.py")
+
+
+@pytest.mark.parametrize("tests", ["test_reference.py", "test_kernels.py"])
+def test_the_tests_find_it(tree, tests):
+    """They iterate the list: the cell gets its tests without an edit."""
+    printed = run(tree, "-m", "pytest", "-p", "no:cacheprovider", f"tests/{tests}", "-k", "mgu", FASTGATE_CASES="16")
+    found = re.search(r"(\d+) passed", printed)
+    assert int(found[1]) >= 20, printed[-4000:]

@@ -1,0 +1,137 @@
+"""Every cell has all its floors, under one name: C, kernel list, reference, public module, exports, stubs, cache."""
+
+import ast
+import inspect
+from pathlib import Path
+
+import numpy as np
+import pytest
+from support import CELLS, VARIANTS, random_call, variant_id
+
+import fastgate
+from fastgate import _call, reference
+
+ROOT = Path(__file__).parents[1]
+PACKAGE = Path(fastgate.__file__).parent
+FUNCTIONS = ("forward", "backward", "step_forward", "step_backward")
+KERNELS = fastgate.get_config()["cells"]  # csrc/cells.def
+PUBLIC = [name for name in fastgate.__all__ if name not in ("get_config", "show_config", "__version__")]
+
+kernels = pytest.mark.parametrize("kernel", KERNELS)
+cells = pytest.mark.parametrize("cell", CELLS, ids=repr)
+in_source_tree = pytest.mark.skipif(not (ROOT / "csrc").is_dir(), reason="csrc/ is not beside tests/")
+
+
+def cell_of(kernel):
+    """The public cell of a kernel: `gru` for gru_after, one of its options."""
+    return [cell for cell in CELLS if kernel == cell.name or kernel.startswith(f"{cell.name}_")]
+
+
+@kernels
+def test_a_listed_cell_has_a_public_module_and_a_reference(kernel):
+    found = cell_of(kernel)
+    assert len(found) == 1, f"csrc/cells.def lists {kernel}: fastgate/reference has no module for it, or its __init__ does not export it"
+    name = found[0].name
+    for module in (PACKAGE / f"{name}.py", PACKAGE / "reference" / f"{name}.py"):
+        assert module.exists(), f"{module} is missing"
+
+
+@in_source_tree
+@kernels
+def test_a_listed_cell_has_gate_math(kernel):
+    assert (ROOT / "csrc" / "cells" / f"{kernel}.inc").exists()
+
+
+@in_source_tree
+def test_gate_math_is_listed():
+    assert {file.stem for file in (ROOT / "csrc" / "cells").iterdir()} == set(KERNELS)
+
+
+@cells
+@pytest.mark.parametrize("what", FUNCTIONS)
+def test_a_cell_has_its_four_functions_on_every_floor(cell, what):
+    name = f"{cell.name}_{what}"
+    for module in (fastgate, reference):
+        assert name in module.__all__
+        function = getattr(module, name)
+        assert function.__module__ == f"{module.__name__}.{cell.name}"
+        assert function.__doc__
+
+
+def test_every_listed_cell_is_reached_from_its_public_module(monkeypatch):
+    """By the options of its cell, and each option reaches a kernel of its own cell."""
+    forward, reached = _call.forward, {}
+
+    def watched(call, kernel, *option):
+        reached.setdefault(kernel, set()).add(call.cell)
+        return forward(call, kernel, *option)
+
+    monkeypatch.setattr(_call, "forward", watched)
+    for cell, options in VARIANTS:
+        for step in (False, True):
+            call = random_call(cell, np.random.default_rng(0), step=step)
+            cell.function(fastgate, "step_forward" if step else "forward")(**call, **dict(options))
+    assert reached == {kernel: {cell.name for cell in cell_of(kernel)} for kernel in KERNELS}
+
+
+@pytest.mark.parametrize("variant", VARIANTS, ids=variant_id)
+def test_results_are_named_alike(variant):
+    """Forward and backward results have the names of the reference's, in the same order."""
+    cell, options = variant
+    for step in (False, True):
+        names = []
+        for module in (fastgate, reference):
+            call = random_call(cell, np.random.default_rng(0), step=step)
+            found = cell.function(module, "step_forward" if step else "forward")(**call, **dict(options))
+            upstream = dict.fromkeys(("dh_next", "dc_next")[: 1 + cell.has_c] if step else ("dh",))
+            gradients = cell.function(module, "step_backward" if step else "backward")(cache=found.cache, **upstream)
+            names.append((found._fields, gradients._fields))
+        assert names[0] == names[1]
+
+
+def test_the_reference_exports_what_fastgate_does():
+    assert reference.__all__ == PUBLIC
+
+
+@pytest.mark.parametrize("name", PUBLIC)
+def test_signatures_equal_those_of_the_reference(name):
+    assert str(inspect.signature(getattr(fastgate, name))) == str(inspect.signature(getattr(reference, name)))
+
+
+def stubbed(module):
+    """The parameters of every function in fastgate/<module>.pyi, as the stub has them."""
+    tree = ast.parse((PACKAGE / f"{module}.pyi").read_text(encoding="utf-8"))
+    functions = {}
+    for node in tree.body:
+        if isinstance(node, ast.FunctionDef):
+            arguments = node.args
+            positional = [argument.arg for argument in arguments.posonlyargs + arguments.args]
+            defaults = [ast.literal_eval(value) for value in arguments.defaults]
+            required = dict.fromkeys(positional[: len(positional) - len(defaults)], inspect.Parameter.empty)
+            keywords = [None if value is None else ast.literal_eval(value) for value in arguments.kw_defaults]
+            functions.setdefault(node.name, []).append(
+                (
+                    required | dict(zip(positional[len(required) :], defaults, strict=True)),
+                    dict(zip([argument.arg for argument in arguments.kwonlyargs], keywords, strict=True)),
+                )
+            )
+    return functions
+
+
+@pytest.mark.parametrize("name", [name for name in fastgate.__all__ if name != "__version__"])
+def test_type_stubs_export_every_function(name):
+    """With the parameters and defaults it has; overloaded ones are left to stubtest."""
+    function = getattr(fastgate, name)
+    module = function.__module__.removeprefix("fastgate.")
+    stubs = stubbed(module)
+    assert name in stubs, f"{name} is missing in {module}.pyi"
+    if len(stubs[name]) > 1:
+        return
+    positional, keywords = {}, {}
+    for parameter in inspect.signature(function).parameters.values():
+        (keywords if parameter.kind is parameter.KEYWORD_ONLY else positional)[parameter.name] = parameter.default
+    assert stubs[name] == [(positional, keywords)]
+
+
+def test_the_package_is_marked_as_typed():
+    assert (PACKAGE / "py.typed").exists()

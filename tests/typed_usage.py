@@ -1,0 +1,70 @@
+"""A user's typed code, for `mypy --strict`: what the stubs promise. test_types.py also runs it."""
+
+from typing import assert_type
+
+import numpy as np
+from numpy.typing import NDArray
+
+import fastgate
+from fastgate import reference
+
+N, T, D, H, K = 2, 3, 4, 5, 6
+rng = np.random.default_rng(0)
+
+
+def array(*shape: int) -> NDArray[np.float32]:
+    return rng.standard_normal(shape, dtype=np.float32)
+
+
+def train(x: NDArray[np.float32], Wx: NDArray[np.float32], Wh: NDArray[np.float32]) -> float:
+    b = np.zeros(4 * H, np.float32)
+    h, h_T, _, cache = fastgate.lstm_forward(x, None, None, Wx, Wh, b, gate_order="ifog", lengths=[T, 1])
+    assert_type(h_T, NDArray[np.float32])
+    V = array(H, K)
+    loss, do = fastgate.softmax_cross_entropy(h @ V, np.zeros((N, T), np.int64), reduction="mean")
+    assert_type(loss, float)
+    dx, dh0, dc0, dWx, dWh, db = fastgate.lstm_backward(do @ V.T, cache)
+    gradients = {"Wx": dWx, "Wh": dWh, "b": db}
+    norms = fastgate.clip_norm_each(gradients, 1.0)
+    assert_type(norms, dict[str, float])
+    assert_type(fastgate.clip_norm_each([dx, dh0, dc0], 1.0), list[float])
+    fastgate.clip_grad_value(gradients, 0.1)
+    return loss + fastgate.clip_grad_norm(gradients, 1.0, norm_type=np.inf)
+
+
+def steps(x: NDArray[np.float64], Wx: NDArray[np.float64], Wh: NDArray[np.float64]) -> NDArray[np.float64]:
+    step = fastgate.gru_step_forward(x[:, 0], None, Wx, Wh, reset="before")
+    assert_type(step.h_next, NDArray[np.float64])
+    gradients = fastgate.gru_step_backward(step.h_next, step.cache, need=("dx", "dh_prev"))
+    h_prev = gradients.dh_prev + gradients.dx.sum()
+    h_next, _ = reference.gru_step_forward(x[:, 1], h_prev, Wx, Wh, reset="before", training=False)
+    result: NDArray[np.float64] = h_next + fastgate.gru_forward(x, h_next, Wx, Wh, reset="before", training=False).h_T
+    return result
+
+
+def plain(x: NDArray[np.float64]) -> NDArray[np.float64]:
+    Wx, Wh, h = np.ones((D, H)), np.ones((H, H)), np.empty((N, T, H))
+    forward = fastgate.rnn_forward(x, None, Wx, Wh, activation="relu", reverse=True, out={"h": h})
+    gradients = fastgate.rnn_backward(None, forward.cache, dh_T=forward.h_T)
+    assert_type(forward.h_T, NDArray[np.float64])
+    losses, _ = fastgate.softmax_cross_entropy(h, np.zeros((N, T), np.int64), reduction="none")
+    assert_type(losses, NDArray[np.float64])
+    return gradients._asdict()["dx"] + losses[..., None]
+
+
+def refused(x: NDArray[np.float32], W: NDArray[np.float64]) -> None:
+    fastgate.rnn_forward(x, None, W, W)  # type: ignore[type-var]
+    fastgate.rnn_forward(x, None, x, x, activation="softplus")  # type: ignore[arg-type]
+    fastgate.rnn_forward(x, None, x, x, lengths=[0.5])  # type: ignore[list-item]
+
+
+def main() -> None:
+    print(train(array(N, T, D), array(D, 4 * H), array(H, 4 * H)))
+    print(steps(np.ones((N, T, D)), np.ones((D, 3 * H)), np.ones((H, 3 * H))))
+    print(plain(np.ones((N, T, D))))
+    levels: list[str] = fastgate.get_config()["isa_levels"]
+    print(levels)
+
+
+if __name__ == "__main__":
+    main()
