@@ -3,7 +3,10 @@
 LAYOUTS           by name; what lies between the elements is NaN
 lay_out           an array in a named layout
 plain             an array as its own C-ordered copy of native byte order
+far_apart         rows farther apart than 32 bits count
 """
+
+import mmap
 
 import numpy as np
 
@@ -90,3 +93,14 @@ LAYOUTS = {
 
 def lay_out(name, array):
     return None if array is None else LAYOUTS[name](array)
+
+
+def far_apart(a):
+    """Rows more than 2^31 elements apart, in memory that is reserved and not filled."""
+    stride = (2**31 + 3) * a.itemsize
+    rows = int(np.prod(a.shape[:-1]))
+    memory = mmap.mmap(-1, rows * stride, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | mmap.MAP_NORESERVE)
+    strides = [stride * int(np.prod(a.shape[axis + 1 : -1])) for axis in range(a.ndim - 1)]
+    moved = np.ndarray(a.shape, a.dtype, memory, 0, [*strides, a.itemsize])
+    moved[...] = a
+    return moved

@@ -174,7 +174,7 @@ def test_loss_falls(options, backend):
     assert demo("--backend", backend, "--model", "m.npz", *sizes, *options) == 0
     losses = contents("m.npz")[f"{backend}/losses"]
     assert len(losses) == 150
-    assert losses[-10:].mean() < 0.7 * losses[0]
+    assert losses[-10:].mean() < 0.2 * losses[0]
 
 
 def test_the_two_backends_are_two():
@@ -192,10 +192,8 @@ def test_curves_agree(options):
 
 def test_both_say_how_far_apart_they_are(capsys):
     assert demo("--steps", 20, "--model", "m.npz") == 0
-    line = next(
-        line for line in capsys.readouterr().out.splitlines() if line.startswith("from equal parameters")
-    )
-    loss, gradients = (float(word) for word in line.replace(",", "").split() if "e-" in word or "e+" in word)
+    line = capsys.readouterr().out.split("from equal parameters: ")[1].splitlines()[0].replace(",", "")
+    loss, gradients = (float(word) for word in line.split() if "e-" in word or "e+" in word)
     assert loss < 1e-6
     assert 0 < gradients < 1e-5
 

@@ -6,17 +6,19 @@ third as many steps. The exact result is the reference's in float64, on plain ar
 """
 
 import itertools
+import mmap
 import os
 import random
 import subprocess
 import sys
 from dataclasses import dataclass, fields
+from pathlib import Path
 
 import numpy as np
 import pytest
-from layouts import LAYOUTS, lay_out
+from layouts import LAYOUTS, far_apart, lay_out
 from levels import LEVELS
-from support import CELLS, VARIANTS, digest, is_steady, permuted, random_call, upstream, values, variant_id
+from support import CELLS, VARIANTS, digest, is_steady, permuted, random_call, run, upstream, values, variant_id
 
 import fastgate
 from fastgate import reference
@@ -441,6 +443,48 @@ def test_a_cache_owns_its_states(cell, options):
         np.testing.assert_array_equal(found, exact)
 
 
+@pytest.mark.skipif(not hasattr(mmap, "MAP_NORESERVE"), reason="memory cannot be reserved unfilled here")
+@variants
+@dtypes
+@pytest.mark.parametrize("step", [False, True], ids=["sequence", "step"])
+def test_strides_beyond_32_bits(cell, options, dtype, step):
+    case = Case(cell, options, dtype, step, N=2, T=2, H=3, biases="b bh")
+    call, keywords, gradients, _ = arrays_of(case)
+    expected = run(cell, fastgate, call, gradients, step, **keywords)
+    call, gradients = ({name: far_apart(a) if a.ndim > 1 else a for name, a in arrays.items()} for arrays in (call, gradients))
+    out = {name: far_apart(a * np.nan) for name, a in expected.items() if a.ndim > 1}
+    dout = {name: out.pop(name) for name in list(out) if name.startswith("d")}
+    found = forward_of(case, fastgate)(**call, **keywords, out=out)
+    backward_of(case, fastgate)(cache=found.cache, **gradients, out=dout)
+    for name, a in (out | dout).items():
+        np.testing.assert_array_equal(a, expected[name], err_msg=name)
+
+
+MEMORY = """
+import resource, numpy, fastgate
+from support import CELLS, random_call
+T = 200_000
+peaks = []
+for cell in CELLS * 2:
+    call = random_call(cell, numpy.random.default_rng(0), N=2, T=1, D=1, H=8, dtype=numpy.float32)
+    call["x"] = numpy.broadcast_to(call["x"], (2, T, 1))
+    cell.function(fastgate, "forward")(**call, lengths=[T, T - 9], training=False, return_sequences=False)
+    peaks.append(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+print(peaks[-1] - peaks[0], T * 2 * 8 * 4 // 1024)
+"""
+
+
+def test_without_training_memory_does_not_grow_with_time():
+    """Two hundred thousand steps take less memory than one value of each."""
+    pytest.importorskip("resource")
+    paths = [str(Path(__file__).parent), *(path for path in sys.path if path)]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(paths)}
+    process = subprocess.run([sys.executable, "-c", MEMORY], env=environment, capture_output=True, text=True, check=False)
+    assert process.returncode == 0, process.stderr
+    grown, one_value = map(int, process.stdout.split())
+    assert grown < one_value / 4
+
+
 @pytest.mark.skipif("FASTGATE_ISA" in os.environ, reason="a level was asked for")
 @pytest.mark.parametrize("level", [level for level in LEVELS if level != fastgate.get_config()["isa"]])
 def test_other_levels(level):
@@ -448,5 +492,5 @@ def test_other_levels(level):
     environment = os.environ | {"FASTGATE_ISA": level, "FASTGATE_CASES": str(CASES // 8)}
     environment["PYTHONPATH"] = os.pathsep.join(path for path in sys.path if path)
     arguments = ["-q", "-x", "-p", "no:cacheprovider", "-k", "not other_levels", __file__]
-    run = subprocess.run([sys.executable, "-m", "pytest", *arguments], env=environment, capture_output=True, text=True, check=False)
-    assert run.returncode == 0, run.stdout[-3000:] + run.stderr[-1000:]
+    process = subprocess.run([sys.executable, "-m", "pytest", *arguments], env=environment, capture_output=True, text=True, check=False)
+    assert process.returncode == 0, process.stdout[-3000:] + process.stderr[-1000:]

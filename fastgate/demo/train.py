@@ -100,7 +100,7 @@ def one_blas_thread():
 
 
 def train(runs, streams, steps, progress, interrupt):
-    """Every run makes the same `steps` steps on the same batches, in turn, until Ctrl-C. Returns the last batch."""
+    """All runs make the same `steps` steps on the same batches, in turn, until Ctrl-C. Returns the last batch."""
     for done in range(1, steps + 1):
         batch = streams.next()
         for run in runs:
@@ -121,7 +121,7 @@ def difference(runs):
 def one_step_difference(runs, ids, y):
     """Both backends at the first run's parameters and states: distance of the losses, and of the gradients.
 
-    The latter is relative to the largest gradient of each parameter. Nothing here has been amplified by training.
+    The latter is relative to the largest element of each gradient. Training has amplified nothing here.
     """
     first = runs[0]
     models = [CharModel(run.model.backend, run.settings, first.model.parameters) for run in runs]
