@@ -1,10 +1,11 @@
 """Clipping of gradients, in place: the one place where arguments are written into.
 
 `grads` is a list, a tuple (such as the result of a backward call) or a dict of float32 and float64 arrays of any shapes
-and any strides, contiguous ones at the speed of memory. An entry None is skipped. No two arrays may share memory.
+and any strides, at the speed of memory where rows or columns are contiguous. An entry None is skipped. No two arrays may
+share memory.
 
-A norm depends on the values and their order alone, not on strides, alignment or the instruction set: element i of an
-array (counted in C order) goes to partial sum i mod 32, in float64; arrays are added in the order of `grads`.
+A norm is a sum in float64 whose order depends on the shape of an array alone: the same bits for any strides, alignment and
+instruction set with FMA. Arrays are added in the order of `grads`.
 """
 
 from fastgate import _arguments, _kernels
@@ -14,7 +15,7 @@ def clip_grad_norm(grads, max_norm, norm_type=2, error_if_nonfinite=False):
     """Scale the gradients, in place, so that their joint norm is at most max_norm; return the norm before clipping.
 
         norm = (Σ |g|^p)^(1/p)    over all elements of all arrays; p = inf: max |g|
-        g ← g · max_norm / norm   only if norm > max_norm
+        g ← g · max_norm / norm   only if norm > max_norm; otherwise nothing is written
 
     grads: list, tuple or dict of arrays, written into.
     max_norm: a number >= 0; inf only measures.
@@ -71,4 +72,4 @@ def clip_norm_each(grads, max_norm):
     """
     arrays, keys = _arguments.gradients(grads)
     norms = _kernels.clip_norm_each(arrays, _arguments.number("max_norm", max_norm))
-    return norms if keys is None else dict(zip(keys, norms))
+    return norms if keys is None else dict(zip(keys, norms, strict=True))

@@ -18,10 +18,11 @@ def softmax_cross_entropy(o, y, mask=None, ignore_index=None, *, reduction="sum"
 
     A row does not count where w is 0 or y is ignore_index: its loss and do are 0, and its o and y may hold anything, even NaN.
 
-    Returns loss, a float ("sum", "mean") or (...) in the dtype of o ("none"); do (..., K), the gradient with respect to o in
-    its dtype and memory order. Both stay accurate for scores of any size, since the largest of a row is subtracted first, and
-    for rows that are nearly certain. NaN or +inf in a row makes that row NaN and leaves the others alone; −inf is a class of
-    probability 0. A row gives the same bits in any batch.
+    Returns loss, a float ("sum", "mean") or (...) in the dtype of o ("none"); do (..., K), the gradient with respect to o
+    in its dtype and memory order. Sums are taken in float64. Scores of any size are right, since the largest of a row is
+    taken off first (o_k - max o is rounded to the dtype, the only error that grows with the scores); so are rows that are
+    nearly certain, since nothing is subtracted from 1. NaN or +inf in a row makes that row NaN and leaves the others alone;
+    −inf is a class of probability 0. A row gives the same bits in any batch.
 
     Bad input: ValueError for shapes that do not fit and for classes outside 0..K-1, TypeError for dtypes; the message begins
     with the name of the argument.

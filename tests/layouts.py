@@ -10,6 +10,8 @@ import mmap
 
 import numpy as np
 
+MAP_NORESERVE = 0x4000  # of Linux; in mmap from Python 3.13 on
+
 
 def plain(a):
     return np.array(a, dtype=a.dtype.newbyteorder("="), order="C")
@@ -99,7 +101,7 @@ def far_apart(a):
     """Rows more than 2^31 elements apart, in memory that is reserved and not filled."""
     stride = (2**31 + 3) * a.itemsize
     rows = int(np.prod(a.shape[:-1]))
-    memory = mmap.mmap(-1, rows * stride, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | mmap.MAP_NORESERVE)
+    memory = mmap.mmap(-1, max(rows, 1) * stride, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | MAP_NORESERVE)
     strides = [stride * int(np.prod(a.shape[axis + 1 : -1])) for axis in range(a.ndim - 1)]
     moved = np.ndarray(a.shape, a.dtype, memory, 0, [*strides, a.itemsize])
     moved[...] = a

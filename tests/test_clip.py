@@ -17,8 +17,9 @@ from fastgate import reference
 F4, F8, LONG = np.float32, np.float64, np.longdouble
 DTYPES = [F4, F8]
 SIZES = [0, 1, 7, 8, 9, 15, 16, 17, 31, 32, 33, 255, 1000, 8191, 8192, 8224, 20000]
-SHAPES = [(0, 5), (5, 0), (1, 1), (3, 5), (1, 100), (100, 1), (2, 63), (63, 64), (7, 65), (8, 64), (17, 200), (64, 64), (511, 70),
-          (513, 65), (1030, 66), (5, 1023), (5, 1024), (9, 1025), (3, 4, 5), (4, 3, 70), (2, 3, 4, 65), ()]  # fmt: skip
+SHAPES = [(0, 5), (5, 0), (1, 1), (3, 5), (1, 100), (100, 1), (2, 63), (63, 64), (7, 65), (8, 64), (17, 200), (64, 64),
+          (511, 70), (513, 65), (1030, 66), (5, 1023), (5, 1024), (9, 1025), (3, 4, 5), (4, 3, 70),
+          (2, 3, 4, 65), ()]  # fmt: skip
 NORM_TYPES = [1, 2, 3, math.inf, 0.5]
 
 
@@ -302,7 +303,7 @@ def test_refused_before_anything_is_written():
     ]  # fmt: skip
     for clip in (fastgate.clip_grad_norm, fastgate.clip_grad_value, fastgate.clip_norm_each):
         for grads, error in bad_lists:
-            with pytest.raises(error, match="^grads"):
+            with pytest.raises(error, match=r"^grads"):
                 clip(grads, 1.0)
             if isinstance(grads, list):
                 with pytest.raises(error, match=r"^grads\['b'\]|^grads\['c'\]"):

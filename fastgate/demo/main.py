@@ -140,10 +140,8 @@ def print_result(runs, ids, y):
         blas = "one thread" if find_spec("threadpoolctl") else "as many threads as it takes"
         print(f"c is {c.speed() / reference.speed():.1f} times as fast as reference (NumPy's BLAS: {blas})")
         loss, gradients = one_step_difference(runs, ids, y)
-        print(
-            f"from equal parameters: losses differ by {loss:.1e}, gradients by {gradients:.1e} of the largest"
-        )
-        print(f"over the training: the two curves differ by at most {describe_difference(runs)}")
+        print(f"from equal parameters: the losses differ by {loss:.1e}, the gradients by {gradients:.1e}")
+        print(f"over the training: the curves differ by at most {describe_difference(runs)}")
     print(flush=True)
 
 

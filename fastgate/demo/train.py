@@ -100,7 +100,7 @@ def one_blas_thread():
 
 
 def train(runs, streams, steps, progress, interrupt):
-    """All runs make the same `steps` steps on the same batches, in turn, until Ctrl-C. Returns the last batch."""
+    """All runs make the same `steps` steps on the same batches, until Ctrl-C. Returns the last batch."""
     for done in range(1, steps + 1):
         batch = streams.next()
         for run in runs:
