@@ -49,18 +49,18 @@ def compilers():
     return found
 
 
-def run(name, command, flags, level, bits, runner, folder):
+def run(name, command, flags, sanitizers, level, bits, runner, folder):
     """(name, level, bits, hash or None, what the program printed)."""
     where = Path(folder, f"{name}-{level}-{bits}")
     kernels, program = f"{where}.o", str(where)
     common = [*("-O1" if flag == "-O3" else flag for flag in BUILD["COMPILE"]), "-Werror", "-I", str(ROOT / "csrc")]
     for arguments in (
-        [*common, *flags, "-c", str(ROOT / f"csrc/isa_{level}_f{bits}.c"), "-o", kernels],
-        [*common, f"-DISA={level}", f"-DDTYPE={bits}", str(ROOT / "tests/selftest.c"), kernels, "-lm", "-o", program],
+        [*common, *flags, *sanitizers, "-c", str(ROOT / f"csrc/isa_{level}_f{bits}.c"), "-o", kernels],
+        [*common, f"-DISA={level}", f"-DDTYPE={bits}", str(ROOT / "tests/selftest.c"), kernels, *sanitizers, "-lm", "-o", program],
     ):
         done = subprocess.run([*command, *arguments], capture_output=True, text=True, check=False)
         if done.returncode:
-            return name, level, bits, None, done.stderr
+            return name, level, bits, None, "\n".join(done.stderr.splitlines()[:20])
     done = subprocess.run([*runner, program], capture_output=True, text=True, check=False)
     result = done.stdout.split()
     return name, level, bits, result[0] if result and done.returncode == 0 else None, (done.stdout + done.stderr).strip()
@@ -83,10 +83,10 @@ def main():
                 print(f"skipped  {name:8} {found}")
                 continue
             command, levels, runner = found
+            sanitizers = SANITIZERS if chosen.sanitize else []
             for level, flags in levels.items():
                 for bits in BITS:
-                    extra = SANITIZERS if chosen.sanitize else []
-                    jobs.append(pool.submit(run, name, command, flags + extra, level, bits, runner, folder))
+                    jobs.append(pool.submit(run, name, command, flags, sanitizers, level, bits, runner, folder))
 
     red, hashes = 0, {}
     for job in jobs:

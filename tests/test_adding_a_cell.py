@@ -50,7 +50,7 @@ def tree(tmp_path_factory):
     changed = {str(path.relative_to(tree)) for path, content in before.items() if path.read_bytes() != content}
     assert changed == set(LISTS)
     added = {str(path.relative_to(tree)) for path in tree.rglob("*") if path.is_file() and path not in before}
-    assert added == {"csrc/cells/mgu.inc", "fastgate/mgu.py", "fastgate/reference/mgu.py"}
+    assert added == {"csrc/cells/mgu.inc", "fastgate/mgu.py", "fastgate/mgu.pyi", "fastgate/reference/mgu.py"}
     run(tree, "setup.py", "-q", "build_ext", "--inplace", FASTGATE_DEBUG="1")
     return tree
 
@@ -80,7 +80,7 @@ print(fastgate.__file__)
     assert run(tree, "-c", program).strip() == str(tree / "fastgate/__init__.py")
 
 
-@pytest.mark.parametrize("tests", ["test_reference.py", "test_kernels.py"])
+@pytest.mark.parametrize("tests", ["test_house.py", "test_reference.py", "test_kernels.py"])
 def test_the_tests_find_it(tree, tests):
     """They iterate the list: the cell gets its tests without an edit."""
     printed = run(tree, "-m", "pytest", "-p", "no:cacheprovider", f"tests/{tests}", "-k", "mgu", FASTGATE_CASES="16")

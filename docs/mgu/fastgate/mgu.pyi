@@ -1,0 +1,66 @@
+from collections.abc import Iterable
+from typing import Any, Generic, NamedTuple
+
+from numpy.typing import NDArray
+
+from fastgate._types import Cache, F, Gradients, Lengths, Out
+
+class MGUForward(NamedTuple, Generic[F]):
+    h: NDArray[F] | Any  # None with return_sequences=False
+    h_T: NDArray[F]
+    cache: Cache[F] | Any  # None with training=False
+
+class MGUStep(NamedTuple, Generic[F]):
+    h_next: NDArray[F]
+    cache: Cache[F] | Any  # None with training=False
+
+class _Gradients(Gradients[F]):
+    @property
+    def dh0(self) -> NDArray[F] | Any: ...
+
+class _StepGradients(Gradients[F]):
+    @property
+    def dh_prev(self) -> NDArray[F] | Any: ...
+
+def mgu_forward(
+    x: NDArray[F],
+    h0: NDArray[F] | None,
+    Wx: NDArray[F],
+    Wh: NDArray[F],
+    b: NDArray[F] | None = None,
+    *,
+    bh: NDArray[F] | None = None,
+    gate_order: str = "fn",
+    lengths: Lengths = None,
+    reverse: bool = False,
+    training: bool = True,
+    return_sequences: bool = True,
+    out: Out[F] = None,
+) -> MGUForward[F]: ...
+def mgu_backward(
+    dh: NDArray[F] | None,
+    cache: Cache[F],
+    dh_T: NDArray[F] | None = None,
+    *,
+    need: Iterable[str] | None = None,
+    out: Out[F] = None,
+) -> _Gradients[F]: ...
+def mgu_step_forward(
+    x: NDArray[F],
+    h_prev: NDArray[F] | None,
+    Wx: NDArray[F],
+    Wh: NDArray[F],
+    b: NDArray[F] | None = None,
+    *,
+    bh: NDArray[F] | None = None,
+    gate_order: str = "fn",
+    training: bool = True,
+    out: Out[F] = None,
+) -> MGUStep[F]: ...
+def mgu_step_backward(
+    dh_next: NDArray[F] | None,
+    cache: Cache[F],
+    *,
+    need: Iterable[str] | None = None,
+    out: Out[F] = None,
+) -> _StepGradients[F]: ...
