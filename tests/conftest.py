@@ -12,6 +12,6 @@ from fastgate import _kernels
 
 @pytest.fixture(autouse=True, scope="session")
 def memory_full_of_nan():
-    getattr(_kernels, "_prefill", abs)(0xFF)
+    _kernels._prefill(0xFF)
     yield
-    getattr(_kernels, "_prefill", abs)(-1)
+    _kernels._prefill(-1)

@@ -55,6 +55,7 @@ def check(cell, options, dtype, N, T, D, H, step, side):
     gradients = upstream(cell, rng, call, step)
     expected = run(cell, fastgate, call, gradients, step, **dict(options))
     for columns_first in (False, True):
+
         def placed(name, a, columns_first=columns_first):
             if columns_first and name.removeprefix("d") in ("Wx", "Wh"):
                 return guard.guarded(a.T, side).T

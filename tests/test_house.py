@@ -30,7 +30,7 @@ def cell_of(kernel):
 @kernels
 def test_a_listed_cell_has_a_public_module_and_a_reference(kernel):
     found = cell_of(kernel)
-    assert len(found) == 1, f"csrc/cells.def lists {kernel}: fastgate/reference has no module for it, or its __init__ does not export it"
+    assert len(found) == 1, f"csrc/cells.def lists {kernel}: it needs a module in fastgate/reference, exported by its __init__"
     name = found[0].name
     for module in (PACKAGE / f"{name}.py", PACKAGE / "reference" / f"{name}.py"):
         assert module.exists(), f"{module} is missing"

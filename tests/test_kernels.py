@@ -139,7 +139,8 @@ CORNERS = {
 
 def corners():
     for (cell, options), dtype, corner in itertools.product(VARIANTS, DTYPES, CORNERS):
-        yield pytest.param(Case(cell, options, dtype, **CORNERS[corner]), id=f"{variant_id((cell, options))}-{dtype.__name__}-{corner}")
+        label = f"{variant_id((cell, options))}-{dtype.__name__}-{corner}"
+        yield pytest.param(Case(cell, options, dtype, **CORNERS[corner]), id=label)
 
 
 # ---- One case ----
@@ -198,6 +199,7 @@ def arrays_of(case):
 
 def placed(case, call):
     """The arguments as the case lays them out."""
+
     def in_layout(name, a):
         kind = case.states if name in case.cell.states(case.step) else getattr(case, name, case.Wx)
         if kind == "same_rows" and len(a):
@@ -223,8 +225,8 @@ def largest(*arrays):
 
 
 def assert_close(name, found, exact, case, scale=0.0):
-    """Within the bound relative to the largest exact value. A few numbers may all happen to be differences of far larger ones: they
-    are judged by `scale`, the largest number of the call."""
+    """Within the bound relative to the largest exact value. A few numbers may all happen to be differences of far larger
+    ones: they are judged by `scale`, the largest number of the call."""
     assert found.shape == exact.shape, name
     assert found.dtype == case.dtype, name
     size, error = largest(exact), largest(found - exact)
@@ -490,6 +492,6 @@ def test_other_levels(level):
     """An eighth of the drawn cases, and all others, where FASTGATE_ISA names another level."""
     environment = os.environ | {"FASTGATE_ISA": level, "FASTGATE_CASES": str(CASES // 8)}
     environment["PYTHONPATH"] = os.pathsep.join(path for path in sys.path if path)
-    arguments = ["-q", "-x", "-p", "no:cacheprovider", "-k", "not other_levels", __file__]
-    process = subprocess.run([sys.executable, "-m", "pytest", *arguments], env=environment, capture_output=True, text=True, check=False)
+    command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", "-k", "not other_levels", __file__]
+    process = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert process.returncode == 0, process.stdout[-3000:] + process.stderr[-1000:]

@@ -1,4 +1,5 @@
-"""A result depends on the values alone: not on the batch a row sits in, padding, chunks, `training`, layout, levels, old memory."""
+"""A result depends on the values alone: not on the batch a row sits in, padding, chunks, options that only choose what is
+returned, layout, instruction-set level, threads, or earlier contents of memory."""
 
 import hashlib
 import itertools
@@ -16,7 +17,7 @@ import fastgate
 from fastgate import _call, _kernels
 
 variants = pytest.mark.parametrize(("cell", "options"), VARIANTS, ids=map(variant_id, VARIANTS))
-dtypes = pytest.mark.parametrize("dtype", (np.float32, np.float64), ids=lambda dtype: dtype.__name__)
+dtypes = pytest.mark.parametrize("dtype", [np.float32, np.float64], ids=lambda dtype: dtype.__name__)
 # N, T, D, H: below and above the sizes at which the driver changes its ways
 SIZES = [(5, 7, 6, 9), (1, 3, 17, 40), (40, 5, 33, 70), (18, 9, 150, 20), (3, 2, 9, 33), (70, 3, 8, 16), (4, 1, 20, 130)]
 sizes = pytest.mark.parametrize(("N", "T", "D", "H"), SIZES)
@@ -97,7 +98,8 @@ def test_padding_changes_nothing(cell, options, dtype, N, T, D, H):
             assert_same(run(cell, fastgate, call, gradients, **keywords), expected)
         padded = [np.full((N, T + 3, a.shape[2]), np.nan, dtype) for a in (call["x"], gradients["dh"])]
         for n in range(N):
-            padded[0][n, : lengths[n]], padded[1][n, : lengths[n]] = call["x"][n, : lengths[n]], gradients["dh"][n, : lengths[n]]
+            for a, given in zip(padded, (call["x"], gradients["dh"]), strict=True):
+                a[n, : lengths[n]] = given[n, : lengths[n]]
         found = run(cell, fastgate, call | {"x": padded[0]}, gradients | {"dh": padded[1]}, lengths=lengths, **keywords)
         for name in ("h", "dx"):
             assert not found[name][:, T:].any()
@@ -185,12 +187,10 @@ def test_training_and_return_sequences(cell, options, dtype, N, T, D, H):
     keywords = dict(options) | {"lengths": rng.integers(0, T + 1, N)}
     full = run(cell, fastgate, call, gradients, **keywords)
     for training, return_sequences in itertools.product((False, True), repeat=2):
-        found = run(
-            cell, fastgate, call, gradients if training else None, training=training, return_sequences=return_sequences, **keywords
-        )  # fmt: skip
-        assert found.keys() == full.keys() - ({"h"} if not return_sequences else set()) - (
-            set() if training else {name for name in full if name.startswith("d")}
-        )
+        returned = {"training": training, "return_sequences": return_sequences}
+        found = run(cell, fastgate, call, gradients if training else None, **returned, **keywords)
+        absent = {name for name in full if (name == "h" and not return_sequences) or (name.startswith("d") and not training)}
+        assert found.keys() == full.keys() - absent
         assert_same(found, full, found)
     call, _, _ = drawn(cell, dtype, N, T, D, H, step=True)
     assert_same(*(run(cell, fastgate, call, step=True, training=training, **dict(options)) for training in (False, True)))
@@ -208,6 +208,7 @@ def test_need_and_out(cell, options, dtype):
         assert [other for other, a in found.items() if a is not None] == [name]
         assert_same(found, expected, [name])
     for layout in ("plain", "columns_first", "wide_rows", "spread", "backwards", "misaligned"):
+
         def arrays(like, layout=layout):
             return {name: lay_out(layout, np.full(a.shape, np.nan, dtype)) for name, a in like.items()}
 
@@ -300,7 +301,7 @@ def prefill(monkeypatch):
 @dtypes
 @sizes
 def test_earlier_contents_of_memory(cell, options, dtype, N, T, D, H, prefill):
-    call, gradients, rng = drawn(cell, dtype, N, T, D, H)
+    call, gradients, _ = drawn(cell, dtype, N, T, D, H)
     found = []
     for byte in (0x00, 0xFF, 0x7F, 0x55):
         prefill(byte)

@@ -146,7 +146,7 @@ def test_large_cell_states_saturate(dtype):
 @dtypes
 @pytest.mark.parametrize("step", [False, True], ids=["sequence", "step"])
 def test_subnormal_numbers_are_kept(cell, options, dtype, step):
-    """Inputs, states and upstream gradients below the smallest normal number: every sum errs by a few of the smallest numbers."""
+    """Inputs, states and upstream gradients below the smallest normal number: sums err by a few of the smallest numbers."""
     if ("activation", "sigmoid") in options:
         pytest.skip("its values are near 1/2")
     rng = np.random.default_rng(7)
