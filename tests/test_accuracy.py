@@ -47,7 +47,7 @@ def widened(arrays):
 
 
 def errors(found, exact, dtype):
-    """{name: the largest error, in units in the last place of the largest exact value}. h_T, a part of h, is measured as h is."""
+    """{name: the largest error, in units in the last place of the largest exact value}. h_T, a part of h, is measured as h."""
     units = {name: EXACT(np.spacing(np.abs(a).max().astype(dtype))) for name, a in exact.items()}
     units["h_T"] = units["h"]
     return {name: float(np.abs(found[name].astype(EXACT) - a).max() / units[name]) for name, a in exact.items()}

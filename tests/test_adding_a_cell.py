@@ -60,9 +60,16 @@ def run(tree, *command, **variables):
     left_out = ("LD_PRELOAD", "FASTGATE_SANITIZE", "FASTGATE_ISA", "PYTEST_ADDOPTS", "PYTEST_XDIST_WORKER")
     environment = {name: value for name, value in os.environ.items() if name not in left_out}
     environment |= {"PYTHONPATH": str(tree), **variables}
-    done = subprocess.run([sys.executable, *command], cwd=tree, env=environment, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, *command], cwd=tree, env=environment, capture_output=True, text=True, check=False, timeout=600
+    )
     assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-4000:]
     return done.stdout
+
+
+def test_the_page_quotes_the_file():
+    table = re.search(r"```c\n(static const .*?)```", PAGE.read_text(encoding="utf-8"), re.S)[1]
+    assert table in (ROOT / "docs/mgu/csrc/cells/mgu.inc").read_text(encoding="utf-8")
 
 
 def test_the_cell_is_there(tree):
