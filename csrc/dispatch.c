@@ -1,4 +1,4 @@
-/* Asks the CPU once which levels it has, honours FASTGATE_ISA, hands out a table. No math. */
+/* Asks the CPU which levels it has, honours FASTGATE_ISA, hands out a table. No math. */
 #include <stdlib.h>
 #include <string.h>
 

@@ -1,5 +1,4 @@
-/* The C core of fastgate. It knows no Python, allocates nothing, prints nothing and keeps no state but the choice of an
- * instruction set. Every call takes one struct with named fields; scratch memory comes from the caller.
+/* The C core of fastgate. It knows no Python, allocates nothing, prints nothing and keeps no state. Every call takes one struct with named fields; scratch memory comes from the caller.
  *
  * Strides count elements, not bytes. A pointer is `void *` because float and double share one source: fg_kernels() hands out
  * the functions of one dtype, and all data of a call are of that dtype. Row and column numbers are ptrdiff_t throughout.
@@ -104,8 +103,8 @@ typedef struct fg_kernels {
 
 extern const char *const fg_cell_names[FG_CELLS];
 
-/* The kernels in use: the best level that CPU and build have, or the level named by the environment variable FASTGATE_ISA
- * when first asked. NULL where FASTGATE_ISA names a level that this build or this CPU does not have. */
+/* The kernels in use: the best level that CPU and build have, or the level named by the environment variable FASTGATE_ISA,
+ * which is read at every call: ask once. NULL where FASTGATE_ISA names a level that this build or this CPU does not have. */
 const fg_kernels *fg_get_kernels(enum fg_dtype);
 
 /* The i-th level that this build and this CPU have, best first; NULL past the last. */

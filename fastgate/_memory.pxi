@@ -43,7 +43,7 @@ cdef struct block:
     Py_ssize_t size
 
 cdef Py_ssize_t KEPT = 64 << 20, SMALL = 64 << 10   # blocks below SMALL are left to malloc, which keeps them itself
-cdef block[SPARES] spare                  # of falling age
+cdef block[SPARES] spare                  # the youngest first
 cdef cython.pymutex spare_lock
 cdef int prefilled = -1                   # the byte that new Memory holds everywhere; -1: whatever lay there
 
@@ -70,7 +70,7 @@ cdef block take_spare(Py_ssize_t size) noexcept:
 
 
 cdef void give_spare(block given) noexcept:
-    """Keeps a block; the oldest ones make way for it."""
+    """Keeps a block; older ones that no longer fit beside it are freed."""
     cdef block dropped[SPARES + 1]
     cdef Py_ssize_t kept = given.size
     cdef int i, kept_blocks = 1, drops = 0

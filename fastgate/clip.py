@@ -1,6 +1,6 @@
 """Clipping of gradients, in place: the one place where arguments are written into.
 
-`grads` is a list, a tuple (such as the result of a backward call) or a dict of float32 and float64 arrays of any shapes
+`grads` is a list, a tuple or a dict of float32 and float64 arrays of any shapes
 and any strides, at the speed of memory where rows or columns are contiguous. An entry None is skipped. No two arrays may
 share memory.
 

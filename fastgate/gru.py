@@ -12,7 +12,8 @@ def gru_forward(
     """Run the cell over sequences; returns (h, h_T, cache).
 
     Axes batch first: x (N, T, D), h (N, T, H). Gate order "rzn"; z keeps h_prev. Weights multiply from the right:
-    x @ Wx, with Wx (D, 3H); PyTorch, Keras and ONNX users who hold (3H, D) pass W.T, in any memory order at no cost.
+    x @ Wx, with Wx (D, 3H); whoever holds (3H, D), as PyTorch and ONNX do, passes W.T. Weights come in any memory order: a sequence packs them anyway,
+    a single step of a few rows runs fastest on C order.
 
         r, z = sigmoid(a_r), sigmoid(a_z)                   a = x_t Wx + h_{t-1} Wh + b + bh, blocks a_r a_z
         n = tanh(x_t Wxn + b_n + r * (h_{t-1} Whn + bh_n))  reset="after" (PyTorch, Keras, cuDNN; ONNX linear_before_reset=1)
@@ -71,7 +72,7 @@ def gru_backward(dh, cache, dh_T=None, *, need=None, out=None):
     """The gradients of gru_forward; returns (dx, dh0, dWx, dWh, …).
 
     dh : (N, T, H) or None = zeros, gradient of the loss with respect to h. Past a row's length it is ignored, even NaN.
-    cache : from gru_forward, good for any number of calls. One of another function is a ValueError.
+    cache : from gru_forward, good for any number of calls. One of another function is a ValueError, a gradient of another dtype a TypeError.
     dh_T : (N, H) or None = zeros, gradient of the final state
     need : names of the gradients wanted, e.g. ("dWx", "dWh"); the others are not computed and are None
     out : array for dx, or dict with any of the gradients by name

@@ -10,7 +10,8 @@ def lstm_forward(
     """Run the cell over sequences; returns (h, h_T, c_T, cache).
 
     Axes batch first: x (N, T, D), h (N, T, H). Gate order "ifgo". Weights multiply from the right:
-    x @ Wx, with Wx (D, 4H); PyTorch, Keras and ONNX users who hold (4H, D) pass W.T, in any memory order at no cost.
+    x @ Wx, with Wx (D, 4H); whoever holds (4H, D), as PyTorch and ONNX do, passes W.T. Weights come in any memory order: a sequence packs them anyway,
+    a single step of a few rows runs fastest on C order.
 
         a = x_t Wx + h_{t-1} Wh + b + bh                    a : (N, 4H), blocks a_i a_f a_g a_o
         i, f, o = sigmoid(a_i), sigmoid(a_f), sigmoid(a_o);   g = tanh(a_g)
@@ -67,7 +68,7 @@ def lstm_backward(dh, cache, dh_T=None, dc_T=None, *, need=None, out=None):
     """The gradients of lstm_forward; returns (dx, dh0, dc0, dWx, dWh, …).
 
     dh : (N, T, H) or None = zeros, gradient of the loss with respect to h. Past a row's length it is ignored, even NaN.
-    cache : from lstm_forward, good for any number of calls. One of another function is a ValueError.
+    cache : from lstm_forward, good for any number of calls. One of another function is a ValueError, a gradient of another dtype a TypeError.
     dh_T, dc_T : (N, H) or None = zeros, gradients of the final states
     need : names of the gradients wanted, e.g. ("dWx", "dWh"); the others are not computed and are None
     out : array for dx, or dict with any of the gradients by name

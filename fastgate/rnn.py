@@ -16,7 +16,8 @@ def rnn_forward(
     """Run the cell over sequences; returns (h, h_T, cache).
 
     Axes batch first: x (N, T, D), h (N, T, H). Weights multiply from the right:
-    x @ Wx, with Wx (D, H); PyTorch, Keras and ONNX users who hold (H, D) pass W.T, in any memory order at no cost.
+    x @ Wx, with Wx (D, H); whoever holds (H, D), as PyTorch and ONNX do, passes W.T. Weights come in any memory order: a sequence packs them anyway,
+    a single step of a few rows runs fastest on C order.
 
         h_t = activation(x_t Wx + h_{t-1} Wh + b + bh)
 
@@ -68,7 +69,7 @@ def rnn_backward(dh, cache, dh_T=None, *, need=None, out=None):
     """The gradients of rnn_forward; returns (dx, dh0, dWx, dWh, …).
 
     dh : (N, T, H) or None = zeros, gradient of the loss with respect to h. Past a row's length it is ignored, even NaN.
-    cache : from rnn_forward, good for any number of calls. One of another function is a ValueError.
+    cache : from rnn_forward, good for any number of calls. One of another function is a ValueError, a gradient of another dtype a TypeError.
     dh_T : (N, H) or None = zeros, gradient of the final state
     need : names of the gradients wanted, e.g. ("dWx", "dWh"); the others are not computed and are None
     out : array for dx, or dict with any of the gradients by name

@@ -95,7 +95,7 @@ def gru_forward(
 ):  # fmt: skip
     """Run the cell over a sequence; returns (h, h_T, cache).
 
-    Axes (N, T, D), batch first; gate order "rzn"; reset after the product, z keeps h_prev; weights multiply from the right.
+    Axes (N, T, D), batch first; gate order "rzn"; z keeps h_prev; weights multiply from the right.
 
     x: (N, T, D). h0: (N, H), (H,) or None = zeros. Wx: (D, 3H). Wh: (H, 3H). b, bh: (3H,) or None.
     gate_order: a permutation of "rzn"; weights come and gradients return in it.
@@ -104,7 +104,7 @@ def gru_forward(
     reverse: run from a row's last step to its first; h keeps the order of x.
     training: False keeps nothing for backward, cache is None. return_sequences: False returns h = None.
     out: an array for h, or a dict with any of h, h_T; where it overlaps an input, as if the input had been copied.
-    h: (N, T, H). h_T: (N, H). The cache refers to x, h0 and the weights, it does not copy them.
+    h: (N, T, H). h_T: (N, H). The cache refers to x and the weights, it does not copy them.
     """
     call = _arguments.forward(
         "gru", x, h0, None, Wx, Wh, b, bh, step=False, gates=GATES, gate_order=gate_order, lengths=lengths, reverse=reverse,

@@ -72,7 +72,7 @@ def lstm_forward(
     reverse: run from a row's last step to its first; h keeps the order of x.
     training: False keeps nothing for backward, cache is None. return_sequences: False returns h = None.
     out: an array for h, or a dict with any of h, h_T, c_T; where it overlaps an input, as if the input had been copied.
-    h: (N, T, H). h_T, c_T: (N, H). The cache refers to x, h0, c0 and the weights, it does not copy them.
+    h: (N, T, H). h_T, c_T: (N, H). The cache refers to x and the weights, it does not copy them.
     """
     call = _arguments.forward(
         "lstm", x, h0, c0, Wx, Wh, b, bh, step=False, gates=GATES, has_c=True, gate_order=gate_order, lengths=lengths,

@@ -72,7 +72,7 @@ def rnn_forward(
     reverse: run from a row's last step to its first; h keeps the order of x.
     training: False keeps nothing for backward, cache is None. return_sequences: False returns h = None.
     out: an array for h, or a dict with any of h, h_T; where it overlaps an input, as if the input had been copied.
-    h: (N, T, H). h_T: (N, H). The cache refers to x, h0 and the weights, it does not copy them.
+    h: (N, T, H). h_T: (N, H). The cache refers to x and the weights, it does not copy them.
     """
     call = _arguments.forward(
         "rnn", x, h0, None, Wx, Wh, b, bh, step=False, gates=GATES, lengths=lengths, reverse=reverse, training=training,
