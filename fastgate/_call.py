@@ -1,4 +1,5 @@
-"""Between judgement and kernel: allocates what a call returns, orders ragged rows, runs the kernel. No arithmetic but one sum."""
+"""Between judgement and kernel: allocates what a call returns, orders ragged rows, runs the kernel. No arithmetic but
+one sum."""
 
 import numpy as np
 
@@ -7,7 +8,8 @@ from fastgate.reference.sequence import gradients_type
 
 
 class Cache:
-    """What a forward call keeps for backward. It refers to x and the weights without copying them: write into them after
+    """What a forward call keeps for backward. It refers to x and the weights without copying them: write into them
+    after
     backward, not before. The states are its own."""
 
     __slots__ = ("_run", "call")
@@ -28,7 +30,8 @@ class Cache:
 
 
 class Results:
-    """The arrays that a call returns, in order: new ones, or those of `out=`. Where a kernel cannot write an array of `out=` as it lies
+    """The arrays that a call returns, in order: new ones, or those of `out=`. Where a kernel cannot write an array
+    of `out=` as it lies
     in memory, it writes a new one, which finish() copies."""
 
     __slots__ = ("arrays", "out", "pending")

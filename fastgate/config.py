@@ -9,7 +9,8 @@ from fastgate._version import __version__
 
 
 def get_config():
-    """A dict: `version`, `isa` (the instruction-set level in use), `isa_levels` (all that this CPU and this build have, best first),
+    """A dict: `version`, `isa` (the instruction-set level in use), `isa_levels` (all that this CPU and this build
+    have, best first),
     `cells`, `cpu`, `numpy`, `python`."""
     return {
         "version": __version__,

@@ -7,16 +7,18 @@ KERNELS = {"after": "gru_after", "before": "gru_before"}
 
 
 def gru_forward(
-    x, h0, Wx, Wh, b=None, *, bh=None, gate_order="rzn", reset="after", lengths=None, reverse=False, training=True, return_sequences=True, out=None
+    x, h0, Wx, Wh, b=None, *, bh=None, gate_order="rzn", reset="after", lengths=None, reverse=False, training=True,
+    return_sequences=True, out=None,
 ):  # fmt: skip
     """Run the cell over sequences; returns (h, h_T, cache).
 
-    Axes batch first: x (N, T, D), h (N, T, H). Gate order "rzn"; z keeps h_prev. Weights multiply from the right:
-    x @ Wx, with Wx (D, 3H); whoever holds (3H, D), as PyTorch and ONNX do, passes W.T. Weights come in any memory order: a sequence packs them anyway,
-    a single step of a few rows runs fastest on C order.
+    Axes batch first: x (N, T, D), h (N, T, H). Gate order "rzn"; z keeps h_prev. Weights multiply from the right: x @
+    Wx, with Wx (D, 3H); whoever holds (3H, D), as PyTorch and ONNX do, passes W.T. Weights come in any memory order:
+    a sequence packs them anyway, a single step of a few rows runs fastest on C order.
 
         r, z = sigmoid(a_r), sigmoid(a_z)                   a = x_t Wx + h_{t-1} Wh + b + bh, blocks a_r a_z
-        n = tanh(x_t Wxn + b_n + r * (h_{t-1} Whn + bh_n))  reset="after" (PyTorch, Keras, cuDNN; ONNX linear_before_reset=1)
+        n = tanh(x_t Wxn + b_n + r * (h_{t-1} Whn + bh_n))  reset="after" (PyTorch, Keras, cuDNN; ONNX
+        linear_before_reset=1)
         n = tanh(x_t Wxn + b_n + (r * h_{t-1}) Whn + bh_n)  reset="before" (Cho et al. 2014; the textbook formula)
         h_t = (1 - z) * n + z * h_{t-1}                     z keeps h_prev
 
@@ -34,10 +36,11 @@ def gru_forward(
     reset : "after" or "before"
         Where the reset gate meets the candidate's recurrent product; see the equations.
     lengths : (N,) integers 0..T, in any order, or None
-        Steps of each row. Outputs past a row's length are 0, h_T is the state at the row's own end, padding (even NaN)
-        influences nothing, and the cost grows with the sum of lengths.
+        Steps of each row. Outputs past a row's length are 0, h_T is the state at the row's own end, padding (even
+        NaN) influences nothing, and the cost grows with the sum of lengths.
     reverse : bool
-        Run from a row's own last step to its first. h keeps the order of x; h_T is the state after the row's first step.
+        Run from a row's own last step to its first. h keeps the order of x; h_T is the state after the row's first
+        step.
     training : bool
         False keeps nothing for backward: cache is None, and memory beyond the outputs does not grow with T.
     return_sequences : bool
@@ -58,12 +61,11 @@ def gru_forward(
         Sizes that no memory holds. Every array is unchanged.
 
     The result has the same bits whatever the batch a row sits in, its padding, the chunks in which a sequence is fed,
-    strides and alignment, and at every instruction-set level with FMA. Cho et al.
-    (2014), arXiv:1406.1078.
+    strides and alignment, and at every instruction-set level with FMA. Cho et al. (2014), arXiv:1406.1078.
     """
     call = _arguments.forward(
-        "gru", x, h0, None, Wx, Wh, b, bh, step=False, gates=GATES, gate_order=gate_order, lengths=lengths, reverse=reverse,
-        training=training, return_sequences=return_sequences, out=out,
+        "gru", x, h0, None, Wx, Wh, b, bh, step=False, gates=GATES, gate_order=gate_order,
+        lengths=lengths, reverse=reverse, training=training, return_sequences=return_sequences, out=out,
     )  # fmt: skip
     return GRUForward._make(_call.forward(call, KERNELS[_arguments.option("reset", reset, tuple(KERNELS))]))
 
@@ -71,16 +73,18 @@ def gru_forward(
 def gru_backward(dh, cache, dh_T=None, *, need=None, out=None):
     """The gradients of gru_forward; returns (dx, dh0, dWx, dWh, …).
 
-    dh : (N, T, H) or None = zeros, gradient of the loss with respect to h. Past a row's length it is ignored, even NaN.
-    cache : from gru_forward, good for any number of calls. One of another function is a ValueError, a gradient of another dtype a TypeError.
+    dh : (N, T, H) or None = zeros, gradient of the loss with respect to h. Past a row's length it is ignored, even
+    NaN.
+    cache : from gru_forward, good for any number of calls. One of another function is a ValueError, a gradient of
+    another dtype a TypeError.
     dh_T : (N, H) or None = zeros, gradient of the final state
     need : names of the gradients wanted, e.g. ("dWx", "dWh"); the others are not computed and are None
     out : array for dx, or dict with any of the gradients by name
 
     Returns (dx, dh0, dWx, dWh), then db and dbh for the biases that were given to forward. Each has the shape of its
-    argument ((H,) for a state given as (H,): summed over the batch), weights' gradients the gate order and memory order of
-    their weight. dx past a row's length is 0. Backpropagation through time over the whole sequence (Werbos 1990).
-    Errors as in gru_forward.
+    argument ((H,) for a state given as (H,): summed over the batch), weights' gradients the gate order and memory
+    order of their weight. dx past a row's length is 0. Backpropagation through time over the whole sequence (Werbos
+    1990). Errors as in gru_forward.
     """
     call = _arguments.cache(cache, _call.Cache, "gru", False)
     return _call.backward(cache, _arguments.backward(call, dh, dh_T, need=need, out=out))
@@ -89,7 +93,8 @@ def gru_backward(dh, cache, dh_T=None, *, need=None, out=None):
 def gru_step_forward(x, h_prev, Wx, Wh, b=None, *, bh=None, gate_order="rzn", reset="after", training=True, out=None):
     """One step; returns (h_next, cache).
 
-    x : (N, D). h_prev : (N, H), (H,) for all rows, or None = zeros. Wx : (D, 3H). Wh : (H, 3H). b, bh : (3H,) or None.
+    x : (N, D). h_prev : (N, H), (H,) for all rows, or None = zeros. Wx : (D, 3H). Wh : (H, 3H). b, bh : (3H,) or
+    None.
     gate_order : a permutation of "rzn".
     reset : "after" or "before".
     training : False keeps nothing, cache is None. out : array for h_next, or dict with "h_next".
@@ -97,7 +102,8 @@ def gru_step_forward(x, h_prev, Wx, Wh, b=None, *, bh=None, gate_order="rzn", re
     T steps one by one give the bits of gru_forward over the sequence. Conventions, equations and errors as there.
     """
     call = _arguments.forward(
-        "gru", x, h_prev, None, Wx, Wh, b, bh, step=True, gates=GATES, gate_order=gate_order, training=training, out=out,
+        "gru", x, h_prev, None, Wx, Wh, b, bh, step=True, gates=GATES, gate_order=gate_order,
+        training=training, out=out,
     )  # fmt: skip
     return GRUStep._make(_call.forward(call, KERNELS[_arguments.option("reset", reset, tuple(KERNELS))]))
 
@@ -105,7 +111,8 @@ def gru_step_forward(x, h_prev, Wx, Wh, b=None, *, bh=None, gate_order="rzn", re
 def gru_step_backward(dh_next, cache, *, need=None, out=None):
     """The gradients of gru_step_forward; returns (dx, dh_prev, dWx, dWh, …).
 
-    dh_next : (N, H) or None = zeros. need : names of the gradients wanted, the others are None. out : array for dx, or dict.
+    dh_next : (N, H) or None = zeros. need : names of the gradients wanted, the others are None. out : array for dx,
+    or dict.
 
     Returns (dx, dh_prev, dWx, dWh), then db and dbh for the biases that were given. Errors as in gru_forward.
     """

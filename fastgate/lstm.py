@@ -5,13 +5,14 @@ from fastgate.reference.lstm import GATES, LSTMForward, LSTMStep
 
 
 def lstm_forward(
-    x, h0, c0, Wx, Wh, b=None, *, bh=None, gate_order="ifgo", lengths=None, reverse=False, training=True, return_sequences=True, out=None
+    x, h0, c0, Wx, Wh, b=None, *, bh=None, gate_order="ifgo", lengths=None, reverse=False, training=True,
+    return_sequences=True, out=None,
 ):  # fmt: skip
     """Run the cell over sequences; returns (h, h_T, c_T, cache).
 
-    Axes batch first: x (N, T, D), h (N, T, H). Gate order "ifgo". Weights multiply from the right:
-    x @ Wx, with Wx (D, 4H); whoever holds (4H, D), as PyTorch and ONNX do, passes W.T. Weights come in any memory order: a sequence packs them anyway,
-    a single step of a few rows runs fastest on C order.
+    Axes batch first: x (N, T, D), h (N, T, H). Gate order "ifgo". Weights multiply from the right: x @ Wx, with Wx
+    (D, 4H); whoever holds (4H, D), as PyTorch and ONNX do, passes W.T. Weights come in any memory order: a sequence
+    packs them anyway, a single step of a few rows runs fastest on C order.
 
         a = x_t Wx + h_{t-1} Wh + b + bh                    a : (N, 4H), blocks a_i a_f a_g a_o
         i, f, o = sigmoid(a_i), sigmoid(a_f), sigmoid(a_o);   g = tanh(a_g)
@@ -30,10 +31,11 @@ def lstm_forward(
     gate_order : a permutation of "ifgo"
         The order of the 4 blocks of H columns in Wx, Wh, b, bh, and in their gradients.
     lengths : (N,) integers 0..T, in any order, or None
-        Steps of each row. Outputs past a row's length are 0, h_T and c_T are the states at the row's own end, padding (even NaN)
-        influences nothing, and the cost grows with the sum of lengths.
+        Steps of each row. Outputs past a row's length are 0, h_T and c_T are the states at the row's own end, padding
+        (even NaN) influences nothing, and the cost grows with the sum of lengths.
     reverse : bool
-        Run from a row's own last step to its first. h keeps the order of x; h_T and c_T are the states after the row's first step.
+        Run from a row's own last step to its first. h keeps the order of x; h_T and c_T are the states after the
+        row's first step.
     training : bool
         False keeps nothing for backward: cache is None, and memory beyond the outputs does not grow with T.
     return_sequences : bool
@@ -54,12 +56,12 @@ def lstm_forward(
         Sizes that no memory holds. Every array is unchanged.
 
     The result has the same bits whatever the batch a row sits in, its padding, the chunks in which a sequence is fed,
-    strides and alignment, and at every instruction-set level with FMA. Hochreiter and
-    Schmidhuber (1997), with the forget gate of Gers, Schmidhuber and Cummins (2000).
+    strides and alignment, and at every instruction-set level with FMA. Hochreiter and Schmidhuber (1997), with the
+    forget gate of Gers, Schmidhuber and Cummins (2000).
     """
     call = _arguments.forward(
-        "lstm", x, h0, c0, Wx, Wh, b, bh, step=False, gates=GATES, has_c=True, gate_order=gate_order, lengths=lengths, reverse=reverse,
-        training=training, return_sequences=return_sequences, out=out,
+        "lstm", x, h0, c0, Wx, Wh, b, bh, step=False, gates=GATES, has_c=True, gate_order=gate_order,
+        lengths=lengths, reverse=reverse, training=training, return_sequences=return_sequences, out=out,
     )  # fmt: skip
     return LSTMForward._make(_call.forward(call, "lstm"))
 
@@ -67,16 +69,18 @@ def lstm_forward(
 def lstm_backward(dh, cache, dh_T=None, dc_T=None, *, need=None, out=None):
     """The gradients of lstm_forward; returns (dx, dh0, dc0, dWx, dWh, …).
 
-    dh : (N, T, H) or None = zeros, gradient of the loss with respect to h. Past a row's length it is ignored, even NaN.
-    cache : from lstm_forward, good for any number of calls. One of another function is a ValueError, a gradient of another dtype a TypeError.
+    dh : (N, T, H) or None = zeros, gradient of the loss with respect to h. Past a row's length it is ignored, even
+    NaN.
+    cache : from lstm_forward, good for any number of calls. One of another function is a ValueError, a gradient of
+    another dtype a TypeError.
     dh_T, dc_T : (N, H) or None = zeros, gradients of the final states
     need : names of the gradients wanted, e.g. ("dWx", "dWh"); the others are not computed and are None
     out : array for dx, or dict with any of the gradients by name
 
-    Returns (dx, dh0, dc0, dWx, dWh), then db and dbh for the biases that were given to forward. Each has the shape of its
-    argument ((H,) for a state given as (H,): summed over the batch), weights' gradients the gate order and memory order of
-    their weight. dx past a row's length is 0. Backpropagation through time over the whole sequence (Werbos 1990).
-    Errors as in lstm_forward.
+    Returns (dx, dh0, dc0, dWx, dWh), then db and dbh for the biases that were given to forward. Each has the shape of
+    its argument ((H,) for a state given as (H,): summed over the batch), weights' gradients the gate order and memory
+    order of their weight. dx past a row's length is 0. Backpropagation through time over the whole sequence (Werbos
+    1990). Errors as in lstm_forward.
     """
     call = _arguments.cache(cache, _call.Cache, "lstm", False)
     return _call.backward(cache, _arguments.backward(call, dh, dh_T, dc_T, need=need, out=out))
@@ -85,14 +89,16 @@ def lstm_backward(dh, cache, dh_T=None, dc_T=None, *, need=None, out=None):
 def lstm_step_forward(x, h_prev, c_prev, Wx, Wh, b=None, *, bh=None, gate_order="ifgo", training=True, out=None):
     """One step; returns (h_next, c_next, cache).
 
-    x : (N, D). h_prev, c_prev : (N, H), (H,) for all rows, or None = zeros. Wx : (D, 4H). Wh : (H, 4H). b, bh : (4H,) or None.
+    x : (N, D). h_prev, c_prev : (N, H), (H,) for all rows, or None = zeros. Wx : (D, 4H). Wh : (H, 4H). b, bh : (4H,)
+    or None.
     gate_order : a permutation of "ifgo".
     training : False keeps nothing, cache is None. out : array for h_next, or dict with "h_next", "c_next".
 
     T steps one by one give the bits of lstm_forward over the sequence. Conventions, equations and errors as there.
     """
     call = _arguments.forward(
-        "lstm", x, h_prev, c_prev, Wx, Wh, b, bh, step=True, gates=GATES, has_c=True, gate_order=gate_order, training=training, out=out,
+        "lstm", x, h_prev, c_prev, Wx, Wh, b, bh, step=True, gates=GATES, has_c=True, gate_order=gate_order,
+        training=training, out=out,
     )  # fmt: skip
     return LSTMStep._make(_call.forward(call, "lstm"))
 
@@ -100,9 +106,11 @@ def lstm_step_forward(x, h_prev, c_prev, Wx, Wh, b=None, *, bh=None, gate_order=
 def lstm_step_backward(dh_next, dc_next, cache, *, need=None, out=None):
     """The gradients of lstm_step_forward; returns (dx, dh_prev, dc_prev, dWx, dWh, …).
 
-    dh_next, dc_next : (N, H) or None = zeros. need : names of the gradients wanted, the others are None. out : array for dx, or dict.
+    dh_next, dc_next : (N, H) or None = zeros. need : names of the gradients wanted, the others are None. out : array
+    for dx, or dict.
 
-    Returns (dx, dh_prev, dc_prev, dWx, dWh), then db and dbh for the biases that were given. Errors as in lstm_forward.
+    Returns (dx, dh_prev, dc_prev, dWx, dWh), then db and dbh for the biases that were given. Errors as in
+    lstm_forward.
     """
     call = _arguments.cache(cache, _call.Cache, "lstm", True)
     return _call.backward(cache, _arguments.backward(call, dh_next, None, dc_next, need=need, out=out))

@@ -9,15 +9,15 @@ def _activation(name):
     return OPTIONS["activation"].index(_arguments.option("activation", name, OPTIONS["activation"]))
 
 
-
 def rnn_forward(
-    x, h0, Wx, Wh, b=None, *, bh=None, activation="tanh", lengths=None, reverse=False, training=True, return_sequences=True, out=None
+    x, h0, Wx, Wh, b=None, *, bh=None, activation="tanh", lengths=None, reverse=False, training=True,
+    return_sequences=True, out=None,
 ):  # fmt: skip
     """Run the cell over sequences; returns (h, h_T, cache).
 
-    Axes batch first: x (N, T, D), h (N, T, H). Weights multiply from the right:
-    x @ Wx, with Wx (D, H); whoever holds (H, D), as PyTorch and ONNX do, passes W.T. Weights come in any memory order: a sequence packs them anyway,
-    a single step of a few rows runs fastest on C order.
+    Axes batch first: x (N, T, D), h (N, T, H). Weights multiply from the right: x @ Wx, with Wx (D, H); whoever holds
+    (H, D), as PyTorch and ONNX do, passes W.T. Weights come in any memory order: a sequence packs them anyway, a
+    single step of a few rows runs fastest on C order.
 
         h_t = activation(x_t Wx + h_{t-1} Wh + b + bh)
 
@@ -32,10 +32,11 @@ def rnn_forward(
     bh : (H,) or None, recurrent bias
     activation : "tanh", "relu", "sigmoid" or "identity"
     lengths : (N,) integers 0..T, in any order, or None
-        Steps of each row. Outputs past a row's length are 0, h_T is the state at the row's own end, padding (even NaN)
-        influences nothing, and the cost grows with the sum of lengths.
+        Steps of each row. Outputs past a row's length are 0, h_T is the state at the row's own end, padding (even
+        NaN) influences nothing, and the cost grows with the sum of lengths.
     reverse : bool
-        Run from a row's own last step to its first. h keeps the order of x; h_T is the state after the row's first step.
+        Run from a row's own last step to its first. h keeps the order of x; h_T is the state after the row's first
+        step.
     training : bool
         False keeps nothing for backward: cache is None, and memory beyond the outputs does not grow with T.
     return_sequences : bool
@@ -68,16 +69,18 @@ def rnn_forward(
 def rnn_backward(dh, cache, dh_T=None, *, need=None, out=None):
     """The gradients of rnn_forward; returns (dx, dh0, dWx, dWh, …).
 
-    dh : (N, T, H) or None = zeros, gradient of the loss with respect to h. Past a row's length it is ignored, even NaN.
-    cache : from rnn_forward, good for any number of calls. One of another function is a ValueError, a gradient of another dtype a TypeError.
+    dh : (N, T, H) or None = zeros, gradient of the loss with respect to h. Past a row's length it is ignored, even
+    NaN.
+    cache : from rnn_forward, good for any number of calls. One of another function is a ValueError, a gradient of
+    another dtype a TypeError.
     dh_T : (N, H) or None = zeros, gradient of the final state
     need : names of the gradients wanted, e.g. ("dWx", "dWh"); the others are not computed and are None
     out : array for dx, or dict with any of the gradients by name
 
     Returns (dx, dh0, dWx, dWh), then db and dbh for the biases that were given to forward. Each has the shape of its
-    argument ((H,) for a state given as (H,): summed over the batch), weights' gradients the gate order and memory order of
-    their weight. dx past a row's length is 0. Backpropagation through time over the whole sequence (Werbos 1990).
-    Errors as in rnn_forward.
+    argument ((H,) for a state given as (H,): summed over the batch), weights' gradients the gate order and memory
+    order of their weight. dx past a row's length is 0. Backpropagation through time over the whole sequence (Werbos
+    1990). Errors as in rnn_forward.
     """
     call = _arguments.cache(cache, _call.Cache, "rnn", False)
     return _call.backward(cache, _arguments.backward(call, dh, dh_T, need=need, out=out))
@@ -101,7 +104,8 @@ def rnn_step_forward(x, h_prev, Wx, Wh, b=None, *, bh=None, activation="tanh", t
 def rnn_step_backward(dh_next, cache, *, need=None, out=None):
     """The gradients of rnn_step_forward; returns (dx, dh_prev, dWx, dWh, …).
 
-    dh_next : (N, H) or None = zeros. need : names of the gradients wanted, the others are None. out : array for dx, or dict.
+    dh_next : (N, H) or None = zeros. need : names of the gradients wanted, the others are None. out : array for dx,
+    or dict.
 
     Returns (dx, dh_prev, dWx, dWh), then db and dbh for the biases that were given. Errors as in rnn_forward.
     """

@@ -56,7 +56,17 @@ def run(name, command, flags, sanitizers, level, bits, runner, folder):
     common = [*("-O1" if flag == "-O3" else flag for flag in BUILD["COMPILE"]), "-Werror", "-I", str(ROOT / "csrc")]
     for arguments in (
         [*common, *flags, *sanitizers, "-c", str(ROOT / f"csrc/isa_{level}_f{bits}.c"), "-o", kernels],
-        [*common, f"-DISA={level}", f"-DDTYPE={bits}", str(ROOT / "tests/selftest.c"), kernels, *sanitizers, "-lm", "-o", program],
+        [
+            *common,
+            f"-DISA={level}",
+            f"-DDTYPE={bits}",
+            str(ROOT / "tests/selftest.c"),
+            kernels,
+            *sanitizers,
+            "-lm",
+            "-o",
+            program,
+        ],
     ):
         done = subprocess.run([*command, *arguments], capture_output=True, text=True, check=False)
         if done.returncode:

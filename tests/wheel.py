@@ -1,6 +1,6 @@
 """Run by `make wheel` inside a fresh environment that has the wheel: what a user gets who installs it.
 
-    python wheel.py fastgate-….whl
+python wheel.py fastgate-….whl
 """
 
 import subprocess

@@ -105,9 +105,7 @@ class Checkpoint:
             with np.load(file, allow_pickle=False) as arrays:
                 self.judge_header(json.loads(arrays["header"].item()))
                 self.runs = {
-                    name: self.read_run(arrays, name)
-                    for name in ("c", "reference")
-                    if f"{name}/losses" in arrays.files
+                    name: self.read_run(arrays, name) for name in ("c", "reference") if f"{name}/losses" in arrays.files
                 }
         if not self.runs:
             raise ValueError("no backend's arrays are in it")
@@ -142,9 +140,7 @@ class Checkpoint:
             array = arrays[f"{backend}/{name}"]
             dtype = "float64" if name == "losses" else self.settings.dtype
             if array.shape != shape or array.dtype != dtype:
-                raise ValueError(
-                    f"{backend}/{name}: expected {shape} {dtype}, got {array.shape} {array.dtype}"
-                )
+                raise ValueError(f"{backend}/{name}: expected {shape} {dtype}, got {array.shape} {array.dtype}")
             result[name] = array
         return result
 

@@ -157,8 +157,7 @@ def settle(args, saved=None):
     for name in FIXED if saved else ():
         if name in given and given[name] != getattr(saved, name):
             raise DemoError(
-                f"--{name} {given[name]}: the model in {args.resume} has {getattr(saved, name)}; "
-                "leave the option out"
+                f"--{name} {given[name]}: the model in {args.resume} has {getattr(saved, name)}; leave the option out"
             )
     return replace(saved or Settings(), **given)
 

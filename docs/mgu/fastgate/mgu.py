@@ -1,7 +1,8 @@
 """Minimal gated unit."""
 
-from fastgate import _arguments, _call
 from fastgate.reference.mgu import GATES, MGUForward, MGUStep
+
+from fastgate import _arguments, _call
 
 
 def mgu_forward(
