@@ -117,6 +117,11 @@ def forward(
     gates: the canonical letters, G = len(gates). has_c: the cell has a second state, c0 (c_prev).
     gate_order None means `gates`. The states of a step are named h_prev and c_prev in messages.
     """
+    # A caller's code may run while these become plain data, so that comes before any shape is read.
+    if lengths is not None:
+        lengths = _integers("lengths", lengths)
+    if isinstance(out, dict) and type(out) is not dict:
+        out = dict(out)
     if (
         type(x) is ndarray
         and ((dtype := x.dtype) is F4 or dtype is F8)
@@ -176,6 +181,8 @@ def forward(
                 x, Wx, Wh = x[...], Wx[...], Wh[...]
                 h0 = None if h0 is None else h0[...]
                 c0 = None if c0 is None else c0[...]
+                b = None if b is None else b[...]
+                bh = None if bh is None else bh[...]
             # fmt: off
             return _new(Forward, (
                 cell, step, has_c, N, T, D, H, G, dtype, x, h0, c0, Wx, Wh, b, bh, lengths, position,
@@ -258,7 +265,7 @@ def _forward_in_words(
         out = outputs(out, _forward_outputs(step, has_c, return_sequences, N, T, H), dtype)
         x, h0, c0, Wx, Wh, b, bh = _apart(out, x, h0, c0, Wx, Wh, b, bh)
     if training:
-        x, h0, c0, Wx, Wh = (None if a is None else a[...] for a in (x, h0, c0, Wx, Wh))
+        x, h0, c0, Wx, Wh, b, bh = (None if a is None else a[...] for a in (x, h0, c0, Wx, Wh, b, bh))
     # fmt: off
     return Forward(
         cell, step, has_c, N, T, D, H, G, dtype, x, h0, c0, Wx, Wh, b, bh, lengths, position,
@@ -322,7 +329,7 @@ def gate_positions(gates: str, gate_order: Any) -> tuple[int, ...]:
 
 def cache(cache: Any, kind: type[Any], cell: str, step: bool) -> Forward:
     """The forward call that made `cache`, where cache is a `kind` (a class with a Forward in `.call`) of this cell."""
-    if type(cache) is kind and (call := cache.call).cell == cell and call.step is step:
+    if type(cache) is kind and (call := getattr(cache, "call", None)) is not None and call.cell == cell and call.step is step:
         return call
     wanted = f"{cell}_step_forward" if step else f"{cell}_forward"
     if cache is None:
@@ -381,20 +388,20 @@ def backward(call: Forward, dh: Any, dh_T: Any = None, dc_T: Any = None, *, need
 
 def _backward_in_words(call, dh, dh_T, dc_T, need, out):
     N, T, H, dtype = call.N, call.T, call.H, call.dtype
+    names = gradient_names(call)
+    # A caller's code may run while these become plain data, so that comes before any shape is read.
+    need = need_names(need, names)
+    given = {"dh_next" if call.step else "dh": dh, "dh_T": dh_T, "dc_next" if call.step else "dc_T": dc_T}
+    given = {name: g if g is None else _array(name, g, (dtype,), "the cache")[...] for name, g in given.items()}
     upstream = []
-    for name, gradient in (("dh", dh), ("dh_T", dh_T), ("dc_T", dc_T)):
-        if call.step:
-            name = {"dh": "dh_next", "dc_T": "dc_next"}.get(name, name)
+    for name, gradient in given.items():
         if gradient is not None:
-            gradient = _array(name, gradient, (dtype,), "the cache")
             if name == "dh":
                 _shape(name, gradient, ("N", "T", "H"), (N, T, H))
             else:
                 _shape(name, gradient, ("N", "H"), (N, H))
             gradient = _direct(gradient, dtype, rows=True)
         upstream.append(gradient)
-    names = gradient_names(call)
-    need = need_names(need, names)
     if out is not None:
         shapes = gradient_shapes(call)
         out = outputs(
@@ -661,9 +668,8 @@ def _gradient_in_words(name, g, dtypes):
     if g.dtype not in dtypes:
         wanted = _listed([_spell(d) for d in dtypes], "or", quote="")
         swapped = g.dtype.newbyteorder("=") in dtypes
-        hint = _spell(g.dtype) if swapped else "float32"
         wanted += " in native byte order" * swapped
-        raise TypeError(f"{name}: expected {wanted}, got {_spell(g.dtype)}; pass {name}.astype(np.{hint})")
+        raise TypeError(f"{name}: expected {wanted}, got {_spell(g.dtype)}; it is written into, so cast it where it is made")
     if not g.flags.writeable:
         raise ValueError(f"{name}: expected a writeable array, got a read-only one")
     if _folded(g):
@@ -711,19 +717,19 @@ def loss(o: Any, y: Any, mask: Any, ignore_index: Any, dtypes: tuple[np.dtype, .
 
     A row does not count where its weight is 0 or False, or where y equals ignore_index; its y and o may be anything.
     """
-    o = _array("o", o, dtypes)
+    o = _array("o", o, dtypes)[...]
     dtype = _native(o.dtype, dtypes)
+    y = _integers("y", y)[...]
+    if mask is not None:
+        mask = _array("mask", mask, (dtype, np.dtype(bool)), "o", cast="bool")[...]
     if o.ndim == 0:
         raise ValueError("o: expected (..., K), got ()")
     shape, K = o.shape[:-1], o.shape[-1]
-    y = _integers("y", y)
     if y.shape != shape:
         hint = "y.argmax(-1)" if y.shape == o.shape else None
         raise ValueError(f"y: expected o.shape[:-1] = {shape}, got {y.shape}" + _ask(hint))
-    if mask is not None:
-        mask = _array("mask", mask, (dtype, np.dtype(bool)), "o", cast="bool")
-        if mask.shape != shape:
-            raise ValueError(f"mask: expected o.shape[:-1] = {shape}, got {mask.shape}")
+    if mask is not None and mask.shape != shape:
+        raise ValueError(f"mask: expected o.shape[:-1] = {shape}, got {mask.shape}")
     if ignore_index is not None and (isinstance(ignore_index, (bool, np.bool_)) or not isinstance(ignore_index, Integral)):
         raise TypeError(f"ignore_index: expected an integer or None, got {_kind(ignore_index)}")
     rows = y.size
@@ -747,7 +753,11 @@ def loss(o: Any, y: Any, mask: Any, ignore_index: Any, dtypes: tuple[np.dtype, .
     if mask is None or mask.dtype == bool:
         return Loss(_direct(o, dtype, rows=True), counted, None, float(np.count_nonzero(counts)))
     mask = np.where(counts, mask, np.zeros((), dtype))
-    return Loss(_direct(o, dtype, rows=True), counted, mask, mask.sum(dtype=np.result_type(dtype, F8)))
+    with np.errstate(over="ignore", under="ignore"):
+        total = mask.sum(dtype=np.result_type(dtype, F8))
+    if total and not np.finfo(F8).tiny <= total <= np.finfo(F8).max:
+        raise ValueError(f"mask: expected weights whose sum is 0 or an ordinary number, got the sum {total}")
+    return Loss(_direct(o, dtype, rows=True), counted, mask, total)
 
 
 # --- the words ---------------------------------------------------------------------------------------------------

@@ -325,7 +325,7 @@ TABLE = [
         "clip_grad_value",
         {"grads": {"Wx": zeros(3, dtype=int)}},
         TypeError,
-        f"grads['Wx']: expected {FLOATS}, got int64; pass grads['Wx'].astype(np.float32)",
+        f"grads['Wx']: expected {FLOATS}, got int64; it is written into, so cast it where it is made",
     ),
     (
         "clip_norm_each",
@@ -659,7 +659,7 @@ def test_both_routes_agree():
                 gradients = [gradients[0], None, *gradients[1:]]
             quick_back, slow_back = (_arguments.backward(quick, *gradients, need=need) for need in (None, quick_names(quick)))
             assert quick_back[4:] == slow_back[4:]
-            assert all(a is b for a, b in zip(quick_back[1:4], slow_back[1:4], strict=True))
+            assert all(a is b or np.shares_memory(a, b) for a, b in zip(quick_back[1:4], slow_back[1:4], strict=True))
 
 
 def quick_names(call):
