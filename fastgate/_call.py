@@ -12,11 +12,16 @@ class Cache:
     after
     backward, not before. The states are its own."""
 
-    __slots__ = ("_run", "call")
+    __slots__ = ("_call", "_run")
 
     def __init__(self, call, run):
-        self.call = call  # the judged arguments, _arguments.Forward
+        self._call = call
         self._run = run
+
+    @property
+    def call(self):
+        """The judged arguments, _arguments.Forward."""
+        return self._call
 
     def __repr__(self):
         c = self.call

@@ -74,6 +74,12 @@ def test_biases_reshaped_after_forward():
     assert fastgate.lstm_backward(None, cache).db.shape == (4,)
 
 
+def test_the_call_of_a_cache_stays():
+    cache, other = call()[-1].cache, call()[-1].cache
+    with pytest.raises(AttributeError):
+        cache.call = other.call
+
+
 def test_a_cache_that_no_forward_made():
     cache = object.__new__(type(call()[-1].cache))
     with pytest.raises(ValueError, match="cache: expected the cache of lstm_forward"):
