@@ -2,6 +2,7 @@
 
 import ast
 import inspect
+import re
 from pathlib import Path
 
 import numpy as np
@@ -40,6 +41,16 @@ def test_a_listed_cell_has_a_public_module_and_a_reference(kernel):
 @kernels
 def test_a_listed_cell_has_gate_math(kernel):
     assert (ROOT / "csrc" / "cells" / f"{kernel}.inc").exists()
+
+
+@in_source_tree
+@kernels
+def test_the_table_of_a_cell_says_how_its_sums_are_cut(kernel):
+    """A chain of 0 products would never end; see csrc/cell.inc for what a chain may be."""
+    table = (ROOT / "csrc" / "cells" / f"{kernel}.inc").read_text(encoding="utf-8")
+    chains = [int(chain) for chain in re.findall(r"\.chain = (\d+),", table)]
+    assert len(chains) == 1, f"csrc/cells/{kernel}.inc: its struct cell needs .chain"
+    assert chains[0] in (4, 8, 16, 32, 64, 128)
 
 
 @in_source_tree
