@@ -57,7 +57,7 @@ class BuildLevels(build_ext):
             super().build_extensions()
 
 
-sources = ["csrc/dispatch.c", *(f"csrc/isa_{level}_f{bits}.c" for level in LEVELS for bits in (32, 64))]
+sources = ["csrc/dispatch.c", "csrc/team.c", *(f"csrc/isa_{level}_f{bits}.c" for level in LEVELS for bits in (32, 64))]
 kernels = Extension(
     "fastgate._kernels",
     ["fastgate/_kernels.pyx", *sources],

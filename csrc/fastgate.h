@@ -1,4 +1,5 @@
-/* The C core of fastgate. It knows no Python, allocates nothing, prints nothing and keeps no state. Every call takes one struct with named fields; scratch memory comes from the caller.
+/* The C core of fastgate. It knows no Python and prints nothing; but for the team of threads (team.c) it allocates nothing and keeps no
+ * state. Every call takes one struct with named fields; scratch memory comes from the caller.
  *
  * Strides count elements, not bytes. A pointer is `void *` because float and double share one source: fg_kernels() hands out
  * the functions of one dtype, and all data of a call are of that dtype. Row and column numbers are ptrdiff_t throughout.
@@ -8,6 +9,8 @@
 
 #include <stddef.h>
 #include <stdint.h>
+
+#define FG_EXPORTED __attribute__((visibility("default")))
 
 enum { FG_MAX_GATES = 4 };
 
@@ -32,6 +35,25 @@ typedef struct fg_steps { void *data; ptrdiff_t row, step; } fg_steps;
 /* A weight matrix in any memory order: element (k, j) at data[k * row + j * column]. */
 typedef struct fg_matrix { void *data; ptrdiff_t row, column; } fg_matrix;
 
+/* Threads: a team does share number `share` of `shares` of one piece of work, the caller share 0; the pieces of a call follow one
+ * another. How many shares there are differs from piece to piece; 1 where `team` is NULL. */
+typedef struct fg_team fg_team;
+typedef void fg_work(const void *argument, int share, int shares);
+
+/* The most threads of a call, a setting of the process, read by whoever makes a call. */
+FG_EXPORTED void fg_set_num_threads(int threads);
+FG_EXPORTED int fg_get_num_threads(void);
+
+/* At most `threads` threads, and at most one for each CPU that the calling thread may use. NULL: work alone. */
+fg_team *fg_team_enter(int threads);
+void fg_team_run(fg_team *, fg_work *, const void *argument);
+void fg_team_leave(fg_team *);
+int fg_cpus(void);
+
+/* Gives a long call up: the calling thread asks now and then, and when `asked` returns nonzero, sets `is_set` and leaves early, whatever
+ * has been written by then. */
+typedef struct fg_stop { int (*asked)(void); int is_set; } fg_stop;
+
 /* One call of a cell over N sequences of up to T steps. The caller owns every buffer, and every buffer outlives the call.
  *
  * Rows of `order` and `lengths`: sequence order[i] is the i-th longest and has lengths[order[i]] steps; both NULL: every
@@ -51,6 +73,8 @@ typedef struct fg_sequence {
     fg_matrix Wx, Wh;                         /* (D, G H), (H, G H), read */
     const void *b, *bh;                       /* (G H,), read; NULL = zeros */
 
+    void *prepared;                           /* these weights and biases as kernels use them, from sequence_prepare(); or NULL */
+
     fg_steps h;                               /* (N, T, H), written; data NULL = not wanted */
     fg_rows h_T, c_T;                         /* (N, H), written; c_T.data NULL for a cell without c */
 
@@ -65,11 +89,14 @@ typedef struct fg_sequence {
     void *db, *dbh;                           /* (G H,), written */
 
     void *scratch;                            /* temporary, size from fg_sizes(); 64-byte aligned like cache */
+    int shares;                               /* most threads of this call, at least 1: scratch has a room for each */
+    fg_team *team;                            /* or NULL */
+    fg_stop *stop;                            /* or NULL */
 } fg_sequence;
 
-/* Bytes of `cache` and of `scratch` for this very call (every field but cache and scratch is set; whether cache is NULL counts).
+/* Bytes of `prepared`, `cache` and `scratch` for this very call (every field but these is set; which of the first two is NULL counts).
  * `rows` is the sum of lengths, N * T without lengths. The caller has made sure that no size overflows. */
-typedef struct fg_sizes { ptrdiff_t cache, forward_scratch, backward_scratch; } fg_sizes;
+typedef struct fg_sizes { ptrdiff_t prepared, cache, forward_scratch, backward_scratch; } fg_sizes;
 
 /* One array: element (r, c) at data[r * row + c * column], where row or column is 1, and where there is one row, column is 1. */
 typedef struct fg_array { void *data; ptrdiff_t rows, columns, row, column; } fg_array;
@@ -88,7 +115,10 @@ typedef struct fg_cross_entropy {
 /* All kernels of one dtype at one instruction-set level. */
 typedef struct fg_kernels {
     const char *isa;
+    /* How many of `threads` threads are worth while in this call; `rows` is the sum of lengths. */
+    int (*sequence_shares)(enum fg_cell_id, const fg_sequence *, ptrdiff_t rows, int threads);
     fg_sizes (*sequence_sizes)(enum fg_cell_id, const fg_sequence *, ptrdiff_t rows);
+    void (*sequence_prepare)(enum fg_cell_id, const fg_sequence *);
     void (*sequence_forward)(enum fg_cell_id, const fg_sequence *);
     void (*sequence_backward)(enum fg_cell_id, const fg_sequence *);
     void (*sigmoid)(ptrdiff_t n, const void *x, void *y);

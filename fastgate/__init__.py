@@ -3,6 +3,7 @@
 rnn.py lstm.py gru.py     the cells: one step and whole sequences, forward and backward
 clip.py                   gradient clipping, in place
 loss.py                   softmax cross-entropy
+threads.py                how many threads a call may use
 config.py                 what this build and this machine have
 reference/                the definition of all of it in NumPy: the same names, the same signatures
 _arguments.py             judges every argument    _call.py  allocates, calls    _kernels  csrc/ behind Cython
@@ -15,6 +16,7 @@ from fastgate.gru import gru_backward, gru_forward, gru_step_backward, gru_step_
 from fastgate.loss import softmax_cross_entropy
 from fastgate.lstm import lstm_backward, lstm_forward, lstm_step_backward, lstm_step_forward
 from fastgate.rnn import rnn_backward, rnn_forward, rnn_step_backward, rnn_step_forward
+from fastgate.threads import get_num_threads, num_threads, set_num_threads
 
 __all__ = [
     "rnn_forward", "rnn_backward", "rnn_step_forward", "rnn_step_backward",
@@ -22,6 +24,7 @@ __all__ = [
     "gru_forward", "gru_backward", "gru_step_forward", "gru_step_backward",
     "clip_grad_norm", "clip_grad_value", "clip_norm_each",
     "softmax_cross_entropy",
+    "set_num_threads", "get_num_threads", "num_threads",
     "get_config", "show_config",
     "__version__",
 ]  # fmt: skip

@@ -14,13 +14,19 @@ cdef extern from "fastgate.h" nogil:
     enum fg_dtype:
         FG_F32
         FG_F64
-        FG_DTYPES
 
-    enum fg_activation:
-        FG_TANH
-        FG_RELU
-        FG_SIGMOID
-        FG_IDENTITY
+    ctypedef struct fg_team:
+        pass
+
+    ctypedef struct fg_stop:
+        int (*asked)() noexcept nogil
+        int is_set
+
+    void fg_set_num_threads(int threads) noexcept
+    int fg_get_num_threads() noexcept
+    int fg_cpus() noexcept
+    fg_team *fg_team_enter(int threads) noexcept
+    void fg_team_leave(fg_team *) noexcept
 
     ctypedef struct fg_rows:
         void *data
@@ -53,6 +59,7 @@ cdef extern from "fastgate.h" nogil:
         fg_matrix Wh
         const void *b
         const void *bh
+        void *prepared
         fg_steps h
         fg_rows h_T
         fg_rows c_T
@@ -68,8 +75,12 @@ cdef extern from "fastgate.h" nogil:
         void *db
         void *dbh
         void *scratch
+        int shares
+        fg_team *team
+        fg_stop *stop
 
     ctypedef struct fg_sizes:
+        ptrdiff_t prepared
         ptrdiff_t cache
         ptrdiff_t forward_scratch
         ptrdiff_t backward_scratch
@@ -94,7 +105,9 @@ cdef extern from "fastgate.h" nogil:
 
     ctypedef struct fg_kernels:
         const char *isa
+        int (*sequence_shares)(fg_cell_id, const fg_sequence *, ptrdiff_t rows, int threads) noexcept nogil
         fg_sizes (*sequence_sizes)(fg_cell_id, const fg_sequence *, ptrdiff_t rows) noexcept nogil
+        void (*sequence_prepare)(fg_cell_id, const fg_sequence *) noexcept nogil
         void (*sequence_forward)(fg_cell_id, const fg_sequence *) noexcept nogil
         void (*sequence_backward)(fg_cell_id, const fg_sequence *) noexcept nogil
         void (*sigmoid)(ptrdiff_t n, const void *x, void *y) noexcept nogil

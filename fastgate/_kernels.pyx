@@ -15,6 +15,7 @@ from fastgate cimport _core as core
 cnp.import_array()
 
 include "_memory.pxi"
+include "_threads.pxi"
 include "_arrays.pxi"
 
 
@@ -95,6 +96,7 @@ cdef class Run:
         s.order = <int64_t *>data_of(order)
         s.reverse = reverse
         s.option = option
+        s.shares = 1
         for g in range(G):
             s.gate_column[g] = <Py_ssize_t>position[g] * s.H
         s.x = steps_of(x)
@@ -109,19 +111,31 @@ cdef class Run:
     def forward(self, cnp.ndarray h, cnp.ndarray h_T, cnp.ndarray c_T):
         """Fills h (or None) and the final states."""
         cdef core.fg_sequence s = self.s
+        cdef core.fg_stop stop
         cdef Memory scratch
 
         s.h = steps_of(h)
         s.h_T, s.c_T = rows_of(h_T), rows_of(c_T)
+        self.share_out(&s, &stop)
         scratch = Memory(self.kernels.sequence_sizes(self.cell, &s, self.rows).forward_scratch)
         s.scratch = scratch.data
         with nogil:
+            s.team = core.fg_team_enter(s.shares) if s.shares > 1 else NULL
             self.kernels.sequence_forward(self.cell, &s)
+            core.fg_team_leave(s.team)
+        raise_if_stopped(&stop)
+
+    cdef void share_out(self, core.fg_sequence *s, core.fg_stop *stop) noexcept:
+        """How many threads the call gets, and whether a signal can end it."""
+        stop.asked, stop.is_set = fg_asked, 0
+        s.stop = stop if PyThread_get_thread_ident() == fg_main_thread else NULL
+        s.shares = self.kernels.sequence_shares(self.cell, s, self.rows, core.fg_get_num_threads())
 
     def backward(self, tuple inputs, cnp.ndarray dh, cnp.ndarray dh_T, cnp.ndarray dc_T, cnp.ndarray dx, cnp.ndarray dh0, cnp.ndarray dc0,
                  cnp.ndarray dWx, cnp.ndarray dWh, cnp.ndarray db, cnp.ndarray dbh):
         """Fills the gradients; None: not wanted. `inputs` are x, Wx, Wh: those of the forward call, or copies."""
         cdef core.fg_sequence s = self.s
+        cdef core.fg_stop stop
         cdef Memory scratch
 
         s.x, s.Wx, s.Wh = steps_of(inputs[0]), matrix_of(inputs[1]), matrix_of(inputs[2])
@@ -131,7 +145,11 @@ cdef class Run:
         s.dh0, s.dc0 = rows_of(dh0), rows_of(dc0)
         s.dWx, s.dWh = matrix_of(dWx), matrix_of(dWh)
         s.db, s.dbh = data_of(db), data_of(dbh)
+        self.share_out(&s, &stop)
         scratch = Memory(self.kernels.sequence_sizes(self.cell, &s, self.rows).backward_scratch)
         s.scratch = scratch.data
         with nogil:
+            s.team = core.fg_team_enter(s.shares) if s.shares > 1 else NULL
             self.kernels.sequence_backward(self.cell, &s)
+            core.fg_team_leave(s.team)
+        raise_if_stopped(&stop)

@@ -1,0 +1,266 @@
+/* Threads: the caller and its helpers do shares of one piece of work, again and again.
+ *
+ * One team serves the process, one call at a time: a call that finds it taken works alone. Helpers are optional. A helper that still
+ * sleeps when work is shared out is woken and joins at the next piece; one that is late, because its CPU was given to somebody else, is
+ * waited for once, then the call goes on without helpers, and so do calls that begin within PATIENCE times the time lost: however
+ * many others want the CPUs, little more than 1 / PATIENCE of the time is spent waiting.
+ *
+ * A helper's state is one atomic word:
+ *
+ *     READY --caller: share--> WORK --helper: done--> READY        plain data pass with these two: release, acquire
+ *     WORK --caller: sleeps--> AWAITED --helper: done--> READY     and the caller is woken
+ *     READY --helper: tired--> ASLEEP --caller: wake--> CALLED --helper--> READY
+ *
+ * Every change is one compare-and-swap or exchange by the side named, so no share is lost and none is done twice; the caller writes
+ * a helper's share only while the state is READY, the helper reads it only in WORK and AWAITED.
+ */
+#define _GNU_SOURCE
+#include <stdatomic.h>
+#include <stdlib.h>
+
+#include "fastgate.h"
+
+static _Atomic int num_threads = 1;
+void fg_set_num_threads(int threads) { atomic_store(&num_threads, threads); }
+int fg_get_num_threads(void) { return atomic_load_explicit(&num_threads, memory_order_relaxed); }
+
+#ifdef __linux__
+#include <errno.h>
+#include <limits.h>
+#include <linux/futex.h>
+#include <pthread.h>
+#include <sched.h>
+#include <signal.h>
+#include <sys/syscall.h>
+#include <time.h>
+#include <unistd.h>
+
+enum state { READY, WORK, AWAITED, ASLEEP, CALLED };
+
+enum {
+    SPIN_NS = 100 * 1000,                     /* a helper waits so long for work, then sleeps */
+    AWAIT_NS = 50 * 1000,                     /* the caller waits so long for a helper, then sleeps */
+    LATE_NS = 200 * 1000,                     /* a helper is late after this, and after twice the usual time of a piece */
+    PATIENCE = 16
+};
+
+struct share { fg_work *work; const void *argument; int number, count; };
+
+struct helper {
+    _Alignas(64) _Atomic uint32_t state;
+    struct share share;
+    int joins;                                /* the piece of work that is being shared out */
+};
+
+struct fg_team {
+    _Atomic int is_taken;
+    int helpers, room;                        /* that exist; that fit in `helper` */
+    struct helper **helper;
+    int wanted, is_late;                      /* of this call */
+    int64_t entered, pieces;                  /* of this call: its start, the pieces done */
+    int64_t alone_until;
+};
+static fg_team the_team;
+
+static int64_t now(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return t.tv_sec * (int64_t)1000000000 + t.tv_nsec;
+}
+
+static void relax(void)
+{
+#if defined(__x86_64__)
+    __builtin_ia32_pause();
+#elif defined(__aarch64__)
+    __asm__ volatile("yield");
+#endif
+}
+
+static void sleep_while(_Atomic uint32_t *state, uint32_t value)
+{
+    syscall(SYS_futex, state, FUTEX_WAIT_PRIVATE, value, NULL, NULL, 0);
+}
+
+static void wake(_Atomic uint32_t *state) { syscall(SYS_futex, state, FUTEX_WAKE_PRIVATE, 1, NULL, NULL, 0); }
+
+static int change(_Atomic uint32_t *state, uint32_t from, uint32_t to) { return atomic_compare_exchange_strong(state, &from, to); }
+
+/* Waits actively until *state is no longer `value`, or `limit` ns have gone by. Returns the last state seen. */
+static uint32_t spin_while(_Atomic uint32_t *state, uint32_t value, int64_t limit)
+{
+    int64_t start = 0;
+
+    for (unsigned turn = 1;; turn++) {
+        const uint32_t seen = atomic_load_explicit(state, memory_order_acquire);
+        if (seen != value)
+            return seen;
+        relax();
+        if (turn % 64 == 0) {
+            const int64_t t = now();
+            if (start == 0)
+                start = t;
+            if (t - start > limit)
+                return value;
+        }
+    }
+}
+
+static void *help(void *argument)
+{
+    struct helper *h = argument;
+
+    for (;;) {
+        uint32_t seen = spin_while(&h->state, READY, SPIN_NS);
+
+        if (seen == WORK || seen == AWAITED) {
+            h->share.work(h->share.argument, h->share.number, h->share.count);
+            if (atomic_exchange(&h->state, READY) == AWAITED)
+                wake(&h->state);
+        } else if (seen == READY && change(&h->state, READY, ASLEEP)) {
+            while ((seen = atomic_load(&h->state)) == ASLEEP)
+                sleep_while(&h->state, ASLEEP);
+            change(&h->state, CALLED, READY);
+        }
+    }
+    return NULL;
+}
+
+/* In the child of a fork there are no helpers, and a team that is taken there would never be given back. */
+static void forget_helpers(void) { the_team = (fg_team){ 0 }; }
+static void prepare_for_forks(void) { pthread_atfork(NULL, NULL, forget_helpers); }
+
+/* Starts helpers until there are `count`; fewer where the system has no more threads. Signals stay with the other threads. */
+static void start_helpers(fg_team *team, int count)
+{
+    static pthread_once_t once = PTHREAD_ONCE_INIT;
+    sigset_t all, before;
+
+    if (team->helpers >= count)
+        return;
+    pthread_once(&once, prepare_for_forks);
+    if (team->room < count) {
+        struct helper **more = realloc(team->helper, count * sizeof *more);
+        if (more == NULL)
+            return;
+        team->helper = more;
+        team->room = count;
+    }
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, &before);
+    while (team->helpers < count) {
+        struct helper *h = aligned_alloc(64, sizeof *h);
+        pthread_t thread;
+        if (h == NULL)
+            break;
+        *h = (struct helper){ .state = READY };
+        if (pthread_create(&thread, NULL, help, h) != 0) {
+            free(h);
+            break;
+        }
+        pthread_detach(thread);
+        team->helper[team->helpers++] = h;
+    }
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
+}
+
+int fg_cpus(void)
+{
+    cpu_set_t set;
+
+    if (sched_getaffinity(0, sizeof set, &set) == 0)
+        return CPU_COUNT(&set);
+    const long online = sysconf(_SC_NPROCESSORS_ONLN);               /* more CPUs than a cpu_set_t holds */
+    return online > 0 && online < INT_MAX ? (int)online : 1;
+}
+
+fg_team *fg_team_enter(int threads)
+{
+    fg_team *team = &the_team;
+    const int cpus = threads > 1 ? fg_cpus() : 1;
+    const int wanted = (threads < cpus ? threads : cpus) - 1;
+
+    if (wanted < 1 || atomic_exchange_explicit(&team->is_taken, 1, memory_order_acquire))
+        return NULL;
+    team->entered = now();
+    if (team->entered >= team->alone_until) {
+        start_helpers(team, wanted);
+        team->wanted = wanted < team->helpers ? wanted : team->helpers;
+        team->is_late = 0;
+        team->pieces = 0;
+        if (team->wanted > 0)
+            return team;
+    }
+    atomic_store_explicit(&team->is_taken, 0, memory_order_release);
+    return NULL;
+}
+
+void fg_team_leave(fg_team *team)
+{
+    if (team)
+        atomic_store_explicit(&team->is_taken, 0, memory_order_release);
+}
+
+/* Waits until a helper is done; returns the ns that took when it took long. */
+static int64_t await(struct helper *h)
+{
+    if (spin_while(&h->state, WORK, AWAIT_NS) != WORK)
+        return 0;
+    const int64_t start = now();
+    if (change(&h->state, WORK, AWAITED))
+        while (atomic_load(&h->state) == AWAITED)
+            sleep_while(&h->state, AWAITED);
+    return now() - start + AWAIT_NS;
+}
+
+void fg_team_run(fg_team *team, fg_work *work, const void *argument)
+{
+    int count = 1;
+
+    for (int i = 0; team && i < team->wanted && !team->is_late; i++) {
+        struct helper *h = team->helper[i];
+        const uint32_t seen = atomic_load_explicit(&h->state, memory_order_acquire);
+        h->joins = seen == READY;
+        count += h->joins;
+        if (seen == ASLEEP && change(&h->state, ASLEEP, CALLED))
+            wake(&h->state);
+    }
+    if (count == 1) {
+        work(argument, 0, 1);
+        return;
+    }
+    for (int i = 0, number = 1; i < team->wanted; i++) {
+        struct helper *h = team->helper[i];
+        if (!h->joins)
+            continue;
+        h->share = (struct share){ work, argument, number++, count };
+        if (atomic_exchange(&h->state, WORK) == ASLEEP)
+            wake(&h->state);
+    }
+    work(argument, 0, count);
+
+    int64_t longest = 0;
+    for (int i = 0; i < team->wanted; i++)
+        if (team->helper[i]->joins) {
+            const int64_t waited = await(team->helper[i]);
+            longest = waited > longest ? waited : longest;
+        }
+    team->pieces++;
+    if (longest > LATE_NS) {
+        const int64_t t = now(), usual = (t - longest - team->entered) / team->pieces;
+        if (longest > 2 * usual) {
+            team->is_late = 1;
+            team->alone_until = t + PATIENCE * longest;
+        }
+    }
+}
+
+#else /* no futex: everybody works alone */
+
+int fg_cpus(void) { return 1; }
+fg_team *fg_team_enter(int threads) { (void)threads; return NULL; }
+void fg_team_leave(fg_team *team) { (void)team; }
+void fg_team_run(fg_team *team, fg_work *work, const void *argument) { (void)team; work(argument, 0, 1); }
+
+#endif
