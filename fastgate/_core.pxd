@@ -43,6 +43,8 @@ cdef extern from "fastgate.h" nogil:
         ptrdiff_t H
         const int64_t *lengths
         const int64_t *order
+        const int64_t *sequence_start
+        const int64_t *step_start
         int reverse
         int option
         ptrdiff_t gate_column[FG_MAX_GATES]
