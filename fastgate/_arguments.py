@@ -449,7 +449,7 @@ def backward(call: Forward, dh: Any, dh_T: Any = None, dc_T: Any = None, *, need
             or (
                 type(dh) is ndarray
                 and dh.dtype is dtype
-                and dh.shape == (state if step else (*call.x.shape[:-1], call.H))
+                and dh.shape == (state if step else (call.N, call.T, call.H) if call.flat is None else (len(call.x), call.H))
                 and (dh.flags.num & _DIRECT == _DIRECT or _rows(dh))
             )
         )
