@@ -29,7 +29,8 @@ enum fg_activation { FG_TANH, FG_RELU, FG_SIGMOID, FG_IDENTITY };
 /* A batch of rows: element (n, i) at data[n * row + i]. */
 typedef struct fg_rows { void *data; ptrdiff_t row; } fg_rows;
 
-/* A batch of sequences: element (n, t, i) at data[n * row + t * step + i]. */
+/* A batch of sequences: element (n, t, i) at data[n * row + t * step + i]. In fg_sequence two tables may stand for n and t:
+ * sequence_start[n] * row, step_start[t] * step. So a flat array of rows, without padding, is a batch with row = step. */
 typedef struct fg_steps { void *data; ptrdiff_t row, step; } fg_steps;
 
 /* A weight matrix in any memory order: element (k, j) at data[k * row + j * column]. */
@@ -49,6 +50,7 @@ fg_team *fg_team_enter(int threads);
 void fg_team_run(fg_team *, fg_work *, const void *argument);
 void fg_team_leave(fg_team *);
 int fg_cpus(void);
+void fg_team_be_strict(int strict);           /* for tests: all threads that were asked for take part in every piece */
 
 /* Gives a long call up: the calling thread asks now and then, and when `asked` returns nonzero, sets `is_set` and leaves early, whatever
  * has been written by then. */
@@ -64,6 +66,8 @@ typedef struct fg_sequence {
     ptrdiff_t N, T, D, H;
     const int64_t *lengths;                   /* (N,) or NULL */
     const int64_t *order;                     /* (N,) or NULL */
+    const int64_t *sequence_start;            /* (N,) or NULL; flat x, h, dh, dx, sequence after sequence: the first row of each */
+    const int64_t *step_start;                /* (T,) or NULL; flat, step after step: the row of sequence 0 at each step */
     int reverse;                              /* a sequence runs from its own last step to its first */
     int option;                               /* of the cell; rnn: enum fg_activation */
     ptrdiff_t gate_column[FG_MAX_GATES];      /* first column in Wx, Wh, b, bh of each gate, in the cell's own order */

@@ -62,6 +62,9 @@ struct fg_team {
 };
 static fg_team the_team;
 
+static _Atomic int is_strict;
+void fg_team_be_strict(int strict) { atomic_store(&is_strict, strict); }
+
 static int64_t now(void)
 {
     struct timespec t;
@@ -178,13 +181,13 @@ int fg_cpus(void)
 fg_team *fg_team_enter(int threads)
 {
     fg_team *team = &the_team;
-    const int cpus = threads > 1 ? fg_cpus() : 1;
+    const int cpus = threads > 1 && !is_strict ? fg_cpus() : threads;
     const int wanted = (threads < cpus ? threads : cpus) - 1;
 
     if (wanted < 1 || atomic_exchange_explicit(&team->is_taken, 1, memory_order_acquire))
         return NULL;
     team->entered = now();
-    if (team->entered >= team->alone_until) {
+    if (team->entered >= team->alone_until || is_strict) {
         start_helpers(team, wanted);
         team->wanted = wanted < team->helpers ? wanted : team->helpers;
         team->is_late = 0;
@@ -221,9 +224,9 @@ void fg_team_run(fg_team *team, fg_work *work, const void *argument)
     for (int i = 0; team && i < team->wanted && !team->is_late; i++) {
         struct helper *h = team->helper[i];
         const uint32_t seen = atomic_load_explicit(&h->state, memory_order_acquire);
-        h->joins = seen == READY;
+        h->joins = seen == READY || is_strict;
         count += h->joins;
-        if (seen == ASLEEP && change(&h->state, ASLEEP, CALLED))
+        if (seen == ASLEEP && !h->joins && change(&h->state, ASLEEP, CALLED))
             wake(&h->state);
     }
     if (count == 1) {
@@ -247,7 +250,7 @@ void fg_team_run(fg_team *team, fg_work *work, const void *argument)
             longest = waited > longest ? waited : longest;
         }
     team->pieces++;
-    if (longest > LATE_NS) {
+    if (longest > LATE_NS && !is_strict) {
         const int64_t t = now(), usual = (t - longest - team->entered) / team->pieces;
         if (longest > 2 * usual) {
             team->is_late = 1;
@@ -259,6 +262,7 @@ void fg_team_run(fg_team *team, fg_work *work, const void *argument)
 #else /* no futex: everybody works alone */
 
 int fg_cpus(void) { return 1; }
+void fg_team_be_strict(int strict) { (void)strict; }
 fg_team *fg_team_enter(int threads) { (void)threads; return NULL; }
 void fg_team_leave(fg_team *team) { (void)team; }
 void fg_team_run(fg_team *team, fg_work *work, const void *argument) { (void)team; work(argument, 0, 1); }

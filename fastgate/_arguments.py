@@ -1,6 +1,6 @@
 """The only place that judges an argument and words an error.
 
-forward, backward     one call of a cell, whole sequences and single steps
+forward, backward     one call of a cell: whole sequences, single steps, ragged batches on flat rows
 cache                 is this the cache that the forward twin returned?
 outputs, need_names   `out=` and `need=`
 option, flag, number  options in words, booleans, real numbers
@@ -38,6 +38,14 @@ _AS_IS = tuple(tuple(range(G)) for G in range(9))  # gate positions in canonical
 _new = tuple.__new__  # of a NamedTuple, at half the price of its constructor
 
 
+class Flat(NamedTuple):
+    """Where the steps of a ragged batch lie in arrays of sum T rows: time t of sequence n is row sequence_start[n] + t, or
+    step_start[t] + n."""
+
+    sequence_start: ndarray | None  # (N,) int64, C order, private
+    step_start: ndarray | None  # (T,) int64, C order, private
+
+
 class Forward(NamedTuple):
     """A judged forward call. Arrays are ndarrays, aligned and in native byte order; x and the states have a
     contiguous last axis. With training=True they are views of their own, which no caller can reshape."""
@@ -51,7 +59,7 @@ class Forward(NamedTuple):
     H: int
     G: int
     dtype: np.dtype
-    x: ndarray  # (N, T, D), a step: (N, D)
+    x: ndarray  # (N, T, D), a step: (N, D), flat rows: (sum T, D)
     h0: ndarray | None  # (N, H) or (H,)
     c0: ndarray | None  # (N, H) or (H,)
     Wx: ndarray  # (D, G·H)
@@ -64,6 +72,7 @@ class Forward(NamedTuple):
     training: bool
     return_sequences: bool
     out: dict[str, ndarray] | None
+    flat: Flat | None  # of a ragged call, whose T is the largest of `lengths`
 
 
 class Backward(NamedTuple):
@@ -71,7 +80,7 @@ class Backward(NamedTuple):
     record holds a copy of that array."""
 
     call: Forward
-    dh: ndarray | None  # (N, T, H), a step: (N, H)
+    dh: ndarray | None  # (N, T, H), a step: (N, H), flat rows: (sum T, H)
     dh_T: ndarray | None  # (N, H)
     dc_T: ndarray | None  # (N, H)
     names: tuple[str, ...]  # the gradients of this call, in the order of the result
@@ -106,13 +115,16 @@ def forward(
     has_c: bool = False,
     gate_order: Any = None,
     lengths: Any = None,
+    ragged: bool = False,
+    offsets: Any = None,
+    batch_sizes: Any = None,
     reverse: Any = False,
     training: Any = True,
     return_sequences: Any = True,
     out: Any = None,
     dtypes: tuple[np.dtype, ...] = KERNEL,
 ) -> Forward:
-    """Judge a call of `<cell>_forward`, or of `<cell>_step_forward` with step=True.
+    """Judge a call of `<cell>_forward`, of `<cell>_step_forward` with step=True, of `<cell>_ragged_forward` with ragged=True.
 
     gates: the canonical letters, G = len(gates). has_c: the cell has a second state, c0 (c_prev).
     gate_order None means `gates`. The states of a step are named h_prev and c_prev in messages.
@@ -120,13 +132,16 @@ def forward(
     # A caller's code may run while these become plain data, so that comes before any shape is read.
     if lengths is not None:
         lengths = _integers("lengths", lengths)
+    if ragged:
+        offsets, batch_sizes = _one_table(offsets, batch_sizes)
+    flat = None
     if isinstance(out, dict) and type(out) is not dict:
         out = dict(out)
     if (
         type(x) is ndarray
         and ((dtype := x.dtype) is F4 or dtype is F8)
         and (x.flags.num & _DIRECT == _DIRECT or _rows(x))
-        and len(shape := x.shape) == (2 if step else 3)
+        and len(shape := x.shape) == (2 if step or ragged else 3)
         and type(Wh) is ndarray
         and Wh.dtype is dtype
         and Wh.flags.num & _ALIGNED
@@ -140,9 +155,13 @@ def forward(
     ):
         if step:
             N, D = shape
-            T = 1
+            T, rows = 1, N
+        elif ragged:
+            rows, D = shape
+            flat, lengths, N, T = _flat(offsets, batch_sizes, rows)
         else:
             N, T, D = shape
+            rows = N * T
         H, width = rows_columns
         G = len(gates)
         state = (N, H)
@@ -169,13 +188,13 @@ def forward(
             )
             and (b is None or (type(b) is ndarray and b.dtype is dtype and b.shape == (width,) and b.flags.num & _ALIGNED))
             and (bh is None or (type(bh) is ndarray and bh.dtype is dtype and bh.shape == (width,) and bh.flags.num & _ALIGNED))
-            and (N * T + N + D + H) * (D + width) < _SMALL
+            and (rows + N + D + H) * (D + width) < _SMALL
         ):
             position = _AS_IS[G] if gate_order is gates else gate_positions(gates, gate_order)
-            if lengths is not None:
+            if lengths is not None and flat is None:
                 lengths = _lengths(lengths, N, T)
             if out is not None:
-                out = outputs(out, _forward_outputs(step, has_c, return_sequences, N, T, H), dtype)
+                out = outputs(out, _forward_outputs(step, has_c, return_sequences, shape, N, H), dtype)
                 x, h0, c0, Wx, Wh, b, bh = _apart(out, x, h0, c0, Wx, Wh, b, bh)
             if training:
                 x, Wx, Wh = x[...], Wx[...], Wh[...]
@@ -186,12 +205,12 @@ def forward(
             # fmt: off
             return _new(Forward, (
                 cell, step, has_c, N, T, D, H, G, dtype, x, h0, c0, Wx, Wh, b, bh, lengths, position,
-                reverse, training, return_sequences, out))
+                reverse, training, return_sequences, out, flat))
             # fmt: on
     # fmt: off
     return _forward_in_words(
-        cell, x, h0, c0, Wx, Wh, b, bh, step, gates, has_c, gate_order, lengths, reverse, training,
-        return_sequences, out, dtypes)
+        cell, x, h0, c0, Wx, Wh, b, bh, step, gates, has_c, gate_order, lengths, ragged, offsets, batch_sizes, reverse,
+        training, return_sequences, out, dtypes)
     # fmt: on
 
 
@@ -209,6 +228,9 @@ def _forward_in_words(
     has_c,
     gate_order,
     lengths,
+    ragged,
+    offsets,
+    batch_sizes,
     reverse,
     training,
     return_sequences,
@@ -230,10 +252,16 @@ def _forward_in_words(
     b = None if b is None else _array("b", b, (dtype,), "x")
     bh = None if bh is None else _array("bh", bh, (dtype,), "x")
 
-    if x.ndim != (2 if step else 3):
-        letters, hint = ("(N, D)", {3: "x[:, t]"}) if step else ("(N, T, D)", {2: "x[None]"})
+    flat = None
+    if x.ndim != (2 if step or ragged else 3):
+        letters, hint = ("(N, D)", {3: "x[:, t]"}) if step else ("(sum T, D)", {}) if ragged else ("(N, T, D)", {2: "x[None]"})
         raise ValueError(f"x: expected {letters}, got {x.shape}" + _ask(hint.get(x.ndim)))
-    N, T, D = (x.shape[0], 1, x.shape[1]) if step else x.shape
+    if ragged:
+        rows, D = x.shape
+        flat, lengths, N, T = _flat(offsets, batch_sizes, rows)
+    else:
+        N, T, D = (x.shape[0], 1, x.shape[1]) if step else x.shape
+        rows = N * T
     G = len(gates)
     H = _hidden_size(D, G, Wx.shape, Wh.shape, [a.shape for a in (h0, c0) if a is not None],
                      [a.shape for a in (b, bh) if a is not None])  # fmt: skip
@@ -249,10 +277,10 @@ def _forward_in_words(
 
     # What a call writes: h, the cache, final states, packed weights. An x that takes no memory counts as if it did.
     per_step = G * H * training + H * (return_sequences and out is None) + max(D, 1) * (D == 0 or 0 in x.strides)
-    needed = N * T * per_step + N * max(H, 1) + (D + H) * G * H
-    touched = N * T * max(D + G * H, 1)
+    needed = rows * per_step + N * max(H, 1) + (D + H) * G * H
+    touched = max(rows * max(D + G * H, 1), N * T)
     _affordable(needed * dtype.itemsize, touched * dtype.itemsize, f"x, Wx, Wh: N, T, D, H = {N}, {T}, {D}, {H}")
-    lengths = None if lengths is None else _lengths(lengths, N, T)
+    lengths = lengths if lengths is None or ragged else _lengths(lengths, N, T)
 
     x = _direct(x, dtype, rows=True)
     h0 = None if h0 is None else _direct(h0, dtype, rows=True)
@@ -262,21 +290,21 @@ def _forward_in_words(
     bh = None if bh is None else _direct(bh, dtype)
 
     if out is not None:
-        out = outputs(out, _forward_outputs(step, has_c, return_sequences, N, T, H), dtype)
+        out = outputs(out, _forward_outputs(step, has_c, return_sequences, x.shape, N, H), dtype)
         x, h0, c0, Wx, Wh, b, bh = _apart(out, x, h0, c0, Wx, Wh, b, bh)
     if training:
         x, h0, c0, Wx, Wh, b, bh = (None if a is None else a[...] for a in (x, h0, c0, Wx, Wh, b, bh))
     # fmt: off
     return Forward(
         cell, step, has_c, N, T, D, H, G, dtype, x, h0, c0, Wx, Wh, b, bh, lengths, position,
-        reverse, training, return_sequences, out)
+        reverse, training, return_sequences, out, flat)
     # fmt: on
 
 
-def _forward_outputs(step, has_c, return_sequences, N, T, H):
+def _forward_outputs(step, has_c, return_sequences, x_shape, N, H):
     if step:
         return {"h_next": (N, H), "c_next": (N, H)} if has_c else {"h_next": (N, H)}
-    expected = {"h": (N, T, H) if return_sequences else None, "h_T": (N, H)}
+    expected = {"h": (*x_shape[:-1], H) if return_sequences else None, "h_T": (N, H)}
     return expected | {"c_T": (N, H)} if has_c else expected
 
 
@@ -308,6 +336,58 @@ def _lengths(lengths, N, T):
     return lengths.astype(np.int64, order="C")
 
 
+def _one_table(offsets, batch_sizes):
+    """offsets, batch_sizes: one as integers, the other None."""
+    if (offsets is None) is (batch_sizes is None):
+        got = "neither" if offsets is None else "both"
+        raise ValueError(f"offsets: expected either offsets or batch_sizes, got {got}")
+    if offsets is None:
+        return None, _integers("batch_sizes", batch_sizes)
+    return _integers("offsets", offsets), None
+
+
+def _flat(offsets, batch_sizes, rows):
+    """(Flat, lengths, N, T) of a batch on `rows` flat rows, from one of its two tables."""
+    if offsets is None:
+        return _flat_steps(batch_sizes, rows)
+    if offsets.ndim != 1 or offsets.size == 0:
+        raise ValueError(f"offsets: expected (N + 1,), got {offsets.shape}")
+    if offsets[0] != 0:
+        raise ValueError(f"offsets: expected offsets[0] = 0, got {offsets[0]}")
+    falls = offsets[1:] < offsets[:-1]
+    if falls.any():
+        n = int(falls.argmax())
+        raise ValueError(f"offsets: expected integers that never fall, got {offsets[n]}, {offsets[n + 1]} in row {n}")
+    if offsets[-1] != rows:
+        raise ValueError(f"offsets: expected offsets[N] = sum T = {rows}, got {offsets[-1]}")
+    offsets = offsets.astype(np.int64, order="C")
+    lengths = offsets[1:] - offsets[:-1]
+    return Flat(offsets[:-1], None), lengths, len(lengths), int(lengths.max(initial=0))
+
+
+def _flat_steps(batch_sizes, rows):
+    if batch_sizes.ndim != 1:
+        raise ValueError(f"batch_sizes: expected (T,), got {batch_sizes.shape}")
+    wrong = batch_sizes < 1
+    if wrong.any():
+        t = int(wrong.argmax())
+        raise ValueError(f"batch_sizes: expected integers > 0, got {batch_sizes[t]} at step {t}")
+    grows = batch_sizes[1:] > batch_sizes[:-1]
+    if grows.any():
+        t = int(grows.argmax())
+        raise ValueError(
+            f"batch_sizes: expected integers that never grow, got {batch_sizes[t]}, {batch_sizes[t + 1]} at step {t}"
+        )
+    total = sum(batch_sizes.tolist())  # exact, whatever the dtype
+    if total != rows:
+        raise ValueError(f"batch_sizes: expected a sum of sum T = {rows}, got {total}")
+    T, N = len(batch_sizes), int(batch_sizes[0]) if rows else 0
+    _affordable(2 * 8 * N, 0, f"batch_sizes: N = {N}")
+    batch_sizes = batch_sizes.astype(np.int64, order="C")
+    lengths = T - np.searchsorted(batch_sizes[::-1], np.arange(N), side="right").astype(np.int64, copy=False)
+    return Flat(None, np.cumsum(batch_sizes) - batch_sizes), lengths, N, T
+
+
 @lru_cache(maxsize=64)
 def _positions(gates: str, order: str) -> tuple[int, ...]:
     if sorted(order) != sorted(gates):
@@ -327,20 +407,31 @@ def gate_positions(gates: str, gate_order: Any) -> tuple[int, ...]:
 # --- one backward call -------------------------------------------------------------------------------------------
 
 
-def cache(cache: Any, kind: type[Any], cell: str, step: bool) -> Forward:
+def cache(cache: Any, kind: type[Any], cell: str, step: bool, ragged: bool = False) -> Forward:
     """The forward call that made `cache`, where cache is a `kind` (a class with a Forward in `.call`) of this cell."""
-    if type(cache) is kind and (call := getattr(cache, "call", None)) is not None and call.cell == cell and call.step is step:
+    if (
+        type(cache) is kind
+        and (call := getattr(cache, "call", None)) is not None
+        and call.cell == cell
+        and call.step is step
+        and (call.flat is not None) is ragged
+    ):
         return call
-    wanted = f"{cell}_step_forward" if step else f"{cell}_forward"
+    wanted = f"{cell}{'_step' * step}{'_ragged' * ragged}_forward"
     if cache is None:
         raise ValueError(f"cache: expected the cache of {wanted}, got None; call {wanted} with training=True")
     call = getattr(cache, "call", None)
     if isinstance(call, Forward):
-        got = f"that of {call.cell}_step_forward" if call.step else f"that of {call.cell}_forward"
+        got = f"that of {function_name(call)}"
         got += "" if type(cache) is kind else f" in {type(cache).__module__}"
     else:
         got = _kind(cache)
     raise ValueError(f"cache: expected the cache of {wanted}, got {got}")
+
+
+def function_name(call: Forward) -> str:
+    """The function that this is a call of."""
+    return f"{call.cell}{'_step' * call.step}{'_ragged' * (call.flat is not None)}_forward"
 
 
 def backward(call: Forward, dh: Any, dh_T: Any = None, dc_T: Any = None, *, need: Any = None, out: Any = None) -> Backward:
@@ -358,7 +449,7 @@ def backward(call: Forward, dh: Any, dh_T: Any = None, dc_T: Any = None, *, need
             or (
                 type(dh) is ndarray
                 and dh.dtype is dtype
-                and dh.shape == (state if step else (call.N, call.T, call.H))
+                and dh.shape == (state if step else (call.N, call.T, call.H) if call.flat is None else (len(call.x), call.H))
                 and (dh.flags.num & _DIRECT == _DIRECT or _rows(dh))
             )
         )
@@ -387,7 +478,7 @@ def backward(call: Forward, dh: Any, dh_T: Any = None, dc_T: Any = None, *, need
 
 
 def _backward_in_words(call, dh, dh_T, dc_T, need, out):
-    N, T, H, dtype = call.N, call.T, call.H, call.dtype
+    N, H, dtype = call.N, call.H, call.dtype
     names = gradient_names(call)
     # A caller's code may run while these become plain data, so that comes before any shape is read.
     need = need_names(need, names)
@@ -397,7 +488,8 @@ def _backward_in_words(call, dh, dh_T, dc_T, need, out):
     for name, gradient in given.items():
         if gradient is not None:
             if name == "dh":
-                _shape(name, gradient, ("N", "T", "H"), (N, T, H))
+                letters = ("N", "T", "H") if call.flat is None else ("sum T", "H")
+                _shape(name, gradient, letters, (*call.x.shape[:-1], H))
             else:
                 _shape(name, gradient, ("N", "H"), (N, H))
             gradient = _direct(gradient, dtype, rows=True)

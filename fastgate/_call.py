@@ -26,7 +26,7 @@ class Cache:
     def __repr__(self):
         c = self.call
         sizes = f"N={c.N}, D={c.D}, H={c.H}" if c.step else f"N={c.N}, T={c.T}, D={c.D}, H={c.H}"
-        return f"<cache of {c.cell}{'_step' * c.step}_forward: {sizes}, {c.dtype}, {self.nbytes} bytes>"
+        return f"<cache of {_arguments.function_name(c)}: {sizes}, {c.dtype}, {self.nbytes} bytes>"
 
     @property
     def nbytes(self):
@@ -125,7 +125,9 @@ def backward(cache, judged):
 
 
 def steps_like_x(call, width):
-    """(N, T, width), uninitialised, in the memory order of x."""
+    """(N, T, width) in the memory order of x, or (sum T, width); uninitialised."""
+    if call.flat is not None:
+        return np.empty((len(call.x), width), call.dtype)
     batch, time = call.x.strides[:2]
     if abs(batch) < abs(time):
         return np.empty((call.T, call.N, width), call.dtype).swapaxes(0, 1)

@@ -25,6 +25,7 @@ cdef extern from "fastgate.h" nogil:
     void fg_set_num_threads(int threads) noexcept
     int fg_get_num_threads() noexcept
     int fg_cpus() noexcept
+    void fg_team_be_strict(int strict) noexcept
     fg_team *fg_team_enter(int threads) noexcept
     void fg_team_leave(fg_team *) noexcept
 
@@ -49,6 +50,8 @@ cdef extern from "fastgate.h" nogil:
         ptrdiff_t H
         const int64_t *lengths
         const int64_t *order
+        const int64_t *sequence_start
+        const int64_t *step_start
         int reverse
         int option
         ptrdiff_t gate_column[FG_MAX_GATES]

@@ -34,14 +34,13 @@ CELLS = {core.fg_cell_names[i].decode(): i for i in range(core.FG_CELLS)}
 
 
 cdef inline core.fg_steps steps_of(cnp.ndarray a) noexcept:
-    """(N, T, K), or (N, K) as one step; None: not given."""
+    """(N, T, K), or (N, K) as one step or as flat rows; None: not given."""
     cdef core.fg_steps s
     s.data, s.row, s.step = NULL, 0, 0
     if a is not None:
         s.data = cnp.PyArray_DATA(a)
         s.row = cnp.PyArray_STRIDE(a, 0) // cnp.PyArray_ITEMSIZE(a)
-        if cnp.PyArray_NDIM(a) == 3:
-            s.step = cnp.PyArray_STRIDE(a, 1) // cnp.PyArray_ITEMSIZE(a)
+        s.step = cnp.PyArray_STRIDE(a, cnp.PyArray_NDIM(a) - 2) // cnp.PyArray_ITEMSIZE(a)
     return s
 
 
@@ -82,7 +81,7 @@ cdef class Run:
     cdef readonly Memory cache
 
     def __cinit__(self, int cell, call, int option, cnp.ndarray order, Py_ssize_t rows):
-        (_, _, _, N, T, D, H, G, dtype, x, h0, c0, Wx, Wh, b, bh, lengths, position, reverse, training, _, _) = <tuple>call
+        (_, _, _, N, T, D, H, G, dtype, x, h0, c0, Wx, Wh, b, bh, lengths, position, reverse, training, _, _, flat) = <tuple>call
         b, bh = (a if a is None or cnp.PyArray_IS_C_CONTIGUOUS(a) else a.copy() for a in (b, bh))
         cdef core.fg_sequence *s = &self.s
         cdef Py_ssize_t g
@@ -90,10 +89,14 @@ cdef class Run:
         memset(s, 0, sizeof(core.fg_sequence))
         self.cell = <core.fg_cell_id>cell
         self.kernels = KERNELS[cnp.PyArray_ITEMSIZE(<cnp.ndarray?>x) // 4 - 1]
-        self.arrays = (x, h0, c0, Wx, Wh, b, bh, lengths, order)
+        self.arrays = (x, h0, c0, Wx, Wh, b, bh, lengths, order, flat)
         s.N, s.T, s.D, s.H = N, T, D, H
         s.lengths = <int64_t *>data_of(lengths)
         s.order = <int64_t *>data_of(order)
+        if flat is not None:
+            sequence_start, step_start = <tuple>flat
+            s.sequence_start = <int64_t *>data_of(sequence_start)
+            s.step_start = <int64_t *>data_of(step_start)
         s.reverse = reverse
         s.option = option
         s.shares = 1
@@ -129,7 +132,9 @@ cdef class Run:
         """How many threads the call gets, and whether a signal can end it."""
         stop.asked, stop.is_set = fg_asked, 0
         s.stop = stop if PyThread_get_thread_ident() == fg_main_thread else NULL
-        s.shares = self.kernels.sequence_shares(self.cell, s, self.rows, core.fg_get_num_threads())
+        s.shares = core.fg_get_num_threads()
+        if s.shares > 1 and not shares_everything:
+            s.shares = self.kernels.sequence_shares(self.cell, s, self.rows, s.shares)
 
     def backward(self, tuple inputs, cnp.ndarray dh, cnp.ndarray dh_T, cnp.ndarray dc_T, cnp.ndarray dx, cnp.ndarray dh0, cnp.ndarray dc0,
                  cnp.ndarray dWx, cnp.ndarray dWh, cnp.ndarray db, cnp.ndarray dbh):

@@ -52,6 +52,16 @@ def _set_main_thread():
     fg_main_thread = PyThread_get_thread_ident()
 
 
+cdef bint shares_everything = False
+
+
+def _share_everything(bint value):
+    """For tests: every call, however small, is done by as many threads as are set, whatever CPUs there are."""
+    global shares_everything
+    shares_everything = value
+    core.fg_team_be_strict(value)
+
+
 cdef int raise_if_stopped(const core.fg_stop *stop) except -1:
     """Raises what a signal handler raised while a kernel ran."""
     return -1 if stop.is_set and PyErr_Occurred() != NULL else 0

@@ -53,6 +53,32 @@ def lstm_backward(
     need: Iterable[str] | None = None,
     out: Out[F] = None,
 ) -> _Gradients[F]: ...
+def lstm_ragged_forward(
+    x: NDArray[F],
+    h0: NDArray[F] | None,
+    c0: NDArray[F] | None,
+    Wx: NDArray[F],
+    Wh: NDArray[F],
+    b: NDArray[F] | None = None,
+    *,
+    bh: NDArray[F] | None = None,
+    offsets: Lengths = None,
+    batch_sizes: Lengths = None,
+    gate_order: str = "ifgo",
+    reverse: bool = False,
+    training: bool = True,
+    return_sequences: bool = True,
+    out: Out[F] = None,
+) -> LSTMForward[F]: ...
+def lstm_ragged_backward(
+    dh: NDArray[F] | None,
+    cache: Cache[F],
+    dh_T: NDArray[F] | None = None,
+    dc_T: NDArray[F] | None = None,
+    *,
+    need: Iterable[str] | None = None,
+    out: Out[F] = None,
+) -> _Gradients[F]: ...
 def lstm_step_forward(
     x: NDArray[F],
     h_prev: NDArray[F] | None,

@@ -86,6 +86,65 @@ def rnn_backward(dh, cache, dh_T=None, *, need=None, out=None):
     return _call.backward(cache, _arguments.backward(call, dh, dh_T, need=need, out=out))
 
 
+def rnn_ragged_forward(
+    x, h0, Wx, Wh, b=None, *, bh=None, offsets=None, batch_sizes=None, activation="tanh", reverse=False, training=True,
+    return_sequences=True, out=None,
+):  # fmt: skip
+    """Run the cell over sequences of different lengths on flat rows, without padding; returns (h, h_T, cache).
+
+    The rows of all N sequences stand in one array: x (ΣT, D), h (ΣT, H), ΣT the sum of lengths. Exactly one of two tables
+    says which row is whose:
+
+        offsets      (N + 1,) sequence after sequence: x[offsets[n]:offsets[n + 1]] are the steps of sequence n
+        batch_sizes  (T,) step after step: batch_sizes[t] sequences have a step t, and row sum(batch_sizes[:t]) + n is
+                     step t of sequence n; so they stand longest first, as in PyTorch's PackedSequence
+
+    The results are those of rnn_forward on the padded batch with lengths=, bit for bit; equations and conventions as there.
+
+    Parameters
+    ----------
+    x : (ΣT, D) float32 or float64. All arrays of a call have its dtype. Any strides.
+    h0 : (N, H), or (H,) for all sequences, or None = zeros
+    Wx : (D, H)
+    Wh : (H, H)
+    b, bh : (H,) or None, input and recurrent bias
+    offsets : integers that never fall, from 0 to ΣT. A sequence may have no step: its states stay.
+    batch_sizes : integers > 0 that never grow, whose sum is ΣT. N is the first of them, 0 where there is none.
+    activation : "tanh", "relu", "sigmoid" or "identity"
+    reverse : run each sequence from its last step to its first; h keeps the order of x.
+    training : False keeps nothing for backward, cache is None. return_sequences : False returns h = None.
+    out : array for h, or dict with any of "h", "h_T"
+
+    Returns
+    -------
+    h : (ΣT, H), row for row as x. h_T : (N, H), the states at each sequence's own end.
+    cache : what rnn_ragged_backward needs. It refers to x and the weights: write into them after backward, not before.
+
+    Raises
+    ------
+    ValueError, TypeError, MemoryError, OverflowError
+        As rnn_forward.
+    """
+    call = _arguments.forward(
+        "rnn", x, h0, None, Wx, Wh, b, bh, step=False, gates=GATES, ragged=True, offsets=offsets,
+        batch_sizes=batch_sizes, reverse=reverse, training=training, return_sequences=return_sequences, out=out,
+    )  # fmt: skip
+    return RNNForward._make(_call.forward(call, "rnn", _activation(activation)))
+
+
+def rnn_ragged_backward(dh, cache, dh_T=None, *, need=None, out=None):
+    """The gradients of rnn_ragged_forward; returns (dx, dh0, dWx, dWh, …).
+
+    dh : (ΣT, H) or None = zeros, row for row as h. dh_T : (N, H) or None = zeros. cache : from rnn_ragged_forward.
+    need : names of the gradients wanted, the others are None. out : array for dx, or dict.
+
+    Returns (dx, dh0, dWx, dWh), then db and dbh for the biases that were given: the bits of rnn_backward on the padded
+    batch, dx (ΣT, D) row for row as x. Errors as in rnn_forward.
+    """
+    call = _arguments.cache(cache, _call.Cache, "rnn", False, ragged=True)
+    return _call.backward(cache, _arguments.backward(call, dh, dh_T, need=need, out=out))
+
+
 def rnn_step_forward(x, h_prev, Wx, Wh, b=None, *, bh=None, activation="tanh", training=True, out=None):
     """One step; returns (h_next, cache).
 

@@ -1,6 +1,6 @@
 /* The C core without Python: every cell forward and backward on fixed pseudo-random numbers, for one dtype (DTYPE 32 or 64) at one
- * instruction-set level (ISA). Checks gradients against central differences in double, the same bits with and without a cache and from
- * a second backward, and prints a hash of all result bits: it is the same on every machine and level with FMA.
+ * instruction-set level (ISA). Checks gradients against central differences in double, the same bits with and without a cache, from
+ * a second backward and on flat rows, and prints a hash of all result bits: it is the same on every machine and level with FMA.
  *
  * Left out of the hash: what rests on exp, log and pow of the C library (the loss, norms other than 1, 2 and inf).
  */
@@ -182,6 +182,43 @@ static void forward_without_cache(struct problem *p)
     p->s.cache = cache;
 }
 
+/* Forward and backward on flat rows, sequence after sequence; h and dx move back to where padding is. */
+static void on_flat_rows(struct problem *p)
+{
+    fg_sequence *s = &p->s;
+    fg_steps *const steps[] = { &s->x, &s->dh, &s->h, &s->dx }, padded[] = { s->x, s->dh, s->h, s->dx };
+    const ptrdiff_t width[] = { s->D, s->H, s->H, s->D };
+    int64_t *start = malloc(s->N * sizeof *start + 1);
+    ptrdiff_t rows = 0;
+
+    for (ptrdiff_t n = 0; n < s->N; n++) {
+        start[n] = rows;
+        rows += s->lengths ? s->lengths[n] : s->T;
+    }
+    for (int i = 0; i < 4; i++)
+        *steps[i] = (fg_steps){ malloc(rows * width[i] * sizeof(REAL) + 1), width[i], width[i] };
+    s->sequence_start = start;
+    for (int results = 0; results < 2; results++) {
+        for (ptrdiff_t n = 0; n < s->N; n++)
+            for (ptrdiff_t t = 0; t < (n + 1 < s->N ? start[n + 1] : rows) - start[n]; t++)
+                for (int i = 2 * results; i < 2 * results + 2; i++) {
+                    REAL *there = (REAL *)padded[i].data + n * padded[i].row + t * padded[i].step;
+                    REAL *here = (REAL *)steps[i]->data + (start[n] + t) * width[i];
+                    memcpy(results ? there : here, results ? here : there, width[i] * sizeof(REAL));
+                }
+        if (!results) {
+            forward_and_keep(p);
+            backward(p);
+        }
+    }
+    for (int i = 0; i < 4; i++) {
+        free(steps[i]->data);
+        *steps[i] = padded[i];
+    }
+    s->sequence_start = NULL;
+    free(start);
+}
+
 /* The loss whose gradients arrive: sum of outputs times what arrives at them. */
 static double loss(struct problem *p)
 {
@@ -264,6 +301,7 @@ static double check_cells(void)
                 for (int i = DX; i < H_; i++)
                     add_to_hash(p.data[i], p.size[i]);
                 same_again(&p, "other bits from a second backward", backward, DX, INPUTS);
+                same_again(&p, "other bits on flat rows", on_flat_rows, DX, DH - DX);
                 if (DTYPE == 64) {
                     const double error = check_gradients(&p);
                     worst = error > worst ? error : worst;

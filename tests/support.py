@@ -1,12 +1,13 @@
 """What the tests share.
 
 CELLS             the cells, read from the reference package: a new cell is tested without an edit here
-Cell              name, gates, states, its options one by one, its four functions in a module
+Cell              name, gates, states, its options one by one, its functions in a module
 modules()         the packages under test: fastgate.reference, and fastgate where its compiled part is built
 random_call       random, distinct, non-zero arguments of one forward call
 upstream          random upstream gradients for its results
 run               forward and backward at once: all results by name
 is_steady         whether rounding can move no input of relu across 0
+assert_same       the same bits under the same names
 permuted          columns of a weight or bias moved into another gate order
 digest            a hash of the memory of every array in a structure, to prove that nothing was written
 """
@@ -34,7 +35,7 @@ class Cell:
         return len(self.gates)
 
     def function(self, module, what):
-        """what: forward, backward, step_forward or step_backward."""
+        """what: forward or backward, ragged_… or step_… too."""
         return getattr(module, f"{self.name}_{what}")
 
     def states(self, step=False):
@@ -102,9 +103,9 @@ def upstream(cell, rng, call, step=False):
     return gradients | {name: values(rng, (N, H), dtype) for name in ("dh_T", "dc_T")[: 1 + cell.has_c]}
 
 
-def run(cell, module, call, gradients=None, step=False, need=None, **keywords):
+def run(cell, module, call, gradients=None, step=False, need=None, ragged=False, **keywords):
     """Results of forward, and of backward where upstream gradients are given, as {name: array}."""
-    forward, backward = ("step_forward", "step_backward") if step else ("forward", "backward")
+    forward, backward = (f"{'step_' * step}{'ragged_' * ragged}{what}" for what in ("forward", "backward"))
     found = cell.function(module, forward)(**call, **keywords)
     results = {name: getattr(found, name) for name in found._fields[:-1]}
     if gradients is not None:
@@ -127,6 +128,18 @@ def permuted(weight, gates, order):
     """A weight (..., G·H) with gates in canonical order, as the caller holds it whose gate order is `order`."""
     blocks = np.split(weight, len(gates), axis=-1)
     return np.concatenate([blocks[gates.index(gate)] for gate in order], axis=-1)
+
+
+def bits(a):
+    return a.view(f"u{a.itemsize}")
+
+
+def assert_same(found, expected, names=None):
+    """The same bits under the same names; `names`: only these."""
+    assert names is not None or found.keys() == expected.keys()
+    for name in found if names is None else names:
+        assert found[name].dtype == expected[name].dtype, name
+        np.testing.assert_array_equal(bits(found[name]), bits(expected[name]), err_msg=name)
 
 
 def digest(*things):

@@ -29,19 +29,20 @@ print(fastgate.__file__)
 """
 
 
-def lines_of_page(name):
-    """The lines that the page adds to a list."""
+def additions_of_page(name):
+    """What the page adds to a list, in pieces that an empty line parts."""
     found = re.search(rf"^`{re.escape(name)}`,[^\n]*\n```\w+\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.M | re.S)
-    return found[1].splitlines()
+    return [piece.strip("\n") + "\n" for piece in found[1].split("\n\n")]
 
 
-def add_lines(path, lines):
-    """Each line after the line of the GRU that is most like it: `mgu` for `gru`."""
-    text = path.read_text(encoding="utf-8").splitlines()
-    for line in lines:
-        like = line.replace("mgu", "gru").replace("gru.inc", "gru_before.inc").replace("(gru)", "(gru_before)")
-        text.insert(text.index(like) + 1, line)
-    path.write_text("\n".join(text) + "\n", encoding="utf-8")
+def add(path, pieces):
+    """Each piece after the lines of the GRU that are most like it: `mgu` for `gru`."""
+    text = path.read_text(encoding="utf-8")
+    for piece in pieces:
+        like = piece.replace("mgu", "gru").replace("gru.inc", "gru_before.inc").replace("(gru)", "(gru_before)")
+        assert text.count(like) == 1, like
+        text = text.replace(like, like + piece)
+    path.write_text(text, encoding="utf-8")
 
 
 def with_the_cell(tree):
@@ -55,7 +56,7 @@ def with_the_cell(tree):
 
     shutil.copytree(ROOT / "docs/mgu", tree, ignore=skipped, dirs_exist_ok=True)
     for name in LISTS:
-        add_lines(tree / name, lines_of_page(name))
+        add(tree / name, additions_of_page(name))
 
     changed = {str(path.relative_to(tree)) for path, content in before.items() if path.read_bytes() != content}
     assert changed == set(LISTS)
@@ -87,6 +88,6 @@ def test_the_page_does_what_it_says(tmp_path):
     assert run(tree, "-c", USE).strip() == str(tree / "fastgate/__init__.py")
 
     # The tests iterate the lists: the cell gets its own without an edit.
-    files = [f"tests/test_{name}.py" for name in ("house", "reference", "kernels")]
+    files = [f"tests/test_{name}.py" for name in ("house", "reference", "kernels", "ragged")]
     printed = run(tree, "-m", "pytest", "-p", "no:cacheprovider", "-k", "mgu", *files, FASTGATE_CASES="16")
     assert int(re.search(r"(\d+) passed", printed)[1]) >= 100, printed[-4000:]

@@ -72,6 +72,26 @@ def check(cell, options, dtype, N, T, D, H, step, side):
             np.testing.assert_array_equal(out[name], a, err_msg=name)
 
 
+def check_ragged(cell, options, dtype, N, T, D, H, side):
+    """Flat rows of lengths T, T - 1, …, of which none is beside another one."""
+    rng = np.random.default_rng([N, T, D, H])
+    call = random_call(cell, rng, N=N, T=T, D=D, H=H, dtype=dtype)
+    gradients = upstream(cell, rng, call)
+    lengths = T - np.arange(N) % (T + 1)
+    expected = run(cell, fastgate, call, gradients, lengths=lengths, **dict(options))
+    rows = np.arange(T) < lengths[:, None]
+    for arrays, names in ((call, ["x"]), (gradients, ["dh"]), (expected, ["h", "dx"])):
+        arrays |= {name: arrays[name][rows] for name in names}
+    arguments, dresults = ({name: guard.guarded(a, side) for name, a in arrays.items()} for arrays in (call, gradients))
+    out = {name: guard.guarded(np.full_like(a, np.nan), side) for name, a in expected.items()}
+    dout = {name: out.pop(name) for name in list(out) if name.startswith("d")}
+    offsets = np.append(0, lengths.cumsum())
+    cache = cell.function(fastgate, "ragged_forward")(**arguments, **dict(options), offsets=offsets, out=out).cache
+    cell.function(fastgate, "ragged_backward")(cache=cache, **dresults, out=dout)
+    for name, a in (out | dout).items():
+        np.testing.assert_array_equal(a, expected[name], err_msg=name)
+
+
 def main(what, side):
     if what in ("read", "write"):
         return touch(what, side)
@@ -82,6 +102,7 @@ def main(what, side):
         for step in (False, True) if T == 1 else (False,):
             print(dtype.__name__, f"N{N} T{T} D{D} H{H} step={step}", flush=True)
             check(cell, options, dtype, N, T, D, H, step, side)
+        check_ragged(cell, options, dtype, N, T, D, H, side)
 
 
 if __name__ == "__main__":

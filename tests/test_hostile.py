@@ -29,6 +29,14 @@ def test_lengths_that_reshape_x():
         fastgate.lstm_forward(x, None, None, W, W, lengths=lengths)
 
 
+@pytest.mark.parametrize("table", ["offsets", "batch_sizes"])
+def test_tables_that_reshape_x(table):
+    x, W = np.ones((400, 1)), np.ones((1, 1))
+    steps = np.arange(401) if table == "offsets" else np.ones(400, int)
+    with pytest.raises(ValueError, match="expected"):
+        fastgate.rnn_ragged_forward(x, None, W, W, **{table: Reshaping(x, steps)})
+
+
 def test_upstream_gradients_that_reshape_each_other():
     *_, result = call()
     dh = np.ones((400, 1, 1))

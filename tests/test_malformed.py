@@ -1,7 +1,7 @@
 """Malformed calls, generated: none is accepted, none crashes, each error names the argument, no input changes.
 
 A case is a good call of a public function with one random damage. FASTGATE_MALFORMED sets the number of cases per
-function and package (default 200, so that sixteen functions make 3,200); the seed of a case stands in its failure.
+function and package (default 200, so that 22 functions make 4,400); the seed of a case stands in its failure.
 """
 
 import os
@@ -17,6 +17,8 @@ from fastgate import reference
 CASES = int(os.environ.get("FASTGATE_MALFORMED", "200"))
 # Sizes that no damage below turns into one another.
 N, T, D, H, K = 3, 4, 5, 7, 6
+# The same batch on flat rows: lengths 6, 0, 4.
+ROWS, OFFSETS, BATCH_SIZES = 10, [0, 6, 6, 10], [3, 3, 2, 2]
 HUGE = (OverflowError, MemoryError)
 
 
@@ -150,6 +152,32 @@ def damaged_lengths(rng):
     return rng.choice(bad)
 
 
+def damaged_table(rng, name):
+    """offsets or batch_sizes of N sequences with ROWS steps, damaged."""
+    good = OFFSETS if name == "offsets" else BATCH_SIZES
+    at = rng.randrange(len(good))
+    one, more, less = list(good), list(good), list(good)
+    one[at] = rng.choice([-1, ROWS + 1, 10**9, -(2**62), 2**63 - 1])
+    more[at] += 1 if name == "batch_sizes" else ROWS
+    less[-1] -= 1
+    bad = [
+        one,
+        np.array(one),
+        more,
+        less,
+        np.array(less, np.uint8),
+        [*good, ROWS + 1],
+        [*good, -1],
+        good[:-1],
+        [good],
+        good[::-1],
+    ]
+    bad += [np.array(good, float), [float(n) for n in good], np.array(good, bool), np.array(good, complex)]
+    bad += [np.array(good, object), np.array(good).astype(str), [2**80, *good], [2**62] * 5, np.zeros((0,), int), [], 3, None]
+    bad += ["0123", set(good), [[1], [2, 3]], np.array([2**64 - 1, *good], np.uint64), np.ma.masked_array(good), Refuses()]
+    return rng.choice(bad)
+
+
 def damaged_out(rng, shapes, dtype, absent):
     """shapes: name -> shape of the outputs; absent: names that this call does not return."""
     name = rng.choice(list(shapes))
@@ -197,19 +225,27 @@ def damaged_out(rng, shapes, dtype, absent):
 # Each returns (arguments, the names that the error may begin with, whether the call is huge).
 
 
-def forward_case(rng, cell, options, step):
+def flattened(arrays):
+    """The batch on flat rows."""
+    return {name: a.reshape(N * T, -1)[:ROWS].copy() if name in ("x", "dh") else a for name, a in arrays.items()}
+
+
+def forward_case(rng, cell, options, step, ragged):
     seed = np.random.default_rng(rng.randrange(2**32))
     dtype = rng.choice([np.float32, np.float64])
     call = random_call(cell, seed, N=N, T=T, D=D, H=H, dtype=dtype, step=step, b=rng.random() < 0.8, bh=rng.random() < 0.5)
     arrays = list(call)
+    table = rng.choice(["offsets", "batch_sizes"])
+    if ragged:
+        call = flattened(call) | {table: OFFSETS if table == "offsets" else BATCH_SIZES}
     call |= dict(options)
     states = cell.states(step)
-    if not step and rng.random() < 0.5:
+    if not step and not ragged and rng.random() < 0.5:
         call["lengths"] = [2, 0, T]
     if rng.random() < 0.3:
         call["training"] = False
     kinds = ["kind"] * 3 + ["shape"] * 5 + ["missing", "out", "flag", "huge"]
-    kinds += ["option"] * bool(options) + ["gate_order"] * (cell.G > 1) + ["lengths"] * 2 * (not step)
+    kinds += ["option"] * bool(options) + ["gate_order"] * (cell.G > 1) + ["table" if ragged else "lengths"] * 2 * (not step)
     damage = rng.choice(kinds)
     if damage == "kind":
         name = rng.choice(arrays)
@@ -220,10 +256,10 @@ def forward_case(rng, cell, options, step):
         good = call[name]
         if name == "x":
             bad = damaged_shape(rng, good)
-            while bad.ndim == good.ndim and bad.shape[-1] == D and (step or bad.shape[0] == N):
+            while bad.ndim == good.ndim and bad.shape[-1] == D and (step or bad.shape[0] == good.shape[0]):
                 bad = damaged_shape(rng, good)
             call["x"] = bad
-            return call, [*arrays, "lengths"], False
+            return call, [*arrays, "lengths", table], False
         while call[name].shape == good.shape or (name in states and call[name].shape == (H,)):
             call[name] = damaged_shape(rng, good)
         return call, ["x", *arrays], False
@@ -238,6 +274,9 @@ def forward_case(rng, cell, options, step):
     if damage == "lengths":
         call["lengths"] = damaged_lengths(rng)
         return call, ["lengths"], False
+    if damage == "table":
+        call[table] = damaged_table(rng, table)
+        return call, ["offsets", table, "h0", "c0"], False
     if damage == "gate_order":
         call["gate_order"] = damaged_word(rng, [cell.gates])
         return call, ["gate_order"], False
@@ -246,7 +285,8 @@ def forward_case(rng, cell, options, step):
         call[name] = damaged_word(rng, [dict(options)[name]])
         return call, [name], False
     if damage == "out":
-        shapes = {"h_next": (N, H), "c_next": (N, H)} if step else {"h": (N, T, H), "h_T": (N, H), "c_T": (N, H)}
+        h = (ROWS, H) if ragged else (N, T, H)
+        shapes = {"h_next": (N, H), "c_next": (N, H)} if step else {"h": h, "h_T": (N, H), "c_T": (N, H)}
         if not cell.has_c:
             shapes.popitem()
         absent = ["dx", "h0"]
@@ -257,28 +297,35 @@ def forward_case(rng, cell, options, step):
         return call, ["out"], False
     one = np.ones((), dtype)
     large = rng.choice([2**45, 2**50, 2**55])
-    if rng.random() < 0.5 or step:
+    if ragged and rng.random() < 0.5:
+        weights = {name: call[name] for name in ("Wx", "Wh")}
+        call = {"x": np.broadcast_to(one, (large, D)), **dict.fromkeys(states), **weights}
+        call[table] = [0, 0, large] if table == "offsets" else [large]
+    elif not ragged and (rng.random() < 0.5 or step):
         call = {"x": np.broadcast_to(one, (large, D) if step else (large, 1, D)), **dict.fromkeys(states)} | {
             n: call[n] for n in ("Wx", "Wh")
         }
-    elif rng.random() < 0.5:
+    elif not ragged and rng.random() < 0.5:
         call["x"] = np.broadcast_to(one, (N, large, D))
         call.pop("lengths", None)
     else:
         large = 2**24
         G = cell.G
-        call = {"x": call["x"], **dict.fromkeys(states)}
+        call = {name: call[name] for name in ("x", table) if name in call} | dict.fromkeys(states)
         call |= {"Wx": np.broadcast_to(one, (D, G * large)), "Wh": np.broadcast_to(one, (large, G * large))}
-    return call, ["x", "Wx", "Wh"], True
+    return call, ["x", "Wx", "Wh", table], True
 
 
-def backward_case(rng, cell, options, step, module):
+def backward_case(rng, cell, options, step, ragged, module):
     seed = np.random.default_rng(rng.randrange(2**32))
     dtype = rng.choice([np.float32, np.float64])
     biases = {"b": rng.random() < 0.8, "bh": rng.random() < 0.5}
     arguments = random_call(cell, seed, N=N, T=T, D=D, H=H, dtype=dtype, step=step, **biases)
-    result = cell.function(module, "step_forward" if step else "forward")(**arguments, **dict(options))
     call = upstream(cell, seed, arguments, step)
+    scope, table = "step_" * step + "ragged_" * ragged, {}
+    if ragged:
+        arguments, call, table = flattened(arguments), flattened(call), {"offsets": OFFSETS}
+    result = cell.function(module, f"{scope}forward")(**arguments, **table, **dict(options))
     arrays = list(call)
     call["cache"] = result.cache
     gradients = {"d" + name: a.shape for name, a in arguments.items()}
@@ -290,9 +337,13 @@ def backward_case(rng, cell, options, step, module):
     if damage == "cache":
         other = rng.choice([c for c in CELLS if c != cell])
         own = random_call(other, seed, N=N, T=T, D=D, H=H, dtype=dtype, step=step)
-        foreign = other.function(module, "step_forward" if step else "forward")(**own).cache
-        own = random_call(cell, seed, N=N, T=T, D=D, H=H, dtype=dtype, step=not step)
-        twin = cell.function(module, "forward" if step else "step_forward")(**own).cache
+        own = flattened(own) if ragged else own
+        foreign = other.function(module, f"{scope}forward")(**own, **table).cache
+        others = [kind for kind in ("", "step_", "ragged_") if kind != scope]
+        kind = rng.choice(others)
+        own = random_call(cell, seed, N=N, T=T, D=D, H=H, dtype=dtype, step=kind == "step_")
+        own = flattened(own) | {"offsets": OFFSETS} if kind == "ragged_" else own
+        twin = cell.function(module, f"{kind}forward")(**own).cache
         sentinel = object()
         call["cache"] = rng.choice([None, foreign, twin, sentinel, 3, "cache", (result.cache,), result, [], cell])
         return call, ["cache"], False
@@ -452,10 +503,10 @@ def case(rng, name, module):
     if name == "softmax_cross_entropy":
         return loss_case(rng)
     cell, options = rng.choice([(c, o) for c, o in VARIANTS if name.startswith(f"{c.name}_")])
-    step = "_step_" in name
+    step, ragged = "_step_" in name, "_ragged_" in name
     if name.endswith("forward"):
-        return forward_case(rng, cell, options, step)
-    return backward_case(rng, cell, options, step, module)
+        return forward_case(rng, cell, options, step, ragged)
+    return backward_case(rng, cell, options, step, ragged, module)
 
 
 # --- the test -------------------------------------------------------------------------------------------------------

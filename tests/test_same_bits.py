@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from layouts import LAYOUTS, lay_out
 from levels import FMA_LEVELS, LEVELS, output_at
-from support import VARIANTS, permuted, random_call, run, upstream, variant_id
+from support import VARIANTS, assert_same, permuted, random_call, run, upstream, variant_id
 
 import fastgate
 from fastgate import _call, _kernels
@@ -28,18 +28,6 @@ def drawn(cell, dtype, N, T, D, H, step=False):
     rng = np.random.default_rng([N, T, D, H, step])
     call = random_call(cell, rng, N=N, T=T, D=D, H=H, dtype=dtype, step=step)
     return call, upstream(cell, rng, call, step), rng
-
-
-def bits(a):
-    return a.view(f"u{a.itemsize}")
-
-
-def assert_same(found, expected, names=None):
-    """The same bits under the same names; `names`: only these."""
-    assert names is not None or found.keys() == expected.keys()
-    for name in found if names is None else names:
-        assert found[name].dtype == expected[name].dtype, name
-        np.testing.assert_array_equal(bits(found[name]), bits(expected[name]), err_msg=name)
 
 
 def of_rows(results, rows):

@@ -52,6 +52,16 @@ def plain(x: NDArray[np.float64]) -> NDArray[np.float64]:
     return gradients._asdict()["dx"] + losses[..., None]
 
 
+def ragged(x: NDArray[np.float32]) -> NDArray[np.float32]:
+    Wx, Wh, rows = array(D, 3 * H), array(H, 3 * H), x.reshape(N * T, D)
+    forward = fastgate.gru_ragged_forward(rows, None, Wx, Wh, offsets=[0, 1, N * T])
+    assert_type(forward.h_T, NDArray[np.float32])
+    packed = fastgate.gru_ragged_forward(rows, None, Wx, Wh, batch_sizes=np.full(T, N), training=False)
+    gradients = fastgate.gru_ragged_backward(forward.h - packed.h, forward.cache, need=["dx"])
+    result: NDArray[np.float32] = gradients.dx
+    return result
+
+
 def refused(x: NDArray[np.float32], W: NDArray[np.float64]) -> None:
     fastgate.rnn_forward(x, None, W, W)  # type: ignore[type-var]
     fastgate.rnn_forward(x, None, x, x, activation="softplus")  # type: ignore[arg-type]
@@ -62,6 +72,7 @@ def main() -> None:
     print(train(array(N, T, D), array(D, 4 * H), array(H, 4 * H)))
     print(steps(np.ones((N, T, D)), np.ones((D, 3 * H)), np.ones((H, 3 * H))))
     print(plain(np.ones((N, T, D))))
+    print(ragged(array(N, T, D)))
     levels: list[str] = fastgate.get_config()["isa_levels"]
     print(levels)
 

@@ -8,15 +8,36 @@ It computes in float32, float64 and np.longdouble, whichever it is given.
 """
 
 from fastgate.reference.clip import clip_grad_norm, clip_grad_value, clip_norm_each
-from fastgate.reference.gru import gru_backward, gru_forward, gru_step_backward, gru_step_forward
+from fastgate.reference.gru import (
+    gru_backward,
+    gru_forward,
+    gru_ragged_backward,
+    gru_ragged_forward,
+    gru_step_backward,
+    gru_step_forward,
+)
 from fastgate.reference.loss import softmax_cross_entropy
-from fastgate.reference.lstm import lstm_backward, lstm_forward, lstm_step_backward, lstm_step_forward
-from fastgate.reference.rnn import rnn_backward, rnn_forward, rnn_step_backward, rnn_step_forward
+from fastgate.reference.lstm import (
+    lstm_backward,
+    lstm_forward,
+    lstm_ragged_backward,
+    lstm_ragged_forward,
+    lstm_step_backward,
+    lstm_step_forward,
+)
+from fastgate.reference.rnn import (
+    rnn_backward,
+    rnn_forward,
+    rnn_ragged_backward,
+    rnn_ragged_forward,
+    rnn_step_backward,
+    rnn_step_forward,
+)
 
 __all__ = [
-    "rnn_forward", "rnn_backward", "rnn_step_forward", "rnn_step_backward",
-    "lstm_forward", "lstm_backward", "lstm_step_forward", "lstm_step_backward",
-    "gru_forward", "gru_backward", "gru_step_forward", "gru_step_backward",
+    "rnn_forward", "rnn_backward", "rnn_ragged_forward", "rnn_ragged_backward", "rnn_step_forward", "rnn_step_backward",
+    "lstm_forward", "lstm_backward", "lstm_ragged_forward", "lstm_ragged_backward", "lstm_step_forward", "lstm_step_backward",
+    "gru_forward", "gru_backward", "gru_ragged_forward", "gru_ragged_backward", "gru_step_forward", "gru_step_backward",
     "clip_grad_norm", "clip_grad_value", "clip_norm_each",
     "softmax_cross_entropy",
 ]  # fmt: skip

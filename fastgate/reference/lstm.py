@@ -98,6 +98,41 @@ def lstm_backward(dh, cache, dh_T=None, dc_T=None, *, need=None, out=None):
     return sequence.gradients_type("LSTMGradients", judged.names)(*sequence.backward(cache, judged))
 
 
+def lstm_ragged_forward(
+    x, h0, c0, Wx, Wh, b=None, *, bh=None, offsets=None, batch_sizes=None, gate_order="ifgo", reverse=False, training=True,
+    return_sequences=True, out=None,
+):  # fmt: skip
+    """Run the cell over sequences of different lengths on flat rows, without padding; returns (h, h_T, c_T, cache).
+
+    x: (ΣT, D). h0, c0: (N, H), (H,) or None = zeros. Weights and all other options as in lstm_forward. Exactly one of
+    offsets: (N + 1,) from 0 to ΣT; time t of sequence n is row offsets[n] + t of x.
+    batch_sizes: (T,) > 0, never growing, their sum ΣT; time t of sequence n is row sum(batch_sizes[:t]) + n of x.
+    h: (ΣT, H). h_T, c_T: (N, H), the states at each sequence's own end.
+    """
+    call = _arguments.forward(
+        "lstm", x, h0, c0, Wx, Wh, b, bh, step=False, gates=GATES, has_c=True, gate_order=gate_order, ragged=True,
+        offsets=offsets, batch_sizes=batch_sizes, reverse=reverse, training=training,
+        return_sequences=return_sequences, out=out, dtypes=_arguments.REFERENCE,
+    )  # fmt: skip
+    h, (h_T, c_T), cache = sequence.forward(call, CELL)
+    return LSTMForward(
+        sequence.placed(call, "h", h),
+        sequence.placed(call, "h_T", h_T),
+        sequence.placed(call, "c_T", c_T),
+        cache,
+    )
+
+
+def lstm_ragged_backward(dh, cache, dh_T=None, dc_T=None, *, need=None, out=None):
+    """The gradients of lstm_ragged_forward: (dx, dh0, dc0, dWx, dWh), then db and dbh of the biases that were given.
+
+    dh: (ΣT, H), dh_T, dc_T: (N, H), each may be None = zeros. need, out: as in lstm_backward.
+    """
+    call = _arguments.cache(cache, sequence.Cache, "lstm", False, ragged=True)
+    judged = _arguments.backward(call, dh, dh_T, dc_T, need=need, out=out)
+    return sequence.gradients_type("LSTMGradients", judged.names)(*sequence.backward(cache, judged))
+
+
 def lstm_step_forward(x, h_prev, c_prev, Wx, Wh, b=None, *, bh=None, gate_order="ifgo", training=True, out=None):
     """One step; returns (h_next, c_next, cache).
 

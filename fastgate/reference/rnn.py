@@ -94,6 +94,37 @@ def rnn_backward(dh, cache, dh_T=None, *, need=None, out=None):
     return sequence.gradients_type("RNNGradients", judged.names)(*sequence.backward(cache, judged))
 
 
+def rnn_ragged_forward(
+    x, h0, Wx, Wh, b=None, *, bh=None, offsets=None, batch_sizes=None, activation="tanh", reverse=False, training=True,
+    return_sequences=True, out=None,
+):  # fmt: skip
+    """Run the cell over sequences of different lengths on flat rows, without padding; returns (h, h_T, cache).
+
+    x: (ΣT, D). h0: (N, H), (H,) or None = zeros. Weights and all other options as in rnn_forward. Exactly one of
+    offsets: (N + 1,) from 0 to ΣT; time t of sequence n is row offsets[n] + t of x.
+    batch_sizes: (T,) > 0, never growing, their sum ΣT; time t of sequence n is row sum(batch_sizes[:t]) + n of x.
+    h: (ΣT, H). h_T: (N, H), the states at each sequence's own end.
+    """
+    call = _arguments.forward(
+        "rnn", x, h0, None, Wx, Wh, b, bh, step=False, gates=GATES, ragged=True, offsets=offsets,
+        batch_sizes=batch_sizes, reverse=reverse, training=training, return_sequences=return_sequences, out=out,
+        dtypes=_arguments.REFERENCE,
+    )  # fmt: skip
+    cell = sequence.Cell(_forward, _backward, _arguments.option("activation", activation, OPTIONS["activation"]))
+    h, (h_T,), cache = sequence.forward(call, cell)
+    return RNNForward(sequence.placed(call, "h", h), sequence.placed(call, "h_T", h_T), cache)
+
+
+def rnn_ragged_backward(dh, cache, dh_T=None, *, need=None, out=None):
+    """The gradients of rnn_ragged_forward: (dx, dh0, dWx, dWh), then db and dbh of the biases that were given.
+
+    dh: (ΣT, H), dh_T: (N, H), each may be None = zeros. need, out: as in rnn_backward.
+    """
+    call = _arguments.cache(cache, sequence.Cache, "rnn", False, ragged=True)
+    judged = _arguments.backward(call, dh, dh_T, need=need, out=out)
+    return sequence.gradients_type("RNNGradients", judged.names)(*sequence.backward(cache, judged))
+
+
 def rnn_step_forward(x, h_prev, Wx, Wh, b=None, *, bh=None, activation="tanh", training=True, out=None):
     """One step; returns (h_next, cache).
 

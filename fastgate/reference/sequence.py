@@ -39,7 +39,7 @@ class Cache:
     def __init__(self, call, cell, steps):
         self.call = call  # the judged arguments
         self.cell = cell
-        self.steps = steps  # per step: rows, times, states before it, what the cell kept
+        self.steps = steps  # per step: rows, their places in x, states before it, what the cell kept
 
 
 def sigmoid(a):
@@ -54,16 +54,16 @@ def forward(call, cell):
     states = initial_states(call)
     h = zeros_like_rows(call, call.H) if call.return_sequences else None
     steps = []
-    for rows, times in schedule(call):
-        x_t = call.x[rows, times]
+    for rows, places in schedule(call):
+        x_t = call.x[places]
         before = tuple(s[rows] for s in states)
         after, kept = cell.forward(x_t, before, W, cell.option)
         for s, new in zip(states, after, strict=True):
             s[rows] = new
         if h is not None:
-            h[rows, times] = after[0]
+            h[places] = after[0]
         if call.training:
-            steps.append((rows, times, before, kept))
+            steps.append((rows, places, before, kept))
     return h, states, Cache(call, cell, steps) if call.training else None
 
 
@@ -77,11 +77,11 @@ def backward(cache, judged):
     for dstate, upstream in zip(dstates, (judged.dh_T, judged.dc_T), strict=False):
         if upstream is not None:
             dstate += upstream
-    for rows, times, before, kept in reversed(cache.steps):
+    for rows, places, before, kept in reversed(cache.steps):
         after = [dstate[rows] for dstate in dstates]
         if judged.dh is not None:
-            after[0] += judged.dh[rows, times]
-        dx[rows, times], dbefore, *dweights = cell.backward(after, before, kept, call.x[rows, times], W, cell.option)
+            after[0] += judged.dh[places]
+        dx[places], dbefore, *dweights = cell.backward(after, before, kept, call.x[places], W, cell.option)
         for dstate, d in zip(dstates, dbefore, strict=True):
             dstate[rows] = d
         for total, d in zip(dW, dweights, strict=True):
@@ -108,13 +108,19 @@ def step_backward(cache, judged):
 
 
 def schedule(call):
-    """The steps in the order of computation: which rows still run, and which time each of them reads."""
+    """The steps in the order of computation: which rows of the batch still run, and which place of x each of them reads."""
     lengths = np.full(call.N, call.T) if call.lengths is None else call.lengths
     for s in range(call.T):
         rows = np.flatnonzero(s < lengths)
         if rows.size == 0:
             return
-        yield rows, (lengths[rows] - 1 - s if call.reverse else np.full(rows.size, s))
+        times = lengths[rows] - 1 - s if call.reverse else np.full(rows.size, s)
+        if call.flat is None:
+            yield rows, (rows, times)
+        elif call.flat.step_start is None:
+            yield rows, call.flat.sequence_start[rows] + times
+        else:
+            yield rows, call.flat.step_start[times] + rows
 
 
 def initial_states(call):
@@ -139,8 +145,8 @@ def canonical_weights(call):
 
 
 def zeros_like_rows(call, width):
-    """(N, T, width) zeros in the memory order of x."""
-    return np.zeros_like(call.x, shape=(call.N, call.T, width))
+    """(N, T, width) or (sum T, width) zeros in the memory order of x."""
+    return np.zeros_like(call.x, shape=(*call.x.shape[:-1], width))
 
 
 def collect(judged, dx, dstates, dW):

@@ -36,6 +36,24 @@ def mgu_backward(dh, cache, dh_T=None, *, need=None, out=None):
     return _call.backward(cache, _arguments.backward(call, dh, dh_T, need=need, out=out))
 
 
+def mgu_ragged_forward(
+    x, h0, Wx, Wh, b=None, *, bh=None, offsets=None, batch_sizes=None, gate_order="fn", reverse=False, training=True,
+    return_sequences=True, out=None,
+):  # fmt: skip
+    """Run the cell over sequences on flat rows; returns (h, h_T, cache). Arguments as gru_ragged_forward."""
+    call = _arguments.forward(
+        "mgu", x, h0, None, Wx, Wh, b, bh, step=False, gates=GATES, gate_order=gate_order, ragged=True, offsets=offsets,
+        batch_sizes=batch_sizes, reverse=reverse, training=training, return_sequences=return_sequences, out=out,
+    )  # fmt: skip
+    return MGUForward._make(_call.forward(call, "mgu"))
+
+
+def mgu_ragged_backward(dh, cache, dh_T=None, *, need=None, out=None):
+    """The gradients of mgu_ragged_forward; returns (dx, dh0, dWx, dWh, …). Arguments as gru_ragged_backward."""
+    call = _arguments.cache(cache, _call.Cache, "mgu", False, ragged=True)
+    return _call.backward(cache, _arguments.backward(call, dh, dh_T, need=need, out=out))
+
+
 def mgu_step_forward(x, h_prev, Wx, Wh, b=None, *, bh=None, gate_order="fn", training=True, out=None):
     """One step; returns (h_next, cache). x : (N, D). h_prev : (N, H), (H,) or None = zeros. Weights as in mgu_forward."""
     call = _arguments.forward(

@@ -45,6 +45,30 @@ def mgu_backward(
     need: Iterable[str] | None = None,
     out: Out[F] = None,
 ) -> _Gradients[F]: ...
+def mgu_ragged_forward(
+    x: NDArray[F],
+    h0: NDArray[F] | None,
+    Wx: NDArray[F],
+    Wh: NDArray[F],
+    b: NDArray[F] | None = None,
+    *,
+    bh: NDArray[F] | None = None,
+    offsets: Lengths = None,
+    batch_sizes: Lengths = None,
+    gate_order: str = "fn",
+    reverse: bool = False,
+    training: bool = True,
+    return_sequences: bool = True,
+    out: Out[F] = None,
+) -> MGUForward[F]: ...
+def mgu_ragged_backward(
+    dh: NDArray[F] | None,
+    cache: Cache[F],
+    dh_T: NDArray[F] | None = None,
+    *,
+    need: Iterable[str] | None = None,
+    out: Out[F] = None,
+) -> _Gradients[F]: ...
 def mgu_step_forward(
     x: NDArray[F],
     h_prev: NDArray[F] | None,

@@ -80,6 +80,27 @@ def mgu_backward(dh, cache, dh_T=None, *, need=None, out=None):
     return sequence.gradients_type("MGUGradients", judged.names)(*sequence.backward(cache, judged))
 
 
+def mgu_ragged_forward(
+    x, h0, Wx, Wh, b=None, *, bh=None, offsets=None, batch_sizes=None, gate_order="fn", reverse=False, training=True,
+    return_sequences=True, out=None,
+):  # fmt: skip
+    """Run the cell over sequences on flat rows; returns (h, h_T, cache). Arguments as gru_ragged_forward."""
+    call = _arguments.forward(
+        "mgu", x, h0, None, Wx, Wh, b, bh, step=False, gates=GATES, gate_order=gate_order, ragged=True, offsets=offsets,
+        batch_sizes=batch_sizes, reverse=reverse, training=training, return_sequences=return_sequences, out=out,
+        dtypes=_arguments.REFERENCE,
+    )  # fmt: skip
+    h, (h_T,), cache = sequence.forward(call, CELL)
+    return MGUForward(sequence.placed(call, "h", h), sequence.placed(call, "h_T", h_T), cache)
+
+
+def mgu_ragged_backward(dh, cache, dh_T=None, *, need=None, out=None):
+    """The gradients of mgu_ragged_forward: (dx, dh0, dWx, dWh), then db and dbh of the biases that were given."""
+    call = _arguments.cache(cache, sequence.Cache, "mgu", False, ragged=True)
+    judged = _arguments.backward(call, dh, dh_T, need=need, out=out)
+    return sequence.gradients_type("MGUGradients", judged.names)(*sequence.backward(cache, judged))
+
+
 def mgu_step_forward(x, h_prev, Wx, Wh, b=None, *, bh=None, gate_order="fn", training=True, out=None):
     """One step; returns (h_next, cache). x: (N, D). h_prev: (N, H), (H,) or None = zeros. Weights as in mgu_forward."""
     call = _arguments.forward(
