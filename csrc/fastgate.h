@@ -47,7 +47,7 @@ FG_EXPORTED int fg_get_num_threads(void);
 
 /* At most `threads` threads, and at most one for each CPU that the calling thread may use. NULL: work alone. */
 fg_team *fg_team_enter(int threads);
-void fg_team_run(fg_team *, fg_work *, const void *argument);
+void fg_team_run(fg_team *, fg_work *, const void *argument, int is_long);      /* is_long: waking a sleeper pays */
 void fg_team_leave(fg_team *);
 int fg_cpus(void);
 void fg_team_be_strict(int strict);           /* for tests: all threads that were asked for take part in every piece */
@@ -94,6 +94,7 @@ typedef struct fg_sequence {
 
     void *scratch;                            /* temporary, size from fg_sizes(); 64-byte aligned like cache */
     int shares;                               /* most threads of this call, at least 1: scratch has a room for each */
+    double step_ns;                           /* a rough estimate for one step on one thread */
     fg_team *team;                            /* or NULL */
     fg_stop *stop;                            /* or NULL */
 } fg_sequence;
@@ -119,8 +120,8 @@ typedef struct fg_cross_entropy {
 /* All kernels of one dtype at one instruction-set level. */
 typedef struct fg_kernels {
     const char *isa;
-    /* How many of `threads` threads are worth while in this call; `rows` is the sum of lengths. */
-    int (*sequence_shares)(enum fg_cell_id, const fg_sequence *, ptrdiff_t rows, int threads);
+    /* Sets shares and step_ns: how many of `threads` threads are worth while in this call. `rows` is the sum of lengths. */
+    void (*sequence_share)(enum fg_cell_id, fg_sequence *, ptrdiff_t rows, int threads);
     fg_sizes (*sequence_sizes)(enum fg_cell_id, const fg_sequence *, ptrdiff_t rows);
     void (*sequence_prepare)(enum fg_cell_id, const fg_sequence *);
     void (*sequence_forward)(enum fg_cell_id, const fg_sequence *);

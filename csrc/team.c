@@ -1,7 +1,7 @@
 /* Threads: the caller and its helpers do shares of one piece of work, again and again.
  *
  * One team serves the process, one call at a time: a call that finds it taken works alone. Helpers are optional. A helper that still
- * sleeps when work is shared out is woken and joins at the next piece; one that is late, because its CPU was given to somebody else, is
+ * sleeps when a short piece is shared out is woken and joins at a later one; one that is late, because its CPU was given to somebody else, is
  * waited for once, then the call goes on without helpers, and so do calls that begin within PATIENCE times the time lost: however
  * many others want the CPUs, little more than 1 / PATIENCE of the time is spent waiting.
  *
@@ -38,10 +38,11 @@ int fg_get_num_threads(void) { return atomic_load_explicit(&num_threads, memory_
 enum state { READY, WORK, AWAITED, ASLEEP, CALLED };
 
 enum {
-    SPIN_NS = 100 * 1000,                     /* a helper waits so long for work, then sleeps */
+    SPIN_NS = 100 * 1000,                     /* a helper waits so long for work, then sleeps … */
+    CALL_SPIN_NS = 5 * 1000 * 1000,           /* … and so long while a call is under way */
     AWAIT_NS = 50 * 1000,                     /* the caller waits so long for a helper, then sleeps */
     LATE_NS = 200 * 1000,                     /* a helper is late after this, and after twice the usual time of a piece */
-    PATIENCE = 16
+    PATIENCE = 8
 };
 
 struct share { fg_work *work; const void *argument; int number, count; };
@@ -49,7 +50,7 @@ struct share { fg_work *work; const void *argument; int number, count; };
 struct helper {
     _Alignas(64) _Atomic uint32_t state;
     struct share share;
-    int joins;                                /* the piece of work that is being shared out */
+    int joins, was_ready;                     /* of the piece of work that is being shared out */
 };
 
 struct fg_team {
@@ -90,8 +91,9 @@ static void wake(_Atomic uint32_t *state) { syscall(SYS_futex, state, FUTEX_WAKE
 
 static int change(_Atomic uint32_t *state, uint32_t from, uint32_t to) { return atomic_compare_exchange_strong(state, &from, to); }
 
-/* Waits actively until *state is no longer `value`, or `limit` ns have gone by. Returns the last state seen. */
-static uint32_t spin_while(_Atomic uint32_t *state, uint32_t value, int64_t limit)
+/* Waits actively until *state is no longer `value`, or `limit` ns have gone by; `call_limit` while the team is taken. Returns the last
+ * state seen. */
+static uint32_t spin_while(_Atomic uint32_t *state, uint32_t value, int64_t limit, int64_t call_limit)
 {
     int64_t start = 0;
 
@@ -104,7 +106,7 @@ static uint32_t spin_while(_Atomic uint32_t *state, uint32_t value, int64_t limi
             const int64_t t = now();
             if (start == 0)
                 start = t;
-            if (t - start > limit)
+            if (t - start > (atomic_load_explicit(&the_team.is_taken, memory_order_relaxed) ? call_limit : limit))
                 return value;
         }
     }
@@ -115,7 +117,7 @@ static void *help(void *argument)
     struct helper *h = argument;
 
     for (;;) {
-        uint32_t seen = spin_while(&h->state, READY, SPIN_NS);
+        uint32_t seen = spin_while(&h->state, READY, SPIN_NS, CALL_SPIN_NS);
 
         if (seen == WORK || seen == AWAITED) {
             h->share.work(h->share.argument, h->share.number, h->share.count);
@@ -208,7 +210,7 @@ void fg_team_leave(fg_team *team)
 /* Waits until a helper is done; returns the ns that took when it took long. */
 static int64_t await(struct helper *h)
 {
-    if (spin_while(&h->state, WORK, AWAIT_NS) != WORK)
+    if (spin_while(&h->state, WORK, AWAIT_NS, AWAIT_NS) != WORK)
         return 0;
     const int64_t start = now();
     if (change(&h->state, WORK, AWAITED))
@@ -217,14 +219,15 @@ static int64_t await(struct helper *h)
     return now() - start + AWAIT_NS;
 }
 
-void fg_team_run(fg_team *team, fg_work *work, const void *argument)
+void fg_team_run(fg_team *team, fg_work *work, const void *argument, int is_long)
 {
     int count = 1;
 
     for (int i = 0; team && i < team->wanted && !team->is_late; i++) {
         struct helper *h = team->helper[i];
         const uint32_t seen = atomic_load_explicit(&h->state, memory_order_acquire);
-        h->joins = seen == READY || is_strict;
+        h->was_ready = seen == READY;
+        h->joins = h->was_ready || is_long || is_strict;
         count += h->joins;
         if (seen == ASLEEP && !h->joins && change(&h->state, ASLEEP, CALLED))
             wake(&h->state);
@@ -247,7 +250,7 @@ void fg_team_run(fg_team *team, fg_work *work, const void *argument)
     for (int i = 0; i < team->wanted; i++)
         if (team->helper[i]->joins) {
             const int64_t waited = await(team->helper[i]);
-            longest = waited > longest ? waited : longest;
+            longest = waited > longest && team->helper[i]->was_ready ? waited : longest;
         }
     team->pieces++;
     if (longest > LATE_NS && !is_strict) {
@@ -265,6 +268,11 @@ int fg_cpus(void) { return 1; }
 void fg_team_be_strict(int strict) { (void)strict; }
 fg_team *fg_team_enter(int threads) { (void)threads; return NULL; }
 void fg_team_leave(fg_team *team) { (void)team; }
-void fg_team_run(fg_team *team, fg_work *work, const void *argument) { (void)team; work(argument, 0, 1); }
+void fg_team_run(fg_team *team, fg_work *work, const void *argument, int is_long)
+{
+    (void)team;
+    (void)is_long;
+    work(argument, 0, 1);
+}
 
 #endif

@@ -79,6 +79,7 @@ cdef extern from "fastgate.h" nogil:
         void *dbh
         void *scratch
         int shares
+        double step_ns
         fg_team *team
         fg_stop *stop
 
@@ -108,7 +109,7 @@ cdef extern from "fastgate.h" nogil:
 
     ctypedef struct fg_kernels:
         const char *isa
-        int (*sequence_shares)(fg_cell_id, const fg_sequence *, ptrdiff_t rows, int threads) noexcept nogil
+        void (*sequence_share)(fg_cell_id, fg_sequence *, ptrdiff_t rows, int threads) noexcept nogil
         fg_sizes (*sequence_sizes)(fg_cell_id, const fg_sequence *, ptrdiff_t rows) noexcept nogil
         void (*sequence_prepare)(fg_cell_id, const fg_sequence *) noexcept nogil
         void (*sequence_forward)(fg_cell_id, const fg_sequence *) noexcept nogil

@@ -132,9 +132,9 @@ cdef class Run:
         """How many threads the call gets, and whether a signal can end it."""
         stop.asked, stop.is_set = fg_asked, 0
         s.stop = stop if PyThread_get_thread_ident() == fg_main_thread else NULL
-        s.shares = core.fg_get_num_threads()
+        s.shares, s.step_ns = core.fg_get_num_threads(), 0
         if s.shares > 1 and not shares_everything:
-            s.shares = self.kernels.sequence_shares(self.cell, s, self.rows, s.shares)
+            self.kernels.sequence_share(self.cell, s, self.rows, s.shares)
 
     def backward(self, tuple inputs, cnp.ndarray dh, cnp.ndarray dh_T, cnp.ndarray dc_T, cnp.ndarray dx, cnp.ndarray dh0, cnp.ndarray dc0,
                  cnp.ndarray dWx, cnp.ndarray dWh, cnp.ndarray db, cnp.ndarray dbh):
