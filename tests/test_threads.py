@@ -1,9 +1,9 @@
 """Threads: the same bits for any number of them, from many callers, after forks; Ctrl-C, exit, few CPUs, settings.
 
 The kernels' test switch shares every call, however small, among all threads that are set, on however few CPUs. FASTGATE_CASES
-sets twice the number of drawn calls per cell, option and dtype, each compared for all of THREADS; FASTGATE_CALLS the calls of many
-threads at once, FASTGATE_CALLERS how many these are, FASTGATE_FORKS the forks, FASTGATE_CTRL_C the interrupts of each kind. What
-may hang or die runs in a process of its own.
+is twice the number of drawn calls per cell, option and dtype, each compared for all of THREADS; FASTGATE_CALLS the calls of
+many at once, FASTGATE_CALLERS how many these are, FASTGATE_FORKS the forks, FASTGATE_CTRL_C the interrupts of each sort.
+What may hang or die runs in a process of its own.
 """
 
 import contextlib
