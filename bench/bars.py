@@ -7,10 +7,11 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, NullFormatter
 
 from .record import Line, Record, mean_ratio, peers_of
-from .report import title
+from .report import GROUPS, title
 from .style import AHEAD, BEHIND, INK, RULE, draw_panels, finish, handles_of, mark
 
 LINE_HEIGHT, PANEL_WIDTH = 0.29, 5.6  # inches
+GAP = 1.1  # lines between groups
 TICKS = (0.25, 0.5, 1, 2, 4, 8, 16, 32, 64, 128, 256)
 ELSEWHERE = ("map", "values")  # groups that the heat map and a table show
 
@@ -51,6 +52,7 @@ def _panel(axes: Axes, lines: list[Line]) -> None:
                 color=color,
                 fontweight="bold",
             )
+    _captions(axes, lines, places)
     axes.set_yticks(places, [_label(line) for line in lines], fontsize=8)
     axes.set_ylim(max(places) + 0.7, -0.7)
     mean = mean_ratio(line for line in lines if line.group == lines[0].group)
@@ -60,9 +62,19 @@ def _panel(axes: Axes, lines: list[Line]) -> None:
 
 
 def _places(lines: list[Line]) -> list[float]:
-    """One place per line, with a gap where a new group begins."""
+    """One place per line, with room for a caption where a new group begins."""
     groups = list(dict.fromkeys(line.group for line in lines))
-    return [place + 0.6 * groups.index(line.group) for place, line in enumerate(lines)]
+    return [place + GAP * groups.index(line.group) for place, line in enumerate(lines)]
+
+
+def _captions(axes: Axes, lines: list[Line], places: list[float]) -> None:
+    """The names of the groups after the first, each in the gap above its lines."""
+    for before, line, place in zip(lines, lines[1:], places[1:], strict=False):
+        if line.group != before.group:
+            across = axes.get_yaxis_transform()
+            axes.text(
+                -0.01, place - 1, GROUPS[line.group], transform=across, ha="right", va="center", style="italic", fontsize=8
+            )
 
 
 def _label(line: Line) -> str:

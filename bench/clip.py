@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .cases import CLIPPING
+from .cases import CLIPPING, LIMIT
 
 SHRINK = 0.9999  # from call to call: far more than the rounding of a norm, and small after 10^5 calls yet normal
 
@@ -16,7 +16,7 @@ class Gradients:
 
     arrays: list[np.ndarray]
 
-    cell, what = "", CLIPPING
+    cell, what, limit = "", CLIPPING, LIMIT
     entry = "clip"  # the function of a contender that takes such a case
 
     @property

@@ -26,6 +26,6 @@ def load(source: str, *flags: str) -> ctypes.CDLL:
         unfinished = library.with_suffix(f".{os.getpid()}")
         done = subprocess.run([*compiler, str(HERE / source), "-o", str(unfinished)], capture_output=True, text=True)
         if done.returncode:
-            raise OSError(f"{source} does not compile: {done.stderr.strip().splitlines()[0]}")
+            raise OSError(f"{source} does not compile: {next(iter(done.stderr.splitlines()), compiler[0])}")
         unfinished.replace(library)
     return ctypes.CDLL(str(library))

@@ -3,7 +3,7 @@
 grid      the shapes that every change is judged by       models   layers of real models
 training  the grid, forward and backward                  step     one streaming step
 ragged    lengths uniform in 1..T                         scaling  one size varied, the others fixed
-map       N times H, for the heat map                     values   subnormal, decaying, saturated, zero
+map       N times H, for the heat map                     values   subnormal, saturated, zero, …
 clipping  lists of gradients                              memory   peak bytes instead of time
 """
 
@@ -35,7 +35,8 @@ GRID = [
 STEPS = [(1, N, H, H) for N in (1, 16) for H in (64, 128, 256, 512)]
 RAGGED = [(100, 8, 128, 128), (50, 32, 256, 256), (50, 64, 256, 256), (200, 16, 64, 64), (25, 32, 512, 512)]
 LISTS = [(300, 64, 64), (300, 160, 160), (8, 1024, 1024), (12, 256, 1024), (1, 64, 64)]  # arrays, rows, columns
-ODD_SHAPES = [(50, 16, 128, 128), (100, 1, 256, 256)]
+ODD = ("normal", "subnormal", "decaying", "saturated", "zeros")
+ODD_SHAPES = {(50, 16, 128, 128): ODD, (100, 1, 256, 256): ODD, (10, 4, 1024, 1024): ("normal", "constant")}
 FIXED = {"T": 50, "N": 16, "H": 256}
 VARIED = {"T": (1, 5, 20, 50, 200), "N": (1, 2, 4, 8, 16, 32, 64, 128), "H": (32, 64, 128, 256, 512, 1024)}
 MAP = [(20, N, H, H) for N in (1, 2, 4, 8, 16, 32, 64, 128) for H in (32, 64, 128, 256, 512, 1024)]
@@ -99,7 +100,7 @@ def clipping() -> list[Row]:
 
 
 def values() -> list[Row]:
-    return [Row("values", f"{kind} {shape}", *shape, values=kind) for shape in ODD_SHAPES for kind in VALUES]
+    return [Row("values", f"{kind} {shape}", *shape, values=kind) for shape, kinds in ODD_SHAPES.items() for kind in kinds]
 
 
 def scaling() -> list[Row]:

@@ -22,6 +22,8 @@ class Measure:
     bursts: int
     calls: int  # a burst
     ratio: Ratio  # this contender's time / ours
+    low: float = 0.0  # quartiles of the bursts, seconds
+    high: float = 0.0
 
 
 @dataclass(frozen=True)

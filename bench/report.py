@@ -90,7 +90,7 @@ def _table(block: Block, lines: list[Line]) -> str:
     words = f"{GROUPS[block.group]}, {title(block)}"
     if fastest == fastest:
         words += f": {fastest:.2f} times as fast as the fastest peer of each row"
-    return words + "\n" + _aligned([head, *rows])
+    return words + "\n" + aligned([head, *rows])
 
 
 def _row(line: Line, peers: list[str]) -> list[str]:
@@ -138,7 +138,7 @@ def slowdowns(record: Record) -> str:
     rows.sort(key=lambda row: -row[0])
     head = ["", "", OURS, *peers]
     words = f"Time / time of the same contender on ordinary values; * ours is above {SLOW_MARK:g}"
-    return words + "\n" + _aligned([head, *(row for _, row in rows)])
+    return words + "\n" + aligned([head, *(row for _, row in rows)])
 
 
 def memory(record: Record) -> str:
@@ -157,10 +157,10 @@ def memory(record: Record) -> str:
         ours = f"{m.peaks[OURS] / 1e6:.1f}"
         rows.append(["*" if least(m) < 1 else "", name, ours, *peaks, f"{m.results / 1e6:.1f}"])
     words = "Peak memory of one call in a fresh process, MB (times ours); what fastgate returns is part of it"
-    return words + "\n" + _aligned([["", "(T, N, D, H)", OURS, *others, "returned"], *rows])
+    return words + "\n" + aligned([["", "(T, N, D, H)", OURS, *others, "returned"], *rows])
 
 
-def _aligned(rows: list[list[str]]) -> str:
+def aligned(rows: list[list[str]]) -> str:
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     justify = [str.ljust, str.ljust] + [str.rjust] * (len(widths) - 2)
     return "\n".join(

@@ -18,6 +18,7 @@ from .report import title
 from .style import AHEAD, BEHIND, INK, RULE, draw_panels, finish, handles_of, mark
 
 PANEL_WIDTH, PANEL_HEIGHT = 6.4, 4.6  # inches
+DEPTH, HEADROOM = 256, 3.5  # the picture ends so far below the peak, and so far above it
 ROOFS = ("#7d8c95", "#93a1a9", "#a9b5bb", "#bfc8cd", "#d5dbde")
 
 
@@ -28,8 +29,11 @@ def draw(record: Record, path: Path) -> Path | None:
         return None
     figure = draw_panels(lines, PANEL_WIDTH, lambda _: PANEL_HEIGHT, partial(_panel, limits))
     peers = [name for name in peers_of(lines) if name not in (LOOP, PADDED)]
-    joins = [Patch(color=AHEAD, alpha=0.5, label="ahead of the fastest peer by"), Patch(color=BEHIND, alpha=0.5, label="behind by")]
-    note = "Roofs: multiply-adds and read bandwidths measured here, on as many threads"
+    joins = [
+        Patch(color=AHEAD, alpha=0.5, label="ahead of the fastest peer by"),
+        Patch(color=BEHIND, alpha=0.5, label="behind by"),
+    ]
+    note = f"Roofs: multiply-adds and read bandwidths measured here. What is below 1/{DEPTH} of the peak is not shown"
     return finish(figure, path, record, "How near to what this machine can do?", handles_of([OURS, *peers]) + joins, note)
 
 
@@ -50,9 +54,9 @@ def _panel(limits: dict[str, dict[str, float]], axes: Axes, lines: list[Line]) -
         for name in [*peers, OURS]:
             speed = line.flops / line.measures[name].seconds / 1e9
             speeds.append(speed)
-            axes.plot(intensity, speed, linestyle="", zorder=5 if name == OURS else 4, **mark(name, 4))
+            axes.plot(intensity, speed, linestyle="", zorder=5 if name == OURS else 4, **mark(name, 4.5))
     axes.set_xlim(low, high)
-    axes.set_ylim(min(speeds) / 1.5, 2 * max(speeds))
+    axes.set_ylim(max(min(speeds) / 1.5, max(speeds) / DEPTH), HEADROOM * max(speeds))
     axes.grid(color=RULE, linewidth=0.7)
     for axis in (axes.xaxis, axes.yaxis):
         axis.set_major_formatter(FuncFormatter(lambda tick, _: f"{tick:g}"))

@@ -58,7 +58,7 @@ def run(options: argparse.Namespace, threads: int) -> Record:
         case = row.case(cell, what, options.dtype)
         modules = [ours, padded, *peers] if row.ragged else [ours, *peers]
         proven, wrong = prove(case, modules, threads, told)
-        record.wrong += wrong
+        record.wrong += [f"{row.name}: {reason}" for reason in wrong]
         if OURS in proven:
             measures = measure(proven, options, threads)
             limit = machine.limit(case.flops, case.nbytes, case.reads_from, case.dtype, threads)
@@ -90,7 +90,7 @@ def plan(rows: list[grid.Row], cells: list[str], whats: list[str]) -> list[tuple
             for what in cases.WHATS
             for cell in (*cells, "")
             for row in rows
-            if row.group == group and what in (row.whats or whats) and (row.cell == cell or row.cell is None and cell)
+            if row.group == group and what in (row.whats or whats) and (row.cell == cell or (row.cell is None and cell))
         )
     )
 
@@ -103,7 +103,9 @@ class Proven(NamedTuple):
     seconds: float  # the first call took, by the wall
 
 
-def prove(case: cases.Case | Gradients, modules: list[ModuleType], threads: int, told: set[str]) -> tuple[dict[str, Proven], list[str]]:
+def prove(
+    case: cases.Case | Gradients, modules: list[ModuleType], threads: int, told: set[str]
+) -> tuple[dict[str, Proven], list[str]]:
     """Let every contender compute the case once: those that are right, and words on those that are wrong."""
     expected = case.exact()
     proven: dict[str, Proven] = {}
@@ -138,7 +140,8 @@ def measure(proven: dict[str, Proven], options: argparse.Namespace, threads: int
     measures = {}
     for name, timing in timings.items():
         ratio = Ratio(1, 1, 1) if name == OURS else timer.ratio(timing, timings[OURS])
-        measures[name] = Measure(timing.median, proven[name].error, len(timing.bursts), timing.calls, ratio)
+        low, high = timer.quartiles(timing.bursts)
+        measures[name] = Measure(timing.median, proven[name].error, len(timing.bursts), timing.calls, ratio, low, high)
     return measures
 
 

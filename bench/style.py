@@ -1,5 +1,6 @@
 """How the pictures look: colours, a mark for every contender, the panels and their arrangement."""
 
+import textwrap
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
@@ -25,44 +26,49 @@ MARKS = {
     LOOP: "s",
     PADDED: "X",
 }
+ACROSS = 4  # panels in a row
 DPI = 130
+LETTERS = 14  # of the note, to an inch
 
 
-def panels(lines: Iterable[Line]) -> dict[str, dict[tuple[str, int], list[Line]]]:
-    """Lines by cell, then by what and threads: a row of panels per cell, a column per what."""
-    rows: dict[str, dict[tuple[str, int], list[Line]]] = {}
+def panels(lines: Iterable[Line]) -> list[list[list[Line]]]:
+    """Rows of panels of lines: a panel for each cell, direction and number of threads; every cell begins a row, unless
+    each has one panel only."""
+    cells: dict[str, dict[tuple[str, int], list[Line]]] = {}
     for line in lines:
-        rows.setdefault(line.cell, {}).setdefault((line.what, line.threads), []).append(line)
-    return rows
+        cells.setdefault(line.cell, {}).setdefault((line.what, line.threads), []).append(line)
+    rows = [list(cell.values()) for cell in cells.values()]
+    if all(len(row) == 1 for row in rows):
+        rows = [[row[0] for row in rows]]
+    return [row[k : k + ACROSS] for row in rows for k in range(0, len(row), ACROSS)]
 
 
 def draw_panels(
     lines: list[Line], width: float, height: Callable[[list[Line]], float], paint: Callable[[Axes, list[Line]], object]
 ) -> Figure:  # fmt: skip
-    """A figure with one painted panel, sizes in inches, for each cell, direction and number of threads."""
+    """A figure of painted panels; sizes in inches."""
     rows = panels(lines)
-    columns = list(dict.fromkeys(column for row in rows.values() for column in row))
-    heights = [max(height(found) for found in row.values()) for row in rows.values()]
-    size = (width * len(columns) + 1, sum(heights) + 1.5)
-    figure = plt.figure(figsize=size, layout="constrained")
-    grid = figure.add_gridspec(len(rows), len(columns), height_ratios=heights)
-    for r, row in enumerate(rows.values()):
-        for c, column in enumerate(columns):
-            if column in row:
-                axes = figure.add_subplot(grid[r, c])
-                axes.set_axisbelow(True)
-                axes.tick_params(length=0, colors=INK)
-                axes.spines[["top", "right", "left", "bottom"]].set_visible(False)
-                paint(axes, row[column])
+    heights = [max(map(height, row)) for row in rows]
+    columns = max(map(len, rows))
+    figure = plt.figure(figsize=(width * columns + 1, sum(heights) + 1.5), layout="constrained")
+    grid = figure.add_gridspec(len(rows), columns, height_ratios=heights)
+    for r, row in enumerate(rows):
+        for c, found in enumerate(row):
+            axes = figure.add_subplot(grid[r, c])
+            axes.set_axisbelow(True)
+            axes.tick_params(length=0, colors=INK)
+            axes.spines[["top", "right", "left", "bottom"]].set_visible(False)
+            paint(axes, found)
     return figure
 
 
 def finish(figure: Figure, path: Path, record: Record, title: str, handles: list, note: str = "") -> Path:
     """Title, legend and setting, and the file."""
     figure.suptitle(title, fontsize=17, color=INK, fontweight="bold")
-    where, _, versions = setting(record).partition("; ")
-    words = "\n".join(part for part in (note, where, versions) if part)
-    columns = min(len(handles), max(2, int(figure.get_figwidth() / 1.9)))
+    width = figure.get_figwidth()
+    parts = [note, *setting(record).split("; ", 1)]
+    words = "\n".join(line for part in parts for line in textwrap.wrap(part, int(width * LETTERS)))
+    columns = min(len(handles), max(2, int(width / 1.9)))
     legend = figure.legend(
         handles=handles, loc="outside lower center", ncols=columns, frameon=False, title=words, title_fontsize=8
     )

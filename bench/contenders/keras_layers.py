@@ -10,10 +10,10 @@ from importlib.util import find_spec
 import numpy as np
 
 os.environ.setdefault("KERAS_BACKEND", "jax" if find_spec("jax") else "torch")
-import keras  # noqa: E402
+import keras
 
-from ..cases import Case  # noqa: E402
-from . import Calls, named, reorder_gates, require  # noqa: E402
+from ..cases import Case
+from . import Calls, named, reorder_gates, require
 
 NAME = "Keras"
 LAYERS = {"lstm": keras.layers.LSTM, "gru": keras.layers.GRU, "rnn": keras.layers.SimpleRNN}

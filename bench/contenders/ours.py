@@ -38,7 +38,13 @@ def calls_of(functions: ModuleType, case: Case, lengths: np.ndarray | None = Non
         return Calls(partial(step, *arguments, training=False), lambda outputs: of_step(case, outputs[:-1]))
 
     forward = partial(
-        getattr(functions, f"{case.cell}_forward"), case.x, *case.states.values(), case.Wx, case.Wh, case.b, lengths=case.lengths
+        getattr(functions, f"{case.cell}_forward"),
+        case.x,
+        *case.states.values(),
+        case.Wx,
+        case.Wh,
+        case.b,
+        lengths=case.lengths,
     )
     if not case.training:
         return Calls(partial(forward, training=False), lambda outputs: outputs._asdict())
