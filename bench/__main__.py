@@ -8,12 +8,12 @@ import argparse
 import sys
 from pathlib import Path
 
-from .process import fresh, prefer_installed, set_threads
+from .process import fresh, measured, prefer_installed, set_threads
 
 RESULTS = Path(__file__).parent / "results"
 
 
-def options() -> argparse.Namespace:
+def options(words: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
     parser.add_argument("--cells", nargs="+", default=["lstm", "gru"], help="any public cell (default: lstm gru)")
     parser.add_argument("--what", nargs="+", default=["forward", "training"], choices=["forward", "training"])
@@ -36,19 +36,12 @@ def options() -> argparse.Namespace:
     parser.add_argument("--cold", action="store_true", help="empty the caches before every call")
     parser.add_argument("--json", type=Path, default=RESULTS / "latest.json")
     parser.add_argument("--picture", type=Path, help="default: beside the JSON file")
-    chosen = parser.parse_args()
+    chosen = parser.parse_args(words)
     if chosen.clock == "cpu" and chosen.threads not in (None, [1]):
         parser.error("--clock cpu adds the times of all threads: use it with --threads 1")
     chosen.rows = chosen.rows or (["grid"] if chosen.quick else ["grid", "models"])
     chosen.budget = chosen.budget or (0.5 if chosen.quick else 4.0)
     return chosen
-
-
-def measured(chosen: argparse.Namespace, threads: int):
-    """The record of a run in this process."""
-    from .run import run
-
-    return run(chosen, threads)
 
 
 def thread_counts(chosen: argparse.Namespace) -> list[int]:

@@ -16,7 +16,7 @@ class Gradients:
 
     arrays: list[np.ndarray]
 
-    cell, what, limit = "", CLIPPING, LIMIT
+    cell, what = "", CLIPPING
     entry = "clip"  # the function of a contender that takes such a case
 
     @property
@@ -26,6 +26,11 @@ class Gradients:
     @property
     def dtype(self) -> str:
         return self.arrays[0].dtype.name
+
+    @property
+    def limit(self) -> float:
+        """In units of rounding, that of float32 for any dtype: PyTorch adds 1e-6 to the norm."""
+        return LIMIT * float(np.finfo("float32").eps / np.finfo(self.dtype).eps)
 
     @property
     def reads_from(self) -> int:

@@ -2,7 +2,8 @@
 
 The change of a row is our new time / our old time. Where both files know a peer in the same version, each of our times
 is taken in that peer's, measured in alternation with it, so that a faster or busier machine is no change. Its spread is
-that of the quartiles. A row has changed when the whole spread lies on one side of 1 and the middle is past the tolerance.
+that of the quartiles of the rounds. A row has changed when the whole spread lies on one side of 1 and the middle is past
+the tolerance.
 """
 
 import argparse
@@ -12,7 +13,7 @@ from typing import NamedTuple
 from .contenders import OURS, PADDED
 from .record import Line, Record
 from .report import GROUPS, aligned, setting, title
-from .timer import Ratio, geometric_mean
+from .timer import MIN_ROUNDS, Ratio, geometric_mean
 
 TOLERANCE = 0.05  # rows repeat within 3 to 5 %
 MORE_MEMORY = 1.1
@@ -45,16 +46,17 @@ def changes(old: Record, new: Record) -> list[Change]:
 
 
 def _change(old: Line, new: Line, peers: set[str]) -> Ratio:
-    both = sorted(peers & old.measures.keys() & new.measures.keys())
-    if not both:
+    pairs = [(old.measures[name], new.measures[name]) for name in sorted(peers & old.measures.keys() & new.measures.keys())]
+    ratios = [(was.ratio, now.ratio) for was, now in pairs if min(was.bursts, now.bursts) >= MIN_ROUNDS]  # peer's time / ours
+    if ratios:
+        middle = geometric_mean([was.median / now.median for was, now in ratios])
+        low = geometric_mean([was.low / now.high for was, now in ratios])
+        high = geometric_mean([was.high / now.low for was, now in ratios])
+    else:
         before, after = old.ours, new.ours
-        return Ratio(after.seconds / before.seconds, after.low / before.high, after.high / before.low)
-    ratios = [(old.measures[name].ratio, new.measures[name].ratio) for name in both]  # peer's time / ours
-    return Ratio(
-        geometric_mean([was.median / now.median for was, now in ratios]),
-        geometric_mean([was.low / now.high for was, now in ratios]),
-        geometric_mean([was.high / now.low for was, now in ratios]),
-    )
+        middle = after.seconds / before.seconds
+        low, high = (after.low / before.high, after.high / before.low) if before.low and after.low else (middle, middle)
+    return Ratio(middle, min(low, middle), max(high, middle))
 
 
 def words(old: Record, new: Record, tolerance: float = TOLERANCE) -> tuple[str, bool]:

@@ -26,6 +26,8 @@ def unavailable() -> str:
     """The reason why nothing can be counted here, or ""."""
     if shutil.which("valgrind") is None:
         return "valgrind is not installed"
+    if "libasan" in os.environ.get("LD_PRELOAD", ""):
+        return "valgrind does not run beside AddressSanitizer"
     try:
         _library()
     except OSError as reason:

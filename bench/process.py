@@ -1,5 +1,6 @@
 """Fresh processes, and what must be set before one imports a library."""
 
+import argparse
 import os
 import sys
 from collections.abc import Callable
@@ -44,3 +45,10 @@ def fresh(threads: int, call: Callable[..., Any], *arguments: Any) -> Any:
     finally:
         os.environ.clear()
         os.environ.update(before)
+
+
+def measured(options: argparse.Namespace, threads: int) -> Any:
+    """The record of a run in this process."""
+    from .run import run
+
+    return run(options, threads)

@@ -25,7 +25,7 @@ def version() -> str:
 
 
 def prepare(case: Case, threads: int) -> Calls:
-    require(NAME, case, LAYERS, training=False, ragged=False)
+    require(NAME, case, LAYERS, training=False, ragged=False, float64=False)
     T, N, D, H = case.sizes
     layer = LAYERS[case.cell](H, return_sequences=True, return_state=True, dtype=case.dtype)
     x = keras.Input(batch_shape=(N, T, D), dtype=case.dtype)
