@@ -212,6 +212,22 @@ def test_one_step_is_right_for_every_cell(cell, what):
         assert cases.check(module.NAME, case, calls.results(calls.call()), case.exact()) < 1e-5
 
 
+@pytest.mark.parametrize("cell", ["lstm", "gru"])
+def test_a_prepared_step_is_that_of_the_object(cell, monkeypatch):
+    class Cell:
+        def __init__(self, *weights):
+            self.weights = weights
+
+        def step(self, *arrays):
+            *states, _ = getattr(fastgate, f"{cell}_step_forward")(*arrays, *self.weights, training=False)
+            return tuple(states) if len(states) > 1 else states[0]
+
+    monkeypatch.setattr(fastgate, f"{cell.upper()}Cell", Cell, raising=False)
+    case = cases.make_case(cell, cases.PREPARED, 1, 3, 5, 4)
+    calls = ours.prepare(case, 1)
+    assert cases.check(OURS, case, calls.results(calls.call()), case.exact()) < 1e-6
+
+
 @pytest.mark.parametrize("ragged", [False, True])
 @pytest.mark.parametrize("what", [cases.FORWARD, cases.TRAINING, cases.STEP])
 @pytest.mark.parametrize("cell", ["rnn", "lstm", "gru"])
