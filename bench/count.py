@@ -40,10 +40,10 @@ def counts(rows: list[str], cells: list[str], whats: list[str], dtype: str) -> d
     plan = [(cell, what, row) for what in whats for cell in cells for row in rows]
     with tempfile.TemporaryDirectory() as folder:
         dumps = Path(folder) / "dump"
-        command = [*VALGRIND, f"--callgrind-out-file={dumps}", sys.executable, "-m", "bench.count", json.dumps([plan, dtype])]
+        command = [*VALGRIND, f"--callgrind-out-file={dumps}", sys.executable, "-P", "-m", "bench.count", json.dumps([plan, dtype])]
         environment = os.environ | {"FASTGATE_ISA": "avx2", "PYTHONHASHSEED": "0"}
-        environment["PYTHONPATH"] = os.pathsep.join(filter(None, [*sys.path, str(ROOT)]))
-        done = subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True)
+        environment["PYTHONPATH"] = os.pathsep.join([path for path in sys.path if path] + [str(ROOT)])
+        done = subprocess.run(command, env=environment, capture_output=True, text=True)
         if done.returncode:
             raise RuntimeError(f"the process under valgrind failed:\n{done.stderr[-2000:]}")
         found = [_instructions(Path(f"{dumps}.{k}")) for k in range(1, 2 + len(plan))]

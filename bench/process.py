@@ -5,7 +5,6 @@ import os
 import sys
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
-from importlib.util import find_spec
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -28,11 +27,9 @@ def set_threads(threads: int) -> None:
 
 
 def prefer_installed() -> None:
-    """Measure the installed package; the source folder beside this one only where none is installed."""
-    elsewhere = [path for path in sys.path if Path(path).resolve() != ROOT]
-    before, sys.path[:] = sys.path[:], elsewhere
-    if find_spec("fastgate") is None:
-        sys.path[:] = before
+    """Measure the installed package; the source folder beside this one only where none is installed. New processes inherit
+    the path."""
+    sys.path[:] = [path for path in sys.path if Path(path).resolve() != ROOT] + [str(ROOT)]
 
 
 def fresh(threads: int, call: Callable[..., Any], *arguments: Any) -> Any:
