@@ -68,7 +68,7 @@ def finish(figure: Figure, path: Path, record: Record, title: str, handles: list
     width = figure.get_figwidth()
     parts = [note, *setting(record).split("; ", 1)]
     words = "\n".join(line for part in parts for line in textwrap.wrap(part, int(width * LETTERS)))
-    columns = min(len(handles), max(2, int(width / 1.9)))
+    columns = min(len(handles), max(2, int(width / 1.6)))
     legend = figure.legend(
         handles=handles, loc="outside lower center", ncols=columns, frameon=False, title=words, title_fontsize=8
     )
