@@ -1,7 +1,7 @@
 """Instructions of a call, counted by valgrind: `python -m bench count`, for machines too noisy to time.
 
 One process under callgrind runs every row twice and counts the second call; what the way into Python costs is counted
-by an empty call and taken off. valgrind knows no AVX-512, so the level is avx2 at best. The counts of a single build
+by an empty call and taken off. valgrind knows no AVX-512: the level is avx2 instead. The counts of a single build
 repeat to a few thousandths; an instruction is not a unit of time.
 """
 
@@ -16,6 +16,10 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
+from fastgate import get_config
+
+from . import cases, compiled, contenders, grid
+from .contenders import ours
 from .process import ROOT
 
 DEFAULT = ["1,1,64,64", "100,1,64,64", "20,16,64,64"]  # valgrind is fifty times as slow
@@ -40,8 +44,10 @@ def counts(rows: list[str], cells: list[str], whats: list[str], dtype: str) -> d
     plan = [(cell, what, row) for what in whats for cell in cells for row in rows]
     with tempfile.TemporaryDirectory() as folder:
         dumps = Path(folder) / "dump"
-        command = [*VALGRIND, f"--callgrind-out-file={dumps}", sys.executable, "-P", "-m", "bench.count", json.dumps([plan, dtype])]
-        environment = os.environ | {"FASTGATE_ISA": "avx2", "PYTHONHASHSEED": "0"}
+        python = [sys.executable, "-P", "-m", "bench.count", json.dumps([plan, dtype])]
+        command = [*VALGRIND, f"--callgrind-out-file={dumps}", *python]
+        level = get_config()["isa"]
+        environment = os.environ | {"FASTGATE_ISA": "avx2" if level == "avx512" else level, "PYTHONHASHSEED": "0"}
         environment["PYTHONPATH"] = os.pathsep.join([path for path in sys.path if path] + [str(ROOT)])
         done = subprocess.run(command, env=environment, capture_output=True, text=True)
         if done.returncode:
@@ -56,16 +62,11 @@ def _instructions(dump: Path) -> int:
 
 
 def _library():
-    from . import compiled
-
     return compiled.load("count.c")
 
 
 def run_counted(plan: list[tuple[str, str, str]], dtype: str) -> None:
     """In the process under valgrind: an empty call, then one call of each row, each warmed up by one before it."""
-    from . import cases, contenders, grid
-    from .contenders import ours
-
     requests = _library()
 
     def count(call: Callable[[], object]) -> None:
