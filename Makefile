@@ -5,6 +5,7 @@ PYTHON ?= python3
 VENV := .venv
 RUN := $(VENV)/bin/python
 SUITE := -m pytest -n auto
+PEERS ?= bench
 # Tests that do not depend on the level, or run every level themselves.
 LEVELLESS := $(patsubst %,--ignore=tests/test_%.py,activations adding_a_cell arguments bench demo malformed types)
 STUBBED := $(patsubst fastgate/%.pyi,fastgate.%,$(wildcard fastgate/[a-z]*.pyi))
@@ -25,7 +26,7 @@ demo: build $(VENV)/has-demo  ## train a character model on English text: C kern
 test: build $(VENV)/has-test  ## build, then all tests
 	$(RUN) $(SUITE) $(ARGS)
 
-bench: build .venv-bench/ready  ## speed beside PyTorch, ONNX Runtime and NumPy
+bench: build .venv-bench/has-$(PEERS)  ## speed beside PyTorch, ONNX Runtime, OpenVINO and NumPy; PEERS=bench-all: JAX and Keras, too
 	.venv-bench/bin/python -m bench $(ARGS)
 
 lint: $(VENV)/has-lint  ## ruff: rules and formatting
@@ -90,7 +91,11 @@ $(VENV)/has-%: $(VENV)/ready
 	@$(EXTRA_NEEDS) > $(VENV)/needs-$*.txt && $(RUN) -m pip -q install -r $(VENV)/needs-$*.txt
 	@touch $@
 
-.venv-bench/ready: bench/requirements.txt $(VENV)/ready
+# The extra bench-all names the extra bench of this very package, which is installed before it.
+.venv-bench/has-%: $(VENV)/ready
 	@$(PYTHON) -m venv .venv-bench
-	.venv-bench/bin/python -m pip -q install numpy -r bench/requirements.txt
+	@$(EXTRA_NEEDS) | sed '/^fastgate/d' > .venv-bench/needs-$*.txt
+	.venv-bench/bin/python -m pip -q install numpy -r .venv-bench/needs-$*.txt
 	@touch $@
+
+.venv-bench/has-bench-all: .venv-bench/has-bench

@@ -1,37 +1,32 @@
-"""Measure fastgate beside its peers: table in the terminal, JSON file, picture."""
+"""Measure fastgate beside its peers: table in the terminal, JSON file, pictures.
+
+python -m bench compare OLD NEW   what changed between two JSON files
+python -m bench count             instructions of a call, by valgrind
+"""
 
 import argparse
-import os
 import sys
-from importlib.util import find_spec
 from pathlib import Path
 
+from .process import fresh, measured, prefer_installed, set_threads
+
 RESULTS = Path(__file__).parent / "results"
-ROOT = Path(__file__).parent.parent
-THREAD_VARIABLES = (
-    "OMP_NUM_THREADS",
-    "MKL_NUM_THREADS",
-    "OPENBLAS_NUM_THREADS",
-    "VECLIB_MAXIMUM_THREADS",
-    "FASTGATE_NUM_THREADS",
-)
 
 
-def options() -> argparse.Namespace:
+def options(words: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
     parser.add_argument("--cells", nargs="+", default=["lstm", "gru"], help="any public cell (default: lstm gru)")
     parser.add_argument("--what", nargs="+", default=["forward", "training"], choices=["forward", "training"])
     parser.add_argument(
         "--rows",
         nargs="+",
-        default=["grid", "models"],
-        help="grid, models, a model's name, or any shape as T,N,D,H (default: grid models)",
+        help="a group of bench/grid.py, a model's name, or any shape as T,N,D,H (default: grid models)",
     )
-    parser.add_argument("--peers", nargs="+", help="modules of bench/contenders to run beside ours (default: all)")
-    parser.add_argument("--threads", type=int, default=1, help="for all contenders (default: 1)")
+    parser.add_argument("--peers", nargs="*", help="modules of bench/contenders to run beside ours (default: all)")
+    parser.add_argument("--threads", nargs="+", type=int, help="for all contenders, one run for each number (default: 1)")
     parser.add_argument("--dtype", default="float32", choices=["float32", "float64"])
-    parser.add_argument("--budget", type=float, default=4.0, help="seconds of timing per row (default: 4)")
-    parser.add_argument("--quick", action="store_true", help="the grid with a budget of half a second per row")
+    parser.add_argument("--budget", type=float, help="seconds of timing per row (default: 4)")
+    parser.add_argument("--quick", action="store_true", help="rows: grid, budget: half a second")
     parser.add_argument(
         "--clock",
         default="wall",
@@ -41,36 +36,50 @@ def options() -> argparse.Namespace:
     parser.add_argument("--cold", action="store_true", help="empty the caches before every call")
     parser.add_argument("--json", type=Path, default=RESULTS / "latest.json")
     parser.add_argument("--picture", type=Path, help="default: beside the JSON file")
-    chosen = parser.parse_args()
-    if chosen.clock == "cpu" and chosen.threads > 1:
+    chosen = parser.parse_args(words)
+    if chosen.clock == "cpu" and chosen.threads not in (None, [1]):
         parser.error("--clock cpu adds the times of all threads: use it with --threads 1")
-    if chosen.quick:
-        chosen.rows, chosen.budget = ["grid"], 0.5
+    chosen.rows = chosen.rows or (["grid"] if chosen.quick else ["grid", "models"])
+    chosen.budget = chosen.budget or (0.5 if chosen.quick else 4.0)
     return chosen
 
 
-def set_threads(threads: int) -> None:
-    """Libraries read these when they are imported."""
-    for name in THREAD_VARIABLES:
-        os.environ[name] = str(threads)
+def thread_counts(chosen: argparse.Namespace) -> list[int]:
+    """Those asked for; else one, and for the scaling rows every number up to the cores, if the library takes threads."""
+    if chosen.threads:
+        return chosen.threads
+    if "scaling" in chosen.rows:
+        import fastgate
 
+        from .machine import cores
 
-def prefer_installed() -> None:
-    """Measure the installed package; the source folder beside this one only where none is installed."""
-    elsewhere = [path for path in sys.path if Path(path).resolve() != ROOT]
-    before, sys.path[:] = sys.path[:], elsewhere
-    if find_spec("fastgate") is None:
-        sys.path[:] = before
+        if hasattr(fastgate, "set_num_threads"):
+            return list(range(1, cores() + 1))
+    return [1]
 
 
 def main() -> int:
-    chosen = options()
-    set_threads(chosen.threads)
+    set_threads(1)
     prefer_installed()
-    from . import report
-    from .run import run
+    if sys.argv[1:2] == ["compare"]:
+        from .compare import main as compare
 
-    record = run(chosen)
+        return compare(sys.argv[2:])
+    if sys.argv[1:2] == ["count"]:
+        from .count import main as count
+
+        return count(sys.argv[2:])
+    chosen = options()
+    counts = thread_counts(chosen)
+    if len(counts) == 1:
+        set_threads(counts[0])
+        record = measured(chosen, counts[0])
+    else:  # most libraries take their threads when they start
+        record, *others = [fresh(threads, measured, chosen, threads) for threads in counts]
+        for other in others:
+            record.add(other)
+    from . import report
+
     print(report.terminal(record))
     record.save(chosen.json)
     picture = chosen.picture or chosen.json.with_suffix(".png")
@@ -79,8 +88,7 @@ def main() -> int:
     except ImportError as reason:
         print(f"\nNo picture: {reason}")
     else:
-        draw(record, picture)
-        print(f"\nWritten: {chosen.json}, {picture}")
+        print("\nWritten:", ", ".join(map(str, [chosen.json, *draw(record, picture)])))
     return 1 if record.wrong else 0
 
 

@@ -1,4 +1,4 @@
-"""The arrays of one shape, the exact result, and the comparison of a contender's result with it.
+"""The arrays of one call of a cell, its exact result, and the comparison of a contender's result with it.
 
 Nothing here names a cell: states and gates are read from the signature of the public functions.
 """
@@ -10,8 +10,10 @@ import numpy as np
 
 from fastgate import reference
 
-FORWARD, TRAINING = "forward", "training"
-WHATS = (FORWARD, TRAINING)  # training = forward and backward
+FORWARD, TRAINING = "forward", "training"  # training = forward and backward
+STEP, PREPARED = "step", "prepared"  # one step: by the plain function, and by an object made once
+CLIPPING = "clipping"
+WHATS = (FORWARD, TRAINING, STEP, PREPARED, CLIPPING)
 GRADIENTS = ("dx", "dWx", "dWh", "db")  # those every contender of a training row must give
 LIMIT = 256  # units of rounding (eps) relative to the largest value from which on a result counts as wrong
 
@@ -36,7 +38,11 @@ class Case:
     Wx: np.ndarray  # (D, G·H)
     Wh: np.ndarray  # (H, G·H)
     b: np.ndarray  # (G·H,)
-    dh: np.ndarray  # (N, T, H), the upstream gradient
+    dh: np.ndarray  # (N, T, H), the upstream gradient, zero past a row's length
+    lengths: np.ndarray | None = None  # (N,), None = all T
+    limit: int = LIMIT
+
+    entry = "prepare"  # the function of a contender that takes such a case
 
     @property
     def sizes(self) -> tuple[int, int, int, int]:
@@ -44,10 +50,48 @@ class Case:
         return T, N, D, len(self.Wh)
 
     @property
+    def dtype(self) -> str:
+        return self.x.dtype.name
+
+    @property
+    def training(self) -> bool:
+        return self.what == TRAINING
+
+    @property
     def flops(self) -> int:
         """Multiplications and additions of the matrix products; backward does those of forward twice."""
         T, N, D, H = self.sizes
-        return 2 * T * N * (D + H) * self.Wh.shape[1] * (1 if self.what == FORWARD else 3)
+        steps = T * N if self.lengths is None else int(self.lengths.sum())
+        return 2 * steps * (D + H) * self.Wh.shape[1] * (3 if self.training else 1)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of weights that must be read: Wh at every step and Wx once; backward does so again and writes as many
+        gradients."""
+        T, *_ = self.sizes
+        once = self.Wx.nbytes + T * self.Wh.nbytes
+        return 2 * once + self.Wx.nbytes + self.Wh.nbytes if self.training else once
+
+    @property
+    def reads_from(self) -> int:
+        """Bytes of what is read again and again: Wh step after step, or both weights call after call."""
+        T, *_ = self.sizes
+        return self.Wh.nbytes + (self.Wx.nbytes if T == 1 else 0)
+
+    def exact(self) -> dict[str, np.ndarray]:
+        """The result of the float64 reference on these values. The final states of ragged rows are left out: a padded
+        call has none."""
+        x, *weights, dh = (a.astype(np.float64) for a in (self.x, self.Wx, self.Wh, self.b, self.dh))
+        states = [state.astype(np.float64) for state in self.states.values()]
+        forward = getattr(reference, f"{self.cell}_forward")
+        values = forward(x, *states, *weights, lengths=self.lengths, training=self.training)._asdict()
+        cache = values.pop("cache")
+        if self.lengths is not None:
+            values = {"h": values["h"]}
+        if self.training:
+            gradients = getattr(reference, f"{self.cell}_backward")(dh, cache)
+            values |= {name: getattr(gradients, name) for name in GRADIENTS}
+        return values
 
 
 def cells() -> list[str]:
@@ -56,7 +100,9 @@ def cells() -> list[str]:
     return [name.removesuffix(ending) for name in dir(reference) if name.endswith(ending)]
 
 
-def make_case(cell: str, what: str, T: int, N: int, D: int, H: int, dtype: str = "float32") -> Case:
+def make_case(
+    cell: str, what: str, T: int, N: int, D: int, H: int, dtype: str = "float32", ragged: bool = False
+) -> Case:  # fmt: skip
     parameters = inspect.signature(getattr(reference, f"{cell}_forward")).parameters
     names = list(parameters)
     gates = parameters["gate_order"].default if "gate_order" in names else ""
@@ -70,7 +116,7 @@ def make_case(cell: str, what: str, T: int, N: int, D: int, H: int, dtype: str =
     def uniform(*shape: int) -> np.ndarray:
         return random.uniform(-bound, bound, shape).astype(dtype)
 
-    return Case(
+    case = Case(
         cell=cell,
         what=what,
         gates=gates,
@@ -80,30 +126,30 @@ def make_case(cell: str, what: str, T: int, N: int, D: int, H: int, dtype: str =
         Wh=uniform(H, width),
         b=uniform(width),
         dh=normal(N, T, H),
+        lengths=random.integers(1, T, N, endpoint=True) if ragged else None,
     )
+    if case.lengths is not None:
+        case.dh[past(case.lengths, T)] = 0
+    return case
 
 
-def exact(case: Case) -> dict[str, np.ndarray]:
-    """The result of the float64 reference on the case's values."""
-    x, *weights, dh = (a.astype(np.float64) for a in (case.x, case.Wx, case.Wh, case.b, case.dh))
-    states = [state.astype(np.float64) for state in case.states.values()]
-    training = case.what == TRAINING
-    outputs = getattr(reference, f"{case.cell}_forward")(x, *states, *weights, training=training)
-    values = outputs._asdict()
-    cache = values.pop("cache")
-    if training:
-        gradients = getattr(reference, f"{case.cell}_backward")(dh, cache)
-        values |= {name: getattr(gradients, name) for name in GRADIENTS}
-    return values
+def past(lengths: np.ndarray, T: int) -> np.ndarray:
+    """(N, T), true past a row's length."""
+    return np.arange(T) >= lengths[:, None]
 
 
 def error(results: dict[str, np.ndarray], expected: dict[str, np.ndarray]) -> float:
-    """The largest error, each array's relative to its own largest value; NaN where a result holds NaN."""
-    errors = [np.max(np.abs(results[name] - value)) / np.max(np.abs(value)) for name, value in expected.items()]
+    """The largest error, each array's relative to its own largest value; NaN where a result holds NaN. Beside values
+    so small that their rounding may be subnormal, an error counts as beside the smallest that are not."""
+    errors = []
+    for name, value in expected.items():
+        dtype = np.finfo(results[name].dtype)
+        least = float(dtype.tiny) / float(dtype.eps)
+        errors.append(np.max(np.abs(results[name] - value)) / max(least, np.max(np.abs(value))))
     return float(np.max(errors))
 
 
-def check(name: str, case: Case, results: dict[str, np.ndarray], expected: dict[str, np.ndarray]) -> float:
+def check(name: str, case, results: dict[str, np.ndarray], expected: dict[str, np.ndarray]) -> float:
     """The error, or WrongResult where a result is missing, has another shape or is not near the exact one."""
     for key, value in expected.items():
         if key not in results:
@@ -111,7 +157,7 @@ def check(name: str, case: Case, results: dict[str, np.ndarray], expected: dict[
         if results[key].shape != value.shape:
             raise WrongResult(f"{name}: {key} has shape {results[key].shape}, expected {value.shape}")
     found = error(results, expected)
-    limit = LIMIT * float(np.finfo(case.x.dtype).eps)
+    limit = case.limit * float(np.finfo(case.dtype).eps)
     if not found <= limit:
         raise WrongResult(
             f"{name}: {case.cell} {case.what} {case.sizes} differs by {found:.1e} from the exact result (limit {limit:.1e})"

@@ -6,8 +6,11 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from .contenders import LOOP, OURS
+from .cases import CLIPPING
+from .contenders import LOOP, OURS, PADDED
+from .machine import FMA
 from .timer import Ratio, geometric_mean
+from .values import NORMAL
 
 
 @dataclass(frozen=True)
@@ -19,11 +22,13 @@ class Measure:
     bursts: int
     calls: int  # a burst
     ratio: Ratio  # this contender's time / ours
+    low: float = 0.0  # quartiles of the bursts, seconds
+    high: float = 0.0
 
 
 @dataclass(frozen=True)
 class Line:
-    """One shape of one cell, forward or training, and all who could do it."""
+    """One row of one cell, forward or training, and all who could do it."""
 
     group: str
     name: str
@@ -36,6 +41,14 @@ class Line:
     flops: int
     attainable: float  # seconds at this machine's measured limits
     measures: dict[str, Measure]
+    threads: int = 1
+    nbytes: int = 0  # of weights, or of gradients, that must be read or written
+    limit: str = FMA  # what `attainable` is bound by: FMA, a cache or memory
+    values: str = NORMAL  # what the arrays hold
+
+    @property
+    def shape(self) -> tuple[int, int, int, int]:
+        return self.T, self.N, self.D, self.H
 
     @property
     def ours(self) -> Measure:
@@ -43,8 +56,9 @@ class Line:
 
     @property
     def fastest(self) -> tuple[str, Ratio] | None:
-        """The fastest peer, the NumPy loop aside, and its ratio."""
-        peers = {name: m.ratio for name, m in self.measures.items() if name not in (OURS, LOOP)}
+        """The fastest peer and its ratio. The NumPy loop is no peer; the lines of NumPy that clip are."""
+        aside = (OURS, PADDED) if self.what == CLIPPING else (OURS, PADDED, LOOP)
+        peers = {name: m.ratio for name, m in self.measures.items() if name not in aside}
         return min(peers.items(), key=lambda peer: peer[1].median) if peers else None
 
     @property
@@ -53,8 +67,9 @@ class Line:
         return self.fastest is not None and round(self.fastest[1].median, 2) < 1
 
     @property
-    def gflops(self) -> float:
-        return self.flops / self.ours.seconds / 1e9
+    def key(self) -> tuple[str, str, str, str, int]:
+        """What makes it the same line in another record."""
+        return self.group, self.name, self.cell, self.what, self.threads
 
     @property
     def share(self) -> float:
@@ -62,12 +77,27 @@ class Line:
         return self.attainable / self.ours.seconds
 
 
+@dataclass(frozen=True)
+class Memory:
+    """Peak bytes of one call in a fresh process, its results included."""
+
+    cell: str
+    what: str
+    T: int
+    N: int
+    D: int
+    H: int
+    results: int  # bytes that are returned
+    peaks: dict[str, int]  # by contender
+
+
 class Block(NamedTuple):
-    """The lines that stand in one column: of one group, cell and direction."""
+    """The lines that stand in one column: of one group, cell and direction, on so many threads."""
 
     group: str
     cell: str
     what: str
+    threads: int
 
 
 @dataclass
@@ -77,6 +107,7 @@ class Record:
     settings: dict[str, Any]
     lines: list[Line] = field(default_factory=list)
     wrong: list[str] = field(default_factory=list)  # contenders that computed something else
+    memory: list[Memory] = field(default_factory=list)
 
     def save(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -86,12 +117,21 @@ class Record:
     def load(cls, path: Path) -> "Record":
         values = json.loads(path.read_text(encoding="utf-8"))
         values["lines"] = [_line(line) for line in values["lines"]]
+        values["memory"] = [Memory(**memory) for memory in values.get("memory", [])]
         return cls(**values)
+
+    def add(self, other: "Record") -> None:
+        """Take up the lines of a run of the same rows on another number of threads."""
+        self.machine["threads"] += other.machine["threads"]
+        self.machine["limits"] |= other.machine["limits"]
+        self.lines += other.lines
+        self.wrong += other.wrong
+        self.memory += other.memory
 
     def blocks(self) -> dict[Block, list[Line]]:
         blocks: dict[Block, list[Line]] = {}
         for line in self.lines:
-            blocks.setdefault(Block(line.group, line.cell, line.what), []).append(line)
+            blocks.setdefault(Block(line.group, line.cell, line.what, line.threads), []).append(line)
         return blocks
 
 

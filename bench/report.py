@@ -2,22 +2,42 @@
 
 from collections.abc import Iterable
 
-from .contenders import LOOP, OURS
-from .record import Block, Line, Measure, Record, largest_error, losses_first, mean_ratio, peers_of
+from .contenders import LOOP, OURS, PADDED
+from .machine import FMA
+from .record import Block, Line, Measure, Memory, Record, largest_error, losses_first, mean_ratio, peers_of
+from .values import NORMAL
 
-WORDS = {"forward": "forward", "training": "forward + backward"}
+WORDS = {
+    "forward": "forward",
+    "training": "forward + backward",
+    "step": "one step",
+    "prepared": "one prepared step",
+    "clipping": "clip_grad_norm",
+}
 ERROR_MARK = 1.5
-GROUPS = {"grid": "Grid", "models": "Layers of real models"}
+SLOW_MARK = 3.0  # times as long as ordinary values from which on values count as slow
+GROUPS = {
+    "grid": "Grid",
+    "models": "Layers of real models",
+    "step": "One streaming step",
+    "ragged": "Lengths uniform in 1..T",
+    "clipping": "Lists of gradients",
+    "values": "Adversarial values",
+    "scaling": "One size varied",
+    "map": "N times H",
+}
 
 
 def title(block: Block | Line) -> str:
-    return f"{block.cell.upper()} {WORDS[block.what]}"
+    threads = f", {block.threads} threads" if block.threads > 1 else ""
+    return f"{block.cell.upper()} {WORDS[block.what]}{threads}".strip()
 
 
 def setting(record: Record) -> str:
     """Machine, threads and versions in one line, without a date."""
     machine, settings = record.machine, record.settings
-    threads = f"{machine['threads']} thread{'s' if machine['threads'] > 1 else ''}"
+    counts = machine["threads"]
+    threads = f"{' and '.join(map(str, counts))} thread{'s' if counts != [1] else ''}"
     where = f"{machine['cpu']} ({machine['cores']} cores), {machine['isa']}, {threads}"
     how = f"{settings['dtype']}, {settings['caches']} caches"
     how += ", processor time" if settings["clock"] == "cpu" else ""
@@ -28,27 +48,41 @@ def setting(record: Record) -> str:
 
 
 def terminal(record: Record) -> str:
-    parts = [setting(record), _limits(record)]
+    parts = [setting(record), limits(record)]
+    if record.lines:
+        parts.append(_legend(record))
     parts += [_table(block, lines) for block, lines in record.blocks().items()]
-    parts += [losses(record.lines) + _named_losses(record.lines)]
+    parts += [slowdowns(record), memory(record)]
+    if record.lines:
+        parts.append(losses(record.lines) + _named_losses(record.lines))
     parts += [f"WRONG RESULT, not timed: {words}" for words in record.wrong]
-    return "\n\n".join(parts)
+    return "\n\n".join(part for part in parts if part)
 
 
-def _limits(record: Record) -> str:
+def limits(record: Record) -> str:
+    lines = []
+    for threads, rates in record.machine["limits"].items():
+        places = ", ".join(f"{place} {rate / 1e9:.0f}" for place, rate in rates.items() if place != FMA)
+        reads = f"; reads {places} GB/s" if places else ""
+        lines.append(f"{threads} thread{'s' if threads != '1' else ''}: FMA {rates[FMA] / 1e9:.0f} GF/s{reads}")
+    return f"Limits of this machine, measured by {record.machine['measured_by']}:\n  " + "\n  ".join(lines)
+
+
+def _legend(record: Record) -> str:
+    loop = any(LOOP in line.measures and line.cell for line in record.lines)
     return (
-        f"Reach: time at NumPy's best matrix product here, {record.machine['fma_peak'] / 1e9:.0f} GF/s, and at the"
-        " measured cache bandwidth / our time.\n"
-        "Ratios: peer's time / ours, above 1 we are faster; (quartiles). Rows that lose stand first, marked *.\n"
+        "Share: the least time at these limits, that of the products or that of reading the weights, / our time.\n"
+        "Ratios: contender's time / ours, above 1 we are faster; (quartiles). Rows that lose stand first, marked *.\n"
         "Errors: the largest, relative to the largest value of its array, against float64."
-        f" Marked !: ours is more than {ERROR_MARK} times as large.\n"
-        "NumPy is the loop of fastgate.reference, weight gradients summed step by step."
+        f" Marked !: ours is more than {ERROR_MARK} times as large."
+        + ("\nNumPy is the loop of fastgate.reference, weight gradients summed step by step." if loop else "")
     )
 
 
 def _table(block: Block, lines: list[Line]) -> str:
     peers = peers_of(lines)
-    head = ["", "(T, N, D, H)", "µs", "GF/s", "reach", *peers, "our error", *(f"{p}'s" for p in peers)]
+    name = "(T, N, D, H)" if block.group == "grid" else ""
+    head = ["", name, "µs", "rate", "share", *peers, "our error", *(f"{p}'s" for p in peers)]
     rows = [_row(line, peers) for line in losses_first(lines)]
     means = [f"{mean_ratio(lines, peer):.2f}" for peer in peers]
     rows.append(["", "geometric mean", "", "", "", *means, "", *("" for _ in peers)])
@@ -56,7 +90,7 @@ def _table(block: Block, lines: list[Line]) -> str:
     words = f"{GROUPS[block.group]}, {title(block)}"
     if fastest == fastest:
         words += f": {fastest:.2f} times as fast as the fastest peer of each row"
-    return words + "\n" + _aligned([head, *rows])
+    return words + "\n" + aligned([head, *rows])
 
 
 def _row(line: Line, peers: list[str]) -> list[str]:
@@ -65,19 +99,68 @@ def _row(line: Line, peers: list[str]) -> list[str]:
         "*" if line.loses else "",
         line.name,
         f"{line.ours.seconds * 1e6:.4g}" if line.ours.seconds < 0.01 else f"{line.ours.seconds * 1e6:.0f}",
-        f"{line.gflops:.1f}",
-        f"{line.share:.0%}",
+        rate(line),
+        f"{line.share:.0%} {line.limit}",
         *(f"{m.ratio.median:.2f} ({m.ratio.low:.2f}–{m.ratio.high:.2f})" if m else "–" for m in measures),
         f"{line.ours.error:.1e}",
         *(f"{m.error:.1e}{_mark_if_less_exact(line, m)}" if m else "–" for m in measures),
     ]
 
 
+def rate(line: Line) -> str:
+    """What the line's limit counts: operations, or bytes."""
+    if line.limit == FMA:
+        return f"{line.flops / line.ours.seconds / 1e9:.1f} GF/s"
+    return f"{line.nbytes / line.ours.seconds / 1e9:.1f} GB/s"
+
+
 def _mark_if_less_exact(line: Line, peer: Measure) -> str:
     return "!" if line.ours.error > ERROR_MARK * peer.error else ""
 
 
-def _aligned(rows: list[list[str]]) -> str:
+def slowdowns(record: Record) -> str:
+    """What adversarial values cost each contender: its time / its own time on ordinary values. Our worst first."""
+    lines = [line for line in record.lines if line.group == "values"]
+    usual = {(line.cell, line.what, line.shape, line.threads): line for line in lines if line.values == NORMAL}
+    peers = peers_of(lines)
+    rows = []
+    for line in lines:
+        base = usual.get((line.cell, line.what, line.shape, line.threads))
+        if base is None or line is base:
+            continue
+        both = [name for name in line.measures if name in base.measures]
+        times = {name: line.measures[name].seconds / base.measures[name].seconds for name in both}
+        cells = [f"{times[name]:.2f}" if name in times else "–" for name in (OURS, *peers)]
+        mark = "*" if times[OURS] > SLOW_MARK else ""
+        rows.append((times[OURS], [mark, f"{title(line)} {line.name}", *cells]))
+    if not rows:
+        return ""
+    rows.sort(key=lambda row: -row[0])
+    head = ["", "", OURS, *peers]
+    words = f"Time / time of the same contender on ordinary values; * ours is above {SLOW_MARK:g}"
+    return words + "\n" + aligned([head, *(row for _, row in rows)])
+
+
+def memory(record: Record) -> str:
+    """Peaks in MB, in brackets as multiples of ours; rows where another needs less first."""
+    if not record.memory:
+        return ""
+    others = [name for name in dict.fromkeys(name for m in record.memory for name in m.peaks) if name != OURS]
+
+    def least(m: Memory) -> float:
+        return min((m.peaks[name] for name in others if name in m.peaks), default=m.peaks[OURS]) / m.peaks[OURS]
+
+    rows = []
+    for m in sorted(record.memory, key=lambda m: min(1.0, least(m))):
+        peaks = [f"{m.peaks[p] / 1e6:.1f} ({m.peaks[p] / m.peaks[OURS]:.2f})" if p in m.peaks else "–" for p in others]
+        name = f"{m.cell.upper()} {WORDS[m.what]} {(m.T, m.N, m.D, m.H)}"
+        ours = f"{m.peaks[OURS] / 1e6:.1f}"
+        rows.append(["*" if least(m) < 1 else "", name, ours, *peaks, f"{m.results / 1e6:.1f}"])
+    words = "Peak memory of one call in a fresh process, MB (times ours); what fastgate returns is part of it"
+    return words + "\n" + aligned([["", "(T, N, D, H)", OURS, *others, "returned"], *rows])
+
+
+def aligned(rows: list[list[str]]) -> str:
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     justify = [str.ljust, str.ljust] + [str.rjust] * (len(widths) - 2)
     return "\n".join(
@@ -109,7 +192,7 @@ def markdown(record: Record) -> str:
     against = []
     for what in dict.fromkeys(line.what for line in record.lines):
         lines = [line for line in record.lines if line.what == what]
-        peers = [name for name in peers_of(lines) if name != LOOP]
+        peers = [name for name in peers_of(lines) if name not in (LOOP, PADDED)]
         if peers:
             against.append(f"{WORDS[what]} against {_either(peers)}")
     parts = [
@@ -128,20 +211,19 @@ def _either(names: list[str]) -> str:
 
 def _markdown_group(record: Record, group: str) -> str:
     """Shapes down; cells and directions across, or only directions where every row has its own cell."""
-    grid = group == "grid"
+    own = group == "models"
     columns: dict[str, dict[str, Line]] = {}
     labels: dict[str, str] = {}
     for line in record.lines:
         if line.group == group:
-            shape = (line.T, line.N, line.D, line.H)
-            labels[line.name] = str(shape) if grid else f"{line.name}, {line.cell.upper()} {shape}"
-            columns.setdefault(title(line) if grid else WORDS[line.what], {})[line.name] = line
+            labels[line.name] = f"{line.name}, {line.cell.upper()} {line.shape}" if own else line.name
+            columns.setdefault(title(line).removeprefix(f"{line.cell.upper()} " if own else ""), {})[line.name] = line
     rows = []
     for name, label in labels.items():
         rows.append([label, *(_markdown_ratio(lines.get(name)) for lines in columns.values())])
     means = [mean_ratio(lines.values()) for lines in columns.values()]
     rows.append(["geometric mean", *(f"{mean:.2f}" if mean == mean else "–" for mean in means)])
-    head = "(T, N, D, H)" if grid else f"{GROUPS[group]}, one layer, one direction"
+    head = "(T, N, D, H)" if group == "grid" else GROUPS[group] + (", one layer, one direction" if own else "")
     return _markdown_table([head, *columns], rows)
 
 

@@ -13,8 +13,9 @@ import numpy as np
 
 import fastgate
 
-from . import cases, contenders, grid, machine, timer
-from .contenders import OURS, ours
+from . import cases, contenders, grid, machine, memory, timer
+from .clip import Gradients
+from .contenders import OURS, ours, padded
 from .record import Line, Measure, Record
 from .timer import Ratio
 
@@ -22,20 +23,18 @@ PAUSE = 0.03  # seconds of rest between contenders that use several threads
 SWEEP = 2**27  # bytes written to empty the caches
 
 
-def run(options: argparse.Namespace) -> Record:
-    peers, skipped = contenders.find(options.peers or contenders.PEERS)
-    modules = [ours, *peers]
-    say(f"measuring {Path(fastgate.__file__).parent}")
+def run(options: argparse.Namespace, threads: int) -> Record:
+    peers, skipped = contenders.find(contenders.PEERS if options.peers is None else options.peers)
+    say(f"measuring {Path(fastgate.__file__).parent}, {threads} thread{'s' if threads > 1 else ''}")
     for name, reason in skipped.items():
         say(f"skipped: {name}: {reason}")
-    cells = check_cells(options.cells)
     try:
-        rows = grid.select(options.rows)
+        steps = plan(grid.select(options.rows), check_cells(options.cells), options.what)
     except ValueError as reason:
         raise SystemExit(f"--rows: {reason}") from None
     record = Record(
-        machine=machine.describe(options.threads, options.dtype),
-        versions={m.NAME: m.version() for m in modules} | {"Python": platform.python_version()},
+        machine=machine.describe(threads, options.dtype),
+        versions={m.NAME: m.version() for m in (ours, *peers)} | {"Python": platform.python_version()},
         settings={
             "dtype": options.dtype,
             "caches": "cold" if options.cold else "warm",
@@ -46,25 +45,54 @@ def run(options: argparse.Namespace) -> Record:
     )
     if options.clock == "wall" and (record.machine["load"] or 0) > 0.5:
         say(f"other processes are busy (load {record.machine['load']:.1f}): ratios will scatter; try --clock cpu")
-    plan = [
-        (row, cell, what)
-        for group in dict.fromkeys(row.group for row in rows)
-        for what in options.what
-        for cell in cells
-        for row in rows
-        if row.group == group and row.cell in (None, cell)
-    ]
     told: set[str] = set()  # what was said already
-    for done, (row, cell, what) in enumerate(plan, 1):
-        say(f"[{done}/{len(plan)}] {cell} {what} {row.name}")
-        case = cases.make_case(cell, what, *row.shape, options.dtype)
-        proven, wrong = prove(case, modules, options.threads, told)
-        record.wrong += wrong
+    for done, (row, cell, what) in enumerate(steps, 1):
+        say(f"[{done}/{len(steps)}] {cell} {what} {row.name}")
+        if row.group == grid.MEMORY:
+            if reason := memory.unavailable():
+                say(f"skipped: {reason}")
+            else:
+                names = [peer.__name__.rsplit(".", 1)[-1] for peer in peers]
+                record.memory.append(memory.measure(row.shape, cell, what, options.dtype, threads, names))
+            continue
+        case = row.case(cell, what, options.dtype)
+        modules = [ours, padded, *peers] if row.ragged else [ours, *peers]
+        proven, wrong = prove(case, modules, threads, told)
+        record.wrong += [f"{row.name}: {reason}" for reason in wrong]
         if OURS in proven:
-            measures = measure(proven, options)
-            limit = machine.attainable(case)
-            record.lines.append(Line(row.group, row.name, cell, what, *row.shape, case.flops, limit, measures))
+            measures = measure(proven, options, threads)
+            limit = machine.limit(case.flops, case.nbytes, case.reads_from, case.dtype, threads)
+            record.lines.append(
+                Line(
+                    row.group,
+                    row.name,
+                    cell,
+                    what,
+                    *row.shape,
+                    flops=case.flops,
+                    attainable=limit.seconds,
+                    measures=measures,
+                    threads=threads,
+                    nbytes=case.nbytes,
+                    limit=limit.name,
+                    values=row.values,
+                )
+            )
     return record
+
+
+def plan(rows: list[grid.Row], cells: list[str], whats: list[str]) -> list[tuple[grid.Row, str, str]]:
+    """What is measured, in the order of the tables: by group, call, cell, row."""
+    return list(
+        dict.fromkeys(
+            (row._replace(whats=None), cell, what)
+            for group in dict.fromkeys(row.group for row in rows)
+            for what in cases.WHATS
+            for cell in (*cells, "")
+            for row in rows
+            if row.group == group and what in (row.whats or whats) and (row.cell == cell or (row.cell is None and cell))
+        )
+    )
 
 
 class Proven(NamedTuple):
@@ -75,14 +103,16 @@ class Proven(NamedTuple):
     seconds: float  # the first call took, by the wall
 
 
-def prove(case: cases.Case, modules: list[ModuleType], threads: int, told: set[str]) -> tuple[dict[str, Proven], list[str]]:
+def prove(
+    case: cases.Case | Gradients, modules: list[ModuleType], threads: int, told: set[str]
+) -> tuple[dict[str, Proven], list[str]]:
     """Let every contender compute the case once: those that are right, and words on those that are wrong."""
-    expected = cases.exact(case)
+    expected = case.exact()
     proven: dict[str, Proven] = {}
     wrong: list[str] = []
     for module in modules:
         try:
-            calls = module.prepare(case, threads)
+            calls = contenders.begin(module, case, threads)
             start = time.perf_counter()
             result = calls.call()
             seconds = time.perf_counter() - start
@@ -98,11 +128,11 @@ def prove(case: cases.Case, modules: list[ModuleType], threads: int, told: set[s
     return proven, wrong
 
 
-def measure(proven: dict[str, Proven], options: argparse.Namespace) -> dict[str, Measure]:
+def measure(proven: dict[str, Proven], options: argparse.Namespace, threads: int) -> dict[str, Measure]:
     timings = timer.measure(
         {name: contender.call for name, contender in proven.items()},
         options.budget,
-        pause=PAUSE if options.threads > 1 else 0.0,
+        pause=PAUSE if threads > 1 else 0.0,
         sweep=sweeper() if options.cold else None,
         clock=timer.CLOCKS[options.clock],
         known={name: contender.seconds for name, contender in proven.items()},
@@ -110,7 +140,8 @@ def measure(proven: dict[str, Proven], options: argparse.Namespace) -> dict[str,
     measures = {}
     for name, timing in timings.items():
         ratio = Ratio(1, 1, 1) if name == OURS else timer.ratio(timing, timings[OURS])
-        measures[name] = Measure(timing.median, proven[name].error, len(timing.bursts), timing.calls, ratio)
+        low, high = timer.quartiles(timing.bursts)
+        measures[name] = Measure(timing.median, proven[name].error, len(timing.bursts), timing.calls, ratio, low, high)
     return measures
 
 

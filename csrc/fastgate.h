@@ -82,7 +82,7 @@ typedef struct fg_sequence {
     fg_steps h;                               /* (N, T, H), written; data NULL = not wanted */
     fg_rows h_T, c_T;                         /* (N, H), written; c_T.data NULL for a cell without c */
 
-    /* Kept for backward, sizes from fg_sizes(); NULL in a forward call that keeps nothing. */
+    /* Kept for backward, sizes from fg_kernels; NULL in a forward call that keeps nothing. */
     void *cache;
 
     fg_steps dh;                              /* (N, T, H), read; data NULL = zeros */
@@ -92,16 +92,12 @@ typedef struct fg_sequence {
     fg_matrix dWx, dWh;                       /* as Wx, Wh, written; row or column stride is 1 */
     void *db, *dbh;                           /* (G H,), written */
 
-    void *scratch;                            /* temporary, size from fg_sizes(); 64-byte aligned like cache */
+    void *scratch;                            /* temporary, size from fg_kernels; 64-byte aligned like cache */
     int shares;                               /* most threads of this call, at least 1: scratch has a room for each */
     double step_ns;                           /* a rough estimate for one step on one thread */
     fg_team *team;                            /* or NULL */
     fg_stop *stop;                            /* or NULL */
 } fg_sequence;
-
-/* Bytes of `prepared`, `cache` and `scratch` for this very call (every field but these is set; which of the first two is NULL counts).
- * `rows` is the sum of lengths, N * T without lengths. The caller has made sure that no size overflows. */
-typedef struct fg_sizes { ptrdiff_t prepared, cache, forward_scratch, backward_scratch; } fg_sizes;
 
 /* One array: element (r, c) at data[r * row + c * column], where row or column is 1, and where there is one row, column is 1. */
 typedef struct fg_array { void *data; ptrdiff_t rows, columns, row, column; } fg_array;
@@ -122,8 +118,13 @@ typedef struct fg_kernels {
     const char *isa;
     /* Sets shares and step_ns: how many of `threads` threads are worth while in this call. `rows` is the sum of lengths. */
     void (*sequence_share)(enum fg_cell_id, fg_sequence *, ptrdiff_t rows, int threads);
-    fg_sizes (*sequence_sizes)(enum fg_cell_id, const fg_sequence *, ptrdiff_t rows);
-    void (*sequence_prepare)(enum fg_cell_id, const fg_sequence *);
+    /* Bytes of `prepared`, `cache` and `scratch` for this very call: every field but these is set, and whether prepared and cache are NULL
+     * counts. The caller has made sure that no size overflows. */
+    ptrdiff_t (*prepared_size)(enum fg_cell_id, const fg_sequence *);
+    ptrdiff_t (*cache_size)(enum fg_cell_id, const fg_sequence *, ptrdiff_t rows);
+    ptrdiff_t (*forward_scratch)(enum fg_cell_id, const fg_sequence *);
+    ptrdiff_t (*backward_scratch)(enum fg_cell_id, const fg_sequence *, ptrdiff_t rows);
+    void (*sequence_prepare)(enum fg_cell_id, const fg_sequence *);       /* fills s->prepared */
     void (*sequence_forward)(enum fg_cell_id, const fg_sequence *);
     void (*sequence_backward)(enum fg_cell_id, const fg_sequence *);
     void (*sigmoid)(ptrdiff_t n, const void *x, void *y);

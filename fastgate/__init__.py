@@ -1,6 +1,6 @@
 """The recurrent engine that NumPy never had.
 
-rnn.py lstm.py gru.py     the cells: one step, whole sequences, ragged batches without padding; forward and backward
+rnn.py lstm.py gru.py     the cells: a step, whole sequences, ragged batches, forward and backward; prepared weights
 clip.py                   gradient clipping, in place
 loss.py                   softmax cross-entropy
 threads.py                how many threads a call may use
@@ -13,6 +13,7 @@ from fastgate._version import __version__
 from fastgate.clip import clip_grad_norm, clip_grad_value, clip_norm_each
 from fastgate.config import get_config, show_config
 from fastgate.gru import (
+    GRUCell,
     gru_backward,
     gru_forward,
     gru_ragged_backward,
@@ -22,6 +23,7 @@ from fastgate.gru import (
 )
 from fastgate.loss import softmax_cross_entropy
 from fastgate.lstm import (
+    LSTMCell,
     lstm_backward,
     lstm_forward,
     lstm_ragged_backward,
@@ -30,6 +32,7 @@ from fastgate.lstm import (
     lstm_step_forward,
 )
 from fastgate.rnn import (
+    RNNCell,
     rnn_backward,
     rnn_forward,
     rnn_ragged_backward,
@@ -43,6 +46,7 @@ __all__ = [
     "rnn_forward", "rnn_backward", "rnn_ragged_forward", "rnn_ragged_backward", "rnn_step_forward", "rnn_step_backward",
     "lstm_forward", "lstm_backward", "lstm_ragged_forward", "lstm_ragged_backward", "lstm_step_forward", "lstm_step_backward",
     "gru_forward", "gru_backward", "gru_ragged_forward", "gru_ragged_backward", "gru_step_forward", "gru_step_backward",
+    "RNNCell", "LSTMCell", "GRUCell",
     "clip_grad_norm", "clip_grad_value", "clip_norm_each",
     "softmax_cross_entropy",
     "set_num_threads", "get_num_threads", "num_threads",

@@ -23,6 +23,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy import ndarray
 
+from fastgate import _kernels
+
 F4, F8 = np.dtype(np.float32), np.dtype(np.float64)
 KERNEL = (F4, F8)
 REFERENCE = (F4, F8, np.dtype(np.longdouble))
@@ -137,59 +139,26 @@ def forward(
     flat = None
     if isinstance(out, dict) and type(out) is not dict:
         out = dict(out)
+    G, dims, N = len(gates), 2 if step or ragged else 3, -1
+    if ragged and type(x) is ndarray and x.ndim == 2:
+        flat, lengths, N, T = _flat(offsets, batch_sizes, len(x))
     if (
-        type(x) is ndarray
-        and ((dtype := x.dtype) is F4 or dtype is F8)
-        and (x.flags.num & _DIRECT == _DIRECT or _rows(x))
-        and len(shape := x.shape) == (2 if step or ragged else 3)
-        and type(Wh) is ndarray
-        and Wh.dtype is dtype
-        and Wh.flags.num & _ALIGNED
-        and len(rows_columns := Wh.shape) == 2
-        and type(Wx) is ndarray
-        and Wx.dtype is dtype
-        and Wx.flags.num & _ALIGNED
+        _kernels.is_plain(dims, G, N, x, h0, c0, Wx, Wh, b, bh)
         and (training is True or training is False)
         and (reverse is True or reverse is False)
         and (return_sequences is True or return_sequences is False)
     ):
+        dtype, shape = x.dtype, x.shape
+        H, width = Wh.shape
         if step:
             N, D = shape
             T, rows = 1, N
         elif ragged:
             rows, D = shape
-            flat, lengths, N, T = _flat(offsets, batch_sizes, rows)
         else:
             N, T, D = shape
             rows = N * T
-        H, width = rows_columns
-        G = len(gates)
-        state = (N, H)
-        if (
-            Wx.shape == (D, width)
-            and G * H == width
-            and (
-                h0 is None
-                or (
-                    type(h0) is ndarray
-                    and h0.dtype is dtype
-                    and h0.shape == state
-                    and (h0.flags.num & _DIRECT == _DIRECT or _rows(h0))
-                )
-            )
-            and (
-                c0 is None
-                or (
-                    type(c0) is ndarray
-                    and c0.dtype is dtype
-                    and c0.shape == state
-                    and (c0.flags.num & _DIRECT == _DIRECT or _rows(c0))
-                )
-            )
-            and (b is None or (type(b) is ndarray and b.dtype is dtype and b.shape == (width,) and b.flags.num & _ALIGNED))
-            and (bh is None or (type(bh) is ndarray and bh.dtype is dtype and bh.shape == (width,) and bh.flags.num & _ALIGNED))
-            and (rows + N + D + H) * (D + width) < _SMALL
-        ):
+        if (rows + N + D + H) * (D + width) < _SMALL:
             position = _AS_IS[G] if gate_order is gates else gate_positions(gates, gate_order)
             if lengths is not None and flat is None:
                 lengths = _lengths(lengths, N, T)
@@ -402,6 +371,54 @@ def gate_positions(gates: str, gate_order: Any) -> tuple[int, ...]:
     elif type(gate_order) is not str:
         raise TypeError(f'gate_order: expected a permutation of "{gates}", got {_kind(gate_order)}')
     return _positions(gates, gate_order)
+
+
+class Weights(NamedTuple):
+    """Judged weights of a prepared cell: private copies, C-ordered, read-only."""
+
+    D: int
+    H: int
+    dtype: np.dtype
+    Wx: ndarray  # (D, G·H)
+    Wh: ndarray  # (H, G·H)
+    b: ndarray | None  # (G·H,)
+    bh: ndarray | None  # (G·H,)
+    position: tuple[int, ...]
+
+
+def weights(Wx: Any, Wh: Any, b: Any, bh: Any, gates: str, gate_order: Any, like: Weights | None = None) -> Weights:
+    """Judge weights on their own; with `like`, they must have its sizes and dtype."""
+    position = gate_positions(gates, gate_order)
+    Wx = _array("Wx", Wx, KERNEL if like is None else (like.dtype,), None if like is None else "before")
+    dtype = _native(Wx.dtype, KERNEL)
+    Wh = _array("Wh", Wh, (dtype,), "Wx")
+    b = None if b is None else _array("b", b, (dtype,), "Wx")
+    bh = None if bh is None else _array("bh", bh, (dtype,), "Wx")
+    G = len(gates)
+    GH = "H" if G == 1 else f"{G}H"
+    if like is None:
+        D = Wx.shape[0] if Wx.ndim == 2 else -1
+        H = _hidden_size(D, G, Wx.shape, Wh.shape, [], [a.shape for a in (b, bh) if a is not None])
+        if D < 0:
+            raise ValueError(f"Wx: expected (D, {GH}) = (D, {G * H}), got {Wx.shape}")
+    else:
+        D, H = like.D, like.H
+    _shape("Wx", Wx, ("D", GH), (D, G * H))
+    _shape("Wh", Wh, ("H", GH), (H, G * H))
+    for name, bias in (("b", b), ("bh", bh)):
+        if bias is not None:
+            _shape(name, bias, (GH,), (G * H,))
+    _affordable(3 * (D + H) * G * H * dtype.itemsize, 0, f"Wx, Wh: D, H = {D}, {H}")
+    return Weights(
+        D, H, dtype, _frozen(Wx), _frozen(Wh), None if b is None else _frozen(b), None if bh is None else _frozen(bh), position
+    )
+
+
+def _frozen(a: ndarray) -> ndarray:
+    """A private copy: native, C-ordered, read-only."""
+    copy = np.array(a, a.dtype.newbyteorder("="), order="C", subok=False)
+    copy.flags.writeable = False
+    return copy
 
 
 # --- one backward call -------------------------------------------------------------------------------------------

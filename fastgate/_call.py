@@ -9,8 +9,7 @@ from fastgate.reference.sequence import gradients_type
 
 class Cache:
     """What a forward call keeps for backward. It refers to x and the weights without copying them: write into them
-    after
-    backward, not before. The states are its own."""
+    after backward, not before. The states are its own."""
 
     __slots__ = ("_call", "_run")
 
@@ -36,8 +35,7 @@ class Cache:
 
 class Results:
     """The arrays that a call returns, in order: new ones, or those of `out=`. Where a kernel cannot write an array
-    of `out=` as it lies
-    in memory, it writes a new one, which finish() copies."""
+    of `out=` as it lies in memory, it writes a new one, which finish() copies."""
 
     __slots__ = ("arrays", "out", "pending")
 
@@ -66,7 +64,25 @@ class Results:
 
 def forward(call, kernel, option=0):
     """(outputs in order …, cache) of a judged forward call. `kernel`: the name of the cell in csrc/cells.def."""
-    state, dtype, lengths = (call.N, call.H), call.dtype, call.lengths
+    return run_forward(call, _kernels.CELLS[kernel], option)
+
+
+def run_forward(call, kernel, option, prepared=None):
+    """The same with the number of the cell; `prepared`: the weights of the call, packed."""
+    lengths = call.lengths
+    if lengths is None:
+        order, rows = None, call.N * call.T
+    else:
+        order, rows = np.argsort(-lengths, kind="stable").astype(np.int64, copy=False), int(lengths.sum())
+    run = _kernels.Run(kernel, call, option, order, rows, prepared)
+    cache = Cache(call, run) if call.training else None
+    if call.out is None:
+        if call.step:
+            return *run.forward_into_new(None), cache
+        h = steps_like_x(call, call.H) if call.return_sequences else None
+        return h, *run.forward_into_new(h), cache
+
+    state, dtype = (call.N, call.H), call.dtype
     results = Results(call.out)
     if call.step:
         names, h = ("h_next", "c_next"), None
@@ -75,15 +91,8 @@ def forward(call, kernel, option=0):
         h = results.add("h", steps_like_x(call, call.H)) if call.return_sequences else results.arrays.append(None)
     h_T = results.add(names[0], np.empty(state, dtype))
     c_T = results.add(names[1], np.empty(state, dtype)) if call.has_c else None
-
-    if lengths is None:
-        order, rows = None, call.N * call.T
-    else:
-        order, rows = np.argsort(-lengths, kind="stable").astype(np.int64, copy=False), int(lengths.sum())
-    run = _kernels.Run(_kernels.CELLS[kernel], call, option, order, rows)
     run.forward(h, h_T, c_T)
-
-    return *results.finish(), Cache(call, run) if call.training else None
+    return *results.finish(), cache
 
 
 def backward(cache, judged):

@@ -83,12 +83,6 @@ cdef extern from "fastgate.h" nogil:
         fg_team *team
         fg_stop *stop
 
-    ctypedef struct fg_sizes:
-        ptrdiff_t prepared
-        ptrdiff_t cache
-        ptrdiff_t forward_scratch
-        ptrdiff_t backward_scratch
-
     ctypedef struct fg_array:
         void *data
         ptrdiff_t rows
@@ -110,7 +104,10 @@ cdef extern from "fastgate.h" nogil:
     ctypedef struct fg_kernels:
         const char *isa
         void (*sequence_share)(fg_cell_id, fg_sequence *, ptrdiff_t rows, int threads) noexcept nogil
-        fg_sizes (*sequence_sizes)(fg_cell_id, const fg_sequence *, ptrdiff_t rows) noexcept nogil
+        ptrdiff_t (*prepared_size)(fg_cell_id, const fg_sequence *) noexcept nogil
+        ptrdiff_t (*cache_size)(fg_cell_id, const fg_sequence *, ptrdiff_t rows) noexcept nogil
+        ptrdiff_t (*forward_scratch)(fg_cell_id, const fg_sequence *) noexcept nogil
+        ptrdiff_t (*backward_scratch)(fg_cell_id, const fg_sequence *, ptrdiff_t rows) noexcept nogil
         void (*sequence_prepare)(fg_cell_id, const fg_sequence *) noexcept nogil
         void (*sequence_forward)(fg_cell_id, const fg_sequence *) noexcept nogil
         void (*sequence_backward)(fg_cell_id, const fg_sequence *) noexcept nogil

@@ -17,6 +17,7 @@ cnp.import_array()
 include "_memory.pxi"
 include "_threads.pxi"
 include "_arrays.pxi"
+include "_plain.pxi"
 
 
 cdef const core.fg_kernels *KERNELS[2]
@@ -69,6 +70,25 @@ cdef inline void *data_of(cnp.ndarray a) noexcept:
     return NULL if a is None else cnp.PyArray_DATA(a)
 
 
+cdef void share_out(const core.fg_kernels *kernels, core.fg_cell_id cell, core.fg_sequence *s, Py_ssize_t rows, core.fg_stop *stop) noexcept:
+    """How many threads a call gets, and whether a signal can end it."""
+    stop.asked, stop.is_set = fg_asked, 0
+    s.stop = stop if PyThread_get_thread_ident() == fg_main_thread else NULL
+    s.shares, s.step_ns = core.fg_get_num_threads(), 0
+    if s.shares > 1 and not shares_everything:
+        kernels.sequence_share(cell, s, rows, s.shares)
+
+
+cdef void run_forward(const core.fg_kernels *kernels, core.fg_cell_id cell, core.fg_sequence *s) noexcept:
+    with nogil:
+        s.team = core.fg_team_enter(s.shares) if s.shares > 1 else NULL
+        kernels.sequence_forward(cell, s)
+        core.fg_team_leave(s.team)
+
+
+include "_prepared.pxi"
+
+
 @cython.final
 @cython.no_gc_clear
 cdef class Run:
@@ -77,19 +97,24 @@ cdef class Run:
     cdef core.fg_cell_id cell
     cdef const core.fg_kernels *kernels
     cdef Py_ssize_t rows                      # the sum of lengths
+    cdef int type_number
+    cdef bint has_c
     cdef object arrays
     cdef readonly Memory cache
 
-    def __cinit__(self, int cell, call, int option, cnp.ndarray order, Py_ssize_t rows):
-        (_, _, _, N, T, D, H, G, dtype, x, h0, c0, Wx, Wh, b, bh, lengths, position, reverse, training, _, _, flat) = <tuple>call
+    def __cinit__(self, int cell, call, int option, cnp.ndarray order, Py_ssize_t rows, Prepared prepared=None):
+        (_, _, self.has_c, N, T, D, H, G, _, x, h0, c0, Wx, Wh, b, bh, lengths, position, reverse, training, _, _, flat) = <tuple>call
         b, bh = (a if a is None or cnp.PyArray_IS_C_CONTIGUOUS(a) else a.copy() for a in (b, bh))
         cdef core.fg_sequence *s = &self.s
         cdef Py_ssize_t g
 
         memset(s, 0, sizeof(core.fg_sequence))
         self.cell = <core.fg_cell_id>cell
-        self.kernels = KERNELS[cnp.PyArray_ITEMSIZE(<cnp.ndarray?>x) // 4 - 1]
-        self.arrays = (x, h0, c0, Wx, Wh, b, bh, lengths, order, flat)
+        self.kernels = kernels_of(<cnp.ndarray?>x)
+        self.type_number = cnp.PyArray_TYPE(<cnp.ndarray>x)
+        self.arrays = (x, h0, c0, Wx, Wh, b, bh, lengths, order, flat, prepared)
+        if prepared is not None:
+            s.prepared = prepared.memory.data
         s.N, s.T, s.D, s.H = N, T, D, H
         s.lengths = <int64_t *>data_of(lengths)
         s.order = <int64_t *>data_of(order)
@@ -108,10 +133,19 @@ cdef class Run:
         s.b, s.bh = data_of(b), data_of(bh)
         self.rows = rows
         if training:
-            self.cache = Memory(self.kernels.sequence_sizes(self.cell, s, rows).cache)
+            self.cache = Memory(self.kernels.cache_size(self.cell, s, rows))
             s.cache = self.cache.data
 
-    def forward(self, cnp.ndarray h, cnp.ndarray h_T, cnp.ndarray c_T):
+    def forward_into_new(self, cnp.ndarray h):
+        """forward() into new arrays: (h_T,) or, for a cell with c, (h_T, c_T)."""
+        cdef cnp.npy_intp shape[2]
+        shape[0], shape[1] = self.s.N, self.s.H
+        h_T = cnp.PyArray_EMPTY(2, shape, self.type_number, 0)
+        c_T = cnp.PyArray_EMPTY(2, shape, self.type_number, 0) if self.has_c else None
+        self.forward(h, h_T, c_T)
+        return (h_T, c_T) if self.has_c else (h_T,)
+
+    cpdef forward(self, cnp.ndarray h, cnp.ndarray h_T, cnp.ndarray c_T):
         """Fills h (or None) and the final states."""
         cdef core.fg_sequence s = self.s
         cdef core.fg_stop stop
@@ -119,22 +153,11 @@ cdef class Run:
 
         s.h = steps_of(h)
         s.h_T, s.c_T = rows_of(h_T), rows_of(c_T)
-        self.share_out(&s, &stop)
-        scratch = Memory(self.kernels.sequence_sizes(self.cell, &s, self.rows).forward_scratch)
+        share_out(self.kernels, self.cell, &s, self.rows, &stop)
+        scratch = Memory(self.kernels.forward_scratch(self.cell, &s))
         s.scratch = scratch.data
-        with nogil:
-            s.team = core.fg_team_enter(s.shares) if s.shares > 1 else NULL
-            self.kernels.sequence_forward(self.cell, &s)
-            core.fg_team_leave(s.team)
+        run_forward(self.kernels, self.cell, &s)
         raise_if_stopped(&stop)
-
-    cdef void share_out(self, core.fg_sequence *s, core.fg_stop *stop) noexcept:
-        """How many threads the call gets, and whether a signal can end it."""
-        stop.asked, stop.is_set = fg_asked, 0
-        s.stop = stop if PyThread_get_thread_ident() == fg_main_thread else NULL
-        s.shares, s.step_ns = core.fg_get_num_threads(), 0
-        if s.shares > 1 and not shares_everything:
-            self.kernels.sequence_share(self.cell, s, self.rows, s.shares)
 
     def backward(self, tuple inputs, cnp.ndarray dh, cnp.ndarray dh_T, cnp.ndarray dc_T, cnp.ndarray dx, cnp.ndarray dh0, cnp.ndarray dc0,
                  cnp.ndarray dWx, cnp.ndarray dWh, cnp.ndarray db, cnp.ndarray dbh):
@@ -150,8 +173,8 @@ cdef class Run:
         s.dh0, s.dc0 = rows_of(dh0), rows_of(dc0)
         s.dWx, s.dWh = matrix_of(dWx), matrix_of(dWh)
         s.db, s.dbh = data_of(db), data_of(dbh)
-        self.share_out(&s, &stop)
-        scratch = Memory(self.kernels.sequence_sizes(self.cell, &s, self.rows).backward_scratch)
+        share_out(self.kernels, self.cell, &s, self.rows, &stop)
+        scratch = Memory(self.kernels.backward_scratch(self.cell, &s, self.rows))
         s.scratch = scratch.data
         with nogil:
             s.team = core.fg_team_enter(s.shares) if s.shares > 1 else NULL

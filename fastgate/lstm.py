@@ -1,6 +1,6 @@
 """Long short-term memory."""
 
-from fastgate import _arguments, _call
+from fastgate import _arguments, _call, _cell, _kernels
 from fastgate.reference.lstm import GATES, LSTMForward, LSTMStep
 
 
@@ -174,3 +174,37 @@ def lstm_step_backward(dh_next, dc_next, cache, *, need=None, out=None):
     """
     call = _arguments.cache(cache, _call.Cache, "lstm", True)
     return _call.backward(cache, _arguments.backward(call, dh_next, None, dc_next, need=need, out=out))
+
+
+class LSTMCell(_cell.PreparedCell, _kernels.CellWithC):
+    """LSTMCell(Wx, Wh, b=None, *, bh=None, gate_order="ifgo"): a cell with its weights, prepared for many calls.
+
+    Wx : (D, 4H). Wh : (H, 4H). b, bh : (4H,) or None. gate_order : a permutation of "ifgo".
+
+    The weights are judged, copied and packed here, once: what the caller does with its arrays afterwards changes nothing
+    (`update` takes others), and no call packs anything. A cell may be used from many threads at once. It pickles and copies.
+
+    step(x, h_prev=None, c_prev=None, out=None) -> (h_next, c_next)
+        One step without a cache, nothing but its results is allocated. x : (N, D). h_prev, c_prev : (N, H), (H,) for all
+        rows, or None = zeros. out : (h_next, c_next), or an array for h_next, or a dict; outputs may be the
+        very arrays that came in as states.
+    forward(x, h0=None, c0=None, *, lengths=None, reverse=False, training=True, return_sequences=True, out=None)
+        As lstm_forward, bit for bit; its cache goes to lstm_backward.
+    update(Wx, Wh, b=None, *, bh=None)
+        Other weights of the same sizes and dtype.
+    Wx, Wh, b, bh, input_size (D), hidden_size (H), dtype, nbytes : read-only
+
+    Results have the bits of lstm_step_forward and lstm_forward. Equations, conventions and errors as there.
+    """
+
+    _cell, _gates, _has_c = "lstm", GATES, True
+
+    def __init__(self, Wx, Wh, b=None, *, bh=None, gate_order="ifgo"):
+        self._prepare(Wx, Wh, b, bh, gate_order, "lstm", gate_order=gate_order)
+
+    def forward(self, x, h0=None, c0=None, *, lengths=None, reverse=False, training=True, return_sequences=True, out=None):
+        """As lstm_forward with the cell's weights."""
+        outputs = self._forward(
+            x, h0, c0, lengths=lengths, reverse=reverse, training=training, return_sequences=return_sequences, out=out
+        )  # fmt: skip
+        return LSTMForward._make(outputs)

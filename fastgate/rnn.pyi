@@ -1,6 +1,7 @@
 from collections.abc import Iterable
 from typing import Any, Generic, Literal, NamedTuple
 
+import numpy as np
 from numpy.typing import NDArray
 
 from fastgate._types import Cache, F, Gradients, Lengths, Out
@@ -88,3 +89,43 @@ def rnn_step_backward(
     need: Iterable[str] | None = None,
     out: Out[F] = None,
 ) -> _StepGradients[F]: ...
+
+class RNNCell(Generic[F]):
+    def __init__(
+        self,
+        Wx: NDArray[F],
+        Wh: NDArray[F],
+        b: NDArray[F] | None = None,
+        *,
+        bh: NDArray[F] | None = None,
+        activation: str = "tanh",
+    ) -> None: ...
+    def step(self, x: NDArray[F], h_prev: NDArray[F] | None = None, out: Out[F] = None) -> NDArray[F]: ...
+    def forward(
+        self,
+        x: NDArray[F],
+        h0: NDArray[F] | None = None,
+        *,
+        lengths: Lengths = None,
+        reverse: bool = False,
+        training: bool = True,
+        return_sequences: bool = True,
+        out: Out[F] = None,
+    ) -> RNNForward[F]: ...
+    def update(self, Wx: NDArray[F], Wh: NDArray[F], b: NDArray[F] | None = None, *, bh: NDArray[F] | None = None) -> None: ...
+    @property
+    def Wx(self) -> NDArray[F]: ...
+    @property
+    def Wh(self) -> NDArray[F]: ...
+    @property
+    def b(self) -> NDArray[F] | None: ...
+    @property
+    def bh(self) -> NDArray[F] | None: ...
+    @property
+    def input_size(self) -> int: ...
+    @property
+    def hidden_size(self) -> int: ...
+    @property
+    def dtype(self) -> np.dtype[F]: ...
+    @property
+    def nbytes(self) -> int: ...

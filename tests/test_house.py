@@ -46,11 +46,13 @@ def test_a_listed_cell_has_gate_math(kernel):
 @in_source_tree
 @kernels
 def test_the_table_of_a_cell_says_how_its_sums_are_cut(kernel):
-    """A chain of 0 products would never end; see csrc/cell.inc for what a chain may be."""
+    """A chain of 0 products would never end; see csrc/gemm.inc for what an order may be."""
     table = (ROOT / "csrc" / "cells" / f"{kernel}.inc").read_text(encoding="utf-8")
-    chains = [int(chain) for chain in re.findall(r"\.chain = (\d+),", table)]
-    assert len(chains) == 1, f"csrc/cells/{kernel}.inc: its struct cell needs .chain"
-    assert chains[0] in (4, 8, 16, 32, 64, 128)
+    orders = re.findall(r"\.order = \{ (\d+), (\d+) \},", table)
+    assert len(orders) == 1, f"csrc/cells/{kernel}.inc: its struct cell needs .order"
+    chain, block = map(int, orders[0])
+    assert 0 < chain <= block <= 512
+    assert block % chain == 0
 
 
 @in_source_tree

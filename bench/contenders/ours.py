@@ -1,13 +1,17 @@
-"""fastgate as a user calls it: public functions on NumPy arrays, allocation and packing included."""
+"""fastgate as a user calls it: public functions on NumPy arrays, allocation and packing included. A prepared step is
+that of an object which holds the packed weights."""
 
 from functools import partial
 from types import ModuleType
 from typing import Any
 
+import numpy as np
+
 import fastgate
 
-from ..cases import FORWARD, Case
-from . import OURS, Calls
+from ..cases import PREPARED, STEP, Case, Unsupported
+from ..clip import Gradients
+from . import OURS, Calls, named
 
 NAME = OURS
 
@@ -17,20 +21,57 @@ def version() -> str:
 
 
 def prepare(case: Case, threads: int) -> Calls:
-    return calls_of(fastgate, case)
+    set_threads(threads)
+    return prepared_step(case) if case.what == PREPARED else calls_of(fastgate, case)
 
 
-def calls_of(functions: ModuleType, case: Case) -> Calls:
+def set_threads(threads: int) -> None:
+    if hasattr(fastgate, "set_num_threads"):
+        fastgate.set_num_threads(threads)
+
+
+def calls_of(functions: ModuleType, case: Case, lengths: np.ndarray | None = None) -> Calls:
     """The case's calls with the public functions, or with their twins in the reference."""
-    forward = getattr(functions, f"{case.cell}_forward")
-    arguments = (case.x, *case.states.values(), case.Wx, case.Wh, case.b)
-    if case.what == FORWARD:
-        return Calls(partial(forward, *arguments, training=False), lambda outputs: outputs._asdict())
+    if case.what in (STEP, PREPARED):
+        step = getattr(functions, f"{case.cell}_step_forward")
+        arguments = (case.x[:, 0].copy(), *case.states.values(), case.Wx, case.Wh, case.b)
+        return Calls(partial(step, *arguments, training=False), lambda outputs: of_step(case, outputs[:-1]))
+
+    forward = partial(
+        getattr(functions, f"{case.cell}_forward"),
+        case.x,
+        *case.states.values(),
+        case.Wx,
+        case.Wh,
+        case.b,
+        lengths=case.lengths,
+    )
+    if not case.training:
+        return Calls(partial(forward, training=False), lambda outputs: outputs._asdict())
 
     backward = getattr(functions, f"{case.cell}_backward")
 
     def call() -> tuple[Any, Any]:
-        outputs = forward(*arguments)
+        outputs = forward()
         return outputs, backward(case.dh, outputs.cache)
 
     return Calls(call, lambda pair: pair[0]._asdict() | pair[1]._asdict())
+
+
+def prepared_step(case: Case) -> Calls:
+    name = f"{case.cell.upper()}Cell"
+    if not hasattr(fastgate, name):
+        raise Unsupported(f"{NAME} has no {name}")
+    cell = getattr(fastgate, name)(case.Wx, case.Wh, case.b)
+    call = partial(cell.step, case.x[:, 0].copy(), *case.states.values())
+    return Calls(call, lambda states: of_step(case, states if isinstance(states, tuple) else (states,)))
+
+
+def of_step(case: Case, states: tuple[np.ndarray, ...]) -> dict[str, np.ndarray]:
+    return named(case, states[0][:, None], states)
+
+
+def clip(gradients: Gradients, threads: int) -> Calls:
+    set_threads(threads)
+    arrays, limits = gradients.copies(), gradients.limits()
+    return Calls(lambda: fastgate.clip_grad_norm(arrays, next(limits)), lambda norm: gradients.results(norm, arrays))

@@ -1,14 +1,17 @@
 """PyTorch: nn.LSTM, nn.GRU, nn.RNN, batch first, on the same memory; inference_mode, or autograd, fresh gradients.
 
 PyTorch's weights are ours transposed, `(G·H, D)`, in the same gate orders (LSTM ifgo, GRU rzn), and its GRU resets
-after the product. Its second bias is zero and wants no gradient, as ours is not given.
+after the product. Its second bias is zero and wants no gradient, as ours is not given. Ragged rows are packed before
+the layer and padded after it, within the timing, as a user of padded arrays must.
 """
 
 import numpy as np
 import torch
+from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
-from ..cases import FORWARD, Case, Unsupported
-from . import Calls
+from ..cases import Case
+from ..clip import Gradients
+from . import Calls, named, require
 
 NAME = "PyTorch"
 LAYERS = {"lstm": torch.nn.LSTM, "gru": torch.nn.GRU, "rnn": torch.nn.RNN}
@@ -19,11 +22,10 @@ def version() -> str:
 
 
 def prepare(case: Case, threads: int) -> Calls:
-    if case.cell not in LAYERS:
-        raise Unsupported(f"{NAME} has no {case.cell}")
+    require(NAME, case, LAYERS)
     torch.set_num_threads(threads)
-    _, _, D, H = case.sizes
-    layer = LAYERS[case.cell](D, H, batch_first=True, dtype=getattr(torch, case.x.dtype.name))
+    T, _, D, H = case.sizes
+    layer = LAYERS[case.cell](D, H, batch_first=True, dtype=getattr(torch, case.dtype))
     with torch.no_grad():
         layer.weight_ih_l0.copy_(torch.from_numpy(case.Wx.T))
         layer.weight_hh_l0.copy_(torch.from_numpy(case.Wh.T))
@@ -34,22 +36,25 @@ def prepare(case: Case, threads: int) -> Calls:
     states = [torch.from_numpy(state)[None] for state in case.states.values()]
     state = tuple(states) if len(states) > 1 else states[0]
 
+    if case.lengths is None:
+
+        def run() -> tuple:
+            return layer(x, state)
+    else:
+        lengths = torch.from_numpy(case.lengths)
+
+        def run() -> tuple:
+            h, last = layer(pack_padded_sequence(x, lengths, batch_first=True, enforce_sorted=False), state)
+            return pad_packed_sequence(h, batch_first=True, total_length=T)[0], last
+
     def outputs(result: tuple) -> dict[str, np.ndarray]:
         h, last = result
         finals = last if isinstance(last, tuple) else (last,)
-        names = [f"{name[0]}_T" for name in case.states]
-        return {"h": h.numpy(force=True)} | {
-            name: final[0].numpy(force=True) for name, final in zip(names, finals, strict=True)
-        }
+        return named(case, h.numpy(force=True), [final[0].numpy(force=True) for final in finals])
 
-    if case.what == FORWARD:
+    if not case.training:
         layer.eval()
-
-        @torch.inference_mode()
-        def forward() -> tuple:
-            return layer(x, state)
-
-        return Calls(forward, outputs)
+        return Calls(torch.inference_mode()(run), outputs)
 
     x.requires_grad_()
     dh = torch.from_numpy(case.dh)
@@ -63,7 +68,7 @@ def prepare(case: Case, threads: int) -> Calls:
     def forward_and_backward() -> tuple:
         for tensor in wanted.values():
             tensor.grad = None
-        result = layer(x, state)
+        result = run()
         result[0].backward(dh)
         return result
 
@@ -72,3 +77,16 @@ def prepare(case: Case, threads: int) -> Calls:
         return outputs(result) | gradients | {name: gradients[name].T for name in ("dWx", "dWh")}
 
     return Calls(forward_and_backward, outputs_and_gradients)
+
+
+def clip(gradients: Gradients, threads: int) -> Calls:
+    torch.set_num_threads(threads)
+    arrays, limits = gradients.copies(), gradients.limits()
+    parameters = []
+    for array in arrays:
+        parameters.append(torch.nn.Parameter(torch.empty(array.shape, dtype=getattr(torch, gradients.dtype))))
+        parameters[-1].grad = torch.from_numpy(array)
+    return Calls(
+        lambda: torch.nn.utils.clip_grad_norm_(parameters, next(limits)),
+        lambda norm: gradients.results(float(norm), arrays),
+    )

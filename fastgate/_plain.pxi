@@ -1,0 +1,41 @@
+# The comparisons by which _arguments.py knows a plain call, at the speed of C. Included by _kernels.pyx, which cimports cnp.
+
+cdef object F4 = np.dtype(np.float32), F8 = np.dtype(np.float64)
+
+
+cdef inline bint is_array(a, object dtype, int dims) noexcept:
+    """An ndarray itself, of this very dtype, aligned, of so many axes."""
+    return (cnp.PyArray_CheckExact(a) and <object>cnp.PyArray_DESCR(<cnp.ndarray>a) is dtype and cnp.PyArray_NDIM(<cnp.ndarray>a) == dims
+            and cnp.PyArray_CHKFLAGS(<cnp.ndarray>a, cnp.NPY_ARRAY_ALIGNED))
+
+
+cdef inline bint has_rows(cnp.ndarray a, int dims) noexcept:
+    """The last axis is contiguous."""
+    return cnp.PyArray_DIM(a, dims - 1) <= 1 or cnp.PyArray_STRIDE(a, dims - 1) == cnp.PyArray_ITEMSIZE(a)
+
+
+cdef inline bint is_state(a, object dtype, Py_ssize_t N, Py_ssize_t H) noexcept:
+    return a is None or (is_array(a, dtype, 2) and cnp.PyArray_DIM(<cnp.ndarray>a, 0) == N and cnp.PyArray_DIM(<cnp.ndarray>a, 1) == H
+                         and has_rows(<cnp.ndarray>a, 2))
+
+
+cdef inline bint is_bias(a, object dtype, Py_ssize_t width) noexcept:
+    return a is None or is_array(a, dtype, 1) and cnp.PyArray_DIM(<cnp.ndarray>a, 0) == width
+
+
+def is_plain(int dims, Py_ssize_t G, Py_ssize_t N, x, h0, c0, Wx, Wh, b, bh):
+    """Whether all arrays of a forward call are ndarrays as kernels read them, of one dtype and with shapes that fit: x of `dims` axes,
+    G gates, states of N rows (-1: as many as x)."""
+    cdef Py_ssize_t H, width
+    if not cnp.PyArray_CheckExact(x):
+        return False
+    cdef object dtype = <object>cnp.PyArray_DESCR(<cnp.ndarray>x)
+    if not ((dtype is F4 or dtype is F8) and is_array(x, dtype, dims) and has_rows(<cnp.ndarray>x, dims)
+            and is_array(Wx, dtype, 2) and is_array(Wh, dtype, 2)):
+        return False
+    H, width = cnp.PyArray_DIM(<cnp.ndarray>Wh, 0), cnp.PyArray_DIM(<cnp.ndarray>Wh, 1)
+    if N < 0:
+        N = cnp.PyArray_DIM(<cnp.ndarray>x, 0)
+    return (G * H == width and cnp.PyArray_DIM(<cnp.ndarray>Wx, 0) == cnp.PyArray_DIM(<cnp.ndarray>x, dims - 1)
+            and cnp.PyArray_DIM(<cnp.ndarray>Wx, 1) == width
+            and is_state(h0, dtype, N, H) and is_state(c0, dtype, N, H) and is_bias(b, dtype, width) and is_bias(bh, dtype, width))

@@ -1,0 +1,116 @@
+# Prepared weights and their fastest call, one step. Included by _kernels.pyx.
+
+
+@cython.final
+@cython.no_gc_clear
+cdef class Prepared:
+    """Weights and biases packed as kernels use them, for any number of calls. `weights` is (Wx, Wh, b, bh), kept alive. Never changes."""
+    cdef core.fg_sequence s
+    cdef core.fg_cell_id cell
+    cdef const core.fg_kernels *kernels
+    cdef object dtype
+    cdef readonly tuple weights
+    cdef readonly Memory memory
+
+    def __cinit__(self, int cell, int option, tuple weights, tuple position):
+        Wx, Wh, b, bh = weights
+        cdef core.fg_sequence *s = &self.s
+        cdef Py_ssize_t g
+
+        memset(s, 0, sizeof(core.fg_sequence))
+        self.weights = weights
+        self.cell = <core.fg_cell_id>cell
+        self.dtype = Wx.dtype
+        self.kernels = kernels_of(Wx)
+        s.T, s.D, s.H = 1, len(Wx), len(Wh)
+        s.option = option
+        s.shares = 1
+        for g in range(len(position)):
+            s.gate_column[g] = <Py_ssize_t>position[g] * s.H
+        s.Wx, s.Wh = matrix_of(Wx), matrix_of(Wh)
+        s.b, s.bh = data_of(b), data_of(bh)
+        self.memory = Memory(self.kernels.prepared_size(self.cell, s))
+        s.prepared = self.memory.data
+        with nogil:
+            self.kernels.sequence_prepare(self.cell, s)
+
+
+cdef inline bint is_output(a, object dtype, Py_ssize_t N, Py_ssize_t H) noexcept:
+    return is_state(a, dtype, N, H) and a is not None and cnp.PyArray_CHKFLAGS(<cnp.ndarray>a, cnp.NPY_ARRAY_CARRAY)
+
+
+cdef inline bint are_apart(cnp.ndarray a, cnp.ndarray b) noexcept:
+    """Contiguous arrays of one size that share no memory."""
+    cdef char *p = <char *>cnp.PyArray_DATA(a)
+    cdef char *q = <char *>cnp.PyArray_DATA(b)
+    return p + cnp.PyArray_NBYTES(a) <= q or q + cnp.PyArray_NBYTES(b) <= p
+
+
+cdef object plain_step(Prepared p, bint has_c, x, h_prev, c_prev, h_next, c_next):
+    """One step, into h_next and c_next or new arrays: (h_next, c_next or None). None where an array is not as kernels use it.
+    All states are read before any is written, so outputs may be inputs."""
+    if p is None:
+        raise TypeError("the cell has no weights: its __init__ was not called")
+    if not (is_array(x, p.dtype, 2) and has_rows(<cnp.ndarray>x, 2) and cnp.PyArray_DIM(<cnp.ndarray>x, 1) == p.s.D):
+        return None
+    cdef cnp.npy_intp shape[2]
+    cdef cnp.npy_intp N = cnp.PyArray_DIM(<cnp.ndarray>x, 0)
+    cdef int type_number = cnp.PyArray_TYPE(<cnp.ndarray>x)
+    cdef core.fg_sequence s
+    cdef core.fg_stop stop
+    cdef Memory scratch
+
+    shape[0], shape[1] = N, p.s.H
+    if not (is_state(h_prev, p.dtype, N, p.s.H) and is_state(c_prev, p.dtype, N, p.s.H) and N * (p.s.D + p.s.H) < 1 << 27):
+        return None
+    if h_next is None:
+        h_next = cnp.PyArray_EMPTY(2, shape, type_number, 0)
+    elif not is_output(h_next, p.dtype, N, p.s.H):
+        return None
+    if has_c:
+        if c_next is None:
+            c_next = cnp.PyArray_EMPTY(2, shape, type_number, 0)
+        elif not (is_output(c_next, p.dtype, N, p.s.H) and are_apart(<cnp.ndarray>h_next, <cnp.ndarray>c_next)):
+            return None
+
+    s = p.s
+    s.N = N
+    s.x = steps_of(x)
+    s.h0, s.c0 = rows_of(h_prev), rows_of(c_prev)
+    s.h_T, s.c_T = rows_of(h_next), rows_of(c_next)
+    share_out(p.kernels, p.cell, &s, N, &stop)
+    scratch = Memory(p.kernels.forward_scratch(p.cell, &s))
+    s.scratch = scratch.data
+    run_forward(p.kernels, p.cell, &s)
+    raise_if_stopped(&stop)
+    return h_next, c_next
+
+
+cdef class Cell:
+    """A cell without c; the public classes derive from it. `_hold` gives it weights, `_step_in_words` is the way of a call that is not plain."""
+    cdef readonly Prepared prepared
+
+    def _hold(self, Prepared prepared):
+        self.prepared = prepared
+
+    def step(self, x, h_prev=None, out=None):
+        result = plain_step(self.prepared, False, x, h_prev, None, out, None)
+        return self._step_in_words(x, h_prev, None, out)[0] if result is None else (<tuple>result)[0]
+
+
+cdef class CellWithC:
+    """A cell with c."""
+    cdef readonly Prepared prepared
+
+    def _hold(self, Prepared prepared):
+        self.prepared = prepared
+
+    def step(self, x, h_prev=None, c_prev=None, out=None):
+        cdef object h_next = None, c_next = None, result = None
+        if out is None:
+            result = plain_step(self.prepared, True, x, h_prev, c_prev, None, None)
+        elif type(out) is tuple and len(<tuple>out) == 2:
+            h_next, c_next = <tuple>out
+            if h_next is not None and c_next is not None:
+                result = plain_step(self.prepared, True, x, h_prev, c_prev, h_next, c_next)
+        return self._step_in_words(x, h_prev, c_prev, out) if result is None else result
