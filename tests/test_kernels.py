@@ -113,6 +113,10 @@ CORNERS = {
     "exactly_collected": {"N": 640, "T": 2},
     "one_step_of_many_rows": {"N": 641, "T": 1},
     "step_of_many_rows": {"N": 641, "step": True},
+    # one weight used as it lies, the other packed
+    "many_rows_Wx_across": {"N": 200, "T": 2, "Wx": "columns_first"},
+    "many_rows_Wh_across": {"N": 200, "T": 2, "Wh": "columns_first"},
+    "step_of_many_rows_Wx_across": {"N": 200, "step": True, "Wx": "columns_first"},
     # blocks of K, whole and cut
     "K_128": {"N": 2, "T": 3, "D": 128, "H": 256},
     "K_129": {"N": 3, "T": 2, "D": 129, "H": 257},

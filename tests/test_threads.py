@@ -150,6 +150,7 @@ def test_bits_for_any_number_of_threads(cell, options, dtype):
         call = Call(cell, options, dtype, seed)
         with alone():
             expected = call.run()
+        assert all(np.isfinite(a).all() for a in expected.values()), str(call)
         for count in THREADS:
             with shared(count):
                 found = call.run()
