@@ -11,7 +11,9 @@ from fastgate import _arguments, _call, _kernels
 
 
 class _Cell(_kernels.Holder):
-    __class_getitem__ = classmethod(GenericAlias)  # for annotations: LSTMCell[np.float32]
+    def __class_getitem__(cls, dtype):
+        """For annotations: LSTMCell[np.float32]."""
+        return GenericAlias(cls, dtype)
 
     def _prepare(self, Wx, Wh, b, bh, kernel, option=0, **options):
         """`kernel`: the name in csrc/cells.def, `option`: its fg_sequence.option; `options`: those of the constructor."""

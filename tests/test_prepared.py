@@ -5,6 +5,7 @@ import itertools
 import os
 import pickle
 import random
+import sys
 import threading
 import weakref
 
@@ -699,10 +700,15 @@ def test_many_threads_on_one_cell(cell, options):
 
     workers = [threading.Thread(target=work) for _ in range(8)]
     updater = threading.Thread(target=update)
-    for thread in (*workers, updater):
-        thread.start()
-    for thread in workers:
-        thread.join()
-    done.set()
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        for thread in (*workers, updater):
+            thread.start()
+        for thread in workers:
+            thread.join()
+    finally:
+        done.set()
+        sys.setswitchinterval(interval)
     updater.join()
     assert not wrong
