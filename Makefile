@@ -7,13 +7,13 @@ RUN := $(VENV)/bin/python
 SUITE := -m pytest -n auto
 PEERS ?= bench
 # Tests that do not depend on the level, or run every level themselves.
-LEVELLESS := $(patsubst %,--ignore=tests/test_%.py,activations adding_a_cell arguments bench demo malformed types)
+LEVELLESS := $(patsubst %,--ignore=tests/test_%.py,activations adding_a_cell arguments bench demo malformed threads types)
 STUBBED := $(patsubst fastgate/%.pyi,fastgate.%,$(wildcard fastgate/[a-z]*.pyi))
 
 # The reference multiplies small matrices: BLAS threads would only wait for each other.
 export OPENBLAS_NUM_THREADS ?= 1
 
-.PHONY: help demo test bench lint types sanitize levels arm64 build wheel clean
+.PHONY: help demo test bench lint types sanitize races model levels arm64 build wheel clean
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
 
@@ -40,13 +40,19 @@ types: build $(VENV)/has-lint  ## mypy on the package and on a typed user's file
 
 # A build of its own in build/sanitize, which PYTHONPATH puts before the one in fastgate/.
 sanitize: build $(VENV)/has-test  ## all tests under AddressSanitizer and UndefinedBehaviorSanitizer
-	$(RUN) tests/selftest.py --sanitize gcc
+	$(RUN) tests/selftest.py --sanitize address gcc
 	FASTGATE_SANITIZE=1 $(RUN) setup.py -q build --build-base build/sanitize --build-lib build/sanitize/lib
 	FASTGATE_CASES=$${FASTGATE_CASES-16} FASTGATE_MALFORMED=$${FASTGATE_MALFORMED-100} \
 	PYTHONPATH="$(CURDIR)/build/sanitize/lib:$(CURDIR)" PYTHONSAFEPATH=1 \
 	LD_PRELOAD="$$(gcc -print-file-name=libasan.so) $$(gcc -print-file-name=libubsan.so)" \
 	ASAN_OPTIONS=detect_leaks=0:allocator_may_return_null=1 UBSAN_OPTIONS=print_stacktrace=1 \
 	$(RUN) $(SUITE) $(ARGS)
+
+races: build  ## the team of threads and shared kernels under ThreadSanitizer, by gcc and by clang
+	$(RUN) tests/selftest.py --sanitize thread gcc clang
+
+model:  ## the protocol of the threads, by the model checker spin
+	$(PYTHON) tests/model.py
 
 levels: build $(VENV)/has-test  ## the kernels at each instruction-set level of this CPU
 	$(RUN) tests/selftest.py gcc clang

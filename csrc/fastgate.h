@@ -45,16 +45,16 @@ typedef void fg_work(const void *argument, int share, int shares);
 FG_EXPORTED void fg_set_num_threads(int threads);
 FG_EXPORTED int fg_get_num_threads(void);
 
-/* At most `threads` threads, and at most one for each CPU that the calling thread may use. NULL: work alone. */
-fg_team *fg_team_enter(int threads);
-void fg_team_run(fg_team *, fg_work *, const void *argument, int is_long);      /* is_long: waking a sleeper pays */
-void fg_team_leave(fg_team *);
-int fg_cpus(void);
-void fg_team_be_strict(int strict);           /* for tests: all threads that were asked for take part in every piece */
-
 /* Gives a long call up: the calling thread asks now and then, and when `asked` returns nonzero, sets `is_set` and leaves early, whatever
  * has been written by then. */
 typedef struct fg_stop { int (*asked)(void); int is_set; } fg_stop;
+
+/* At most `threads` threads, and at most one for each CPU that the calling thread may use. NULL: work alone. */
+fg_team *fg_team_enter(int threads);
+void fg_team_run(fg_team *, fg_work *, const void *argument, int is_long, fg_stop *);   /* is_long: waking a sleeper pays; fg_stop or NULL */
+void fg_team_leave(fg_team *);
+int fg_cpus(void);
+void fg_team_be_strict(int strict);           /* for tests: all threads that were asked for take part in every piece */
 
 /* One call of a cell over N sequences of up to T steps. The caller owns every buffer, and every buffer outlives the call.
  *

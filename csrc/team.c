@@ -12,7 +12,8 @@
  *     READY --helper: tired--> ASLEEP --caller: wake--> CALLED --helper--> READY
  *
  * Every change is one compare-and-swap or exchange by the side named, so no share is lost and none is done twice; the caller writes
- * a helper's share only while the state is READY, the helper reads it only in WORK and AWAITED.
+ * a helper's share in no other states than READY, ASLEEP and CALLED, the helper reads it only in WORK and AWAITED. tests/team.pml is
+ * this protocol for a model checker.
  */
 #define _GNU_SOURCE
 #include <stdatomic.h>
@@ -21,7 +22,7 @@
 #include "fastgate.h"
 
 static _Atomic int num_threads = 1;
-void fg_set_num_threads(int threads) { atomic_store(&num_threads, threads); }
+void fg_set_num_threads(int threads) { atomic_store(&num_threads, threads > 1 ? threads : 1); }
 int fg_get_num_threads(void) { return atomic_load_explicit(&num_threads, memory_order_relaxed); }
 
 #ifdef __linux__
@@ -40,12 +41,13 @@ enum state { READY, WORK, AWAITED, ASLEEP, CALLED };
 enum {
     SPIN_NS = 100 * 1000,                     /* a helper waits so long for work, then sleeps … */
     CALL_SPIN_NS = 5 * 1000 * 1000,           /* … and so long while a call is under way */
-    AWAIT_NS = 50 * 1000,                     /* the caller waits so long for a helper, then sleeps */
+    AWAIT_NS = 50 * 1000,                     /* the caller waits so long for a helper, then sleeps … */
+    ASK_NS = 50 * 1000 * 1000,                /* … and so often looks whether the call is to be given up */
     LATE_NS = 200 * 1000,                     /* a helper is late after this, and after twice the usual time of a piece */
     PATIENCE = 8
 };
 
-struct share { fg_work *work; const void *argument; int number, count; };
+struct share { fg_work *work; const void *argument; int number, count; uint32_t mode; };
 
 struct helper {
     _Alignas(64) _Atomic uint32_t state;
@@ -62,6 +64,7 @@ struct fg_team {
     int64_t alone_until;
 };
 static fg_team the_team;
+static _Thread_local int has_team;            /* the calling thread has taken it */
 
 static _Atomic int is_strict;
 void fg_team_be_strict(int strict) { atomic_store(&is_strict, strict); }
@@ -82,9 +85,34 @@ static void relax(void)
 #endif
 }
 
-static void sleep_while(_Atomic uint32_t *state, uint32_t value)
+/* The floating-point mode of the calling thread (rounding, subnormals): helpers work in the caller's, so that no share rounds otherwise. */
+static uint32_t get_mode(void)
 {
-    syscall(SYS_futex, state, FUTEX_WAIT_PRIVATE, value, NULL, NULL, 0);
+#if defined(__x86_64__)
+    return __builtin_ia32_stmxcsr() & ~0x3fu;                        /* without the exceptions that have occurred */
+#elif defined(__aarch64__)
+    uint64_t mode;
+    __asm__ volatile("mrs %0, fpcr" : "=r"(mode));
+    return (uint32_t)mode;
+#else
+    return 0;
+#endif
+}
+
+static void set_mode(uint32_t mode)
+{
+    if (mode == get_mode())
+        return;
+#if defined(__x86_64__)
+    __builtin_ia32_ldmxcsr(mode);
+#elif defined(__aarch64__)
+    __asm__ volatile("msr fpcr, %0" : : "r"((uint64_t)mode));
+#endif
+}
+
+static void sleep_while(_Atomic uint32_t *state, uint32_t value, const struct timespec *limit)
+{
+    syscall(SYS_futex, state, FUTEX_WAIT_PRIVATE, value, limit, NULL, 0);
 }
 
 static void wake(_Atomic uint32_t *state) { syscall(SYS_futex, state, FUTEX_WAKE_PRIVATE, 1, NULL, NULL, 0); }
@@ -101,7 +129,10 @@ static uint32_t spin_while(_Atomic uint32_t *state, uint32_t value, int64_t limi
         const uint32_t seen = atomic_load_explicit(state, memory_order_acquire);
         if (seen != value)
             return seen;
-        relax();
+        if (atomic_load_explicit(&is_strict, memory_order_relaxed))
+            sched_yield();                    /* there may be more threads than CPUs */
+        else
+            relax();
         if (turn % 64 == 0) {
             const int64_t t = now();
             if (start == 0)
@@ -120,21 +151,47 @@ static void *help(void *argument)
         uint32_t seen = spin_while(&h->state, READY, SPIN_NS, CALL_SPIN_NS);
 
         if (seen == WORK || seen == AWAITED) {
+            set_mode(h->share.mode);
             h->share.work(h->share.argument, h->share.number, h->share.count);
             if (atomic_exchange(&h->state, READY) == AWAITED)
                 wake(&h->state);
         } else if (seen == READY && change(&h->state, READY, ASLEEP)) {
             while ((seen = atomic_load(&h->state)) == ASLEEP)
-                sleep_while(&h->state, ASLEEP);
+                sleep_while(&h->state, ASLEEP, NULL);
             change(&h->state, CALLED, READY);
         }
     }
     return NULL;
 }
 
-/* In the child of a fork there are no helpers, and a team that is taken there would never be given back. */
-static void forget_helpers(void) { the_team = (fg_team){ 0 }; }
-static void prepare_for_forks(void) { pthread_atfork(NULL, NULL, forget_helpers); }
+/* Waits until a helper is done; returns the ns that took when it took long. */
+static int64_t await(struct helper *h, fg_stop *stop)
+{
+    const struct timespec limit = { 0, ASK_NS };
+    const uint32_t seen = spin_while(&h->state, WORK, AWAIT_NS, AWAIT_NS);
+    if (seen != WORK && seen != AWAITED)
+        return 0;
+    const int64_t start = now();
+    change(&h->state, WORK, AWAITED);
+    while (atomic_load(&h->state) == AWAITED) {
+        sleep_while(&h->state, AWAITED, &limit);
+        if (stop && !stop->is_set && stop->asked())
+            __atomic_store_n(&stop->is_set, 1, __ATOMIC_RELAXED);
+    }
+    return now() - start + AWAIT_NS;
+}
+
+/* A signal handler that forks in the middle of a call (see fg_stop) finds all shares done: the child can go on with the call, alone. */
+static void finish_shares(void)
+{
+    for (int i = 0; has_team && i < the_team.wanted; i++)
+        if (the_team.helper[i]->joins)
+            await(the_team.helper[i], NULL);
+}
+
+/* In the child of a fork there are no helpers, and a team that another thread had taken would never be given back. */
+static void forget_helpers(void) { the_team = (fg_team){ .is_taken = has_team }; }
+static void prepare_for_forks(void) { pthread_atfork(finish_shares, NULL, forget_helpers); }
 
 /* Starts helpers until there are `count`; fewer where the system has no more threads. Signals stay with the other threads. */
 static void start_helpers(fg_team *team, int count)
@@ -194,7 +251,8 @@ fg_team *fg_team_enter(int threads)
         team->wanted = wanted < team->helpers ? wanted : team->helpers;
         team->is_late = 0;
         team->pieces = 0;
-        if (team->wanted > 0)
+        has_team = team->wanted > 0;
+        if (has_team)
             return team;
     }
     atomic_store_explicit(&team->is_taken, 0, memory_order_release);
@@ -203,25 +261,16 @@ fg_team *fg_team_enter(int threads)
 
 void fg_team_leave(fg_team *team)
 {
-    if (team)
-        atomic_store_explicit(&team->is_taken, 0, memory_order_release);
+    if (team == NULL)
+        return;
+    has_team = 0;
+    atomic_store_explicit(&team->is_taken, 0, memory_order_release);
 }
 
-/* Waits until a helper is done; returns the ns that took when it took long. */
-static int64_t await(struct helper *h)
-{
-    if (spin_while(&h->state, WORK, AWAIT_NS, AWAIT_NS) != WORK)
-        return 0;
-    const int64_t start = now();
-    if (change(&h->state, WORK, AWAITED))
-        while (atomic_load(&h->state) == AWAITED)
-            sleep_while(&h->state, AWAITED);
-    return now() - start + AWAIT_NS;
-}
-
-void fg_team_run(fg_team *team, fg_work *work, const void *argument, int is_long)
+void fg_team_run(fg_team *team, fg_work *work, const void *argument, int is_long, fg_stop *stop)
 {
     int count = 1;
+    const uint32_t mode = get_mode();
 
     for (int i = 0; team && i < team->wanted && !team->is_late; i++) {
         struct helper *h = team->helper[i];
@@ -240,18 +289,20 @@ void fg_team_run(fg_team *team, fg_work *work, const void *argument, int is_long
         struct helper *h = team->helper[i];
         if (!h->joins)
             continue;
-        h->share = (struct share){ work, argument, number++, count };
+        h->share = (struct share){ work, argument, number++, count, mode };
         if (atomic_exchange(&h->state, WORK) == ASLEEP)
             wake(&h->state);
     }
     work(argument, 0, count);
 
     int64_t longest = 0;
-    for (int i = 0; i < team->wanted; i++)
-        if (team->helper[i]->joins) {
-            const int64_t waited = await(team->helper[i]);
-            longest = waited > longest && team->helper[i]->was_ready ? waited : longest;
+    for (int i = 0; i < team->wanted; i++) {
+        struct helper *h = team->helper[i];                          /* stays, in the child of a fork in asked() too */
+        if (h->joins) {
+            const int64_t waited = await(h, stop);
+            longest = waited > longest && h->was_ready ? waited : longest;
         }
+    }
     team->pieces++;
     if (longest > LATE_NS && !is_strict) {
         const int64_t t = now(), usual = (t - longest - team->entered) / team->pieces;
@@ -268,10 +319,11 @@ int fg_cpus(void) { return 1; }
 void fg_team_be_strict(int strict) { (void)strict; }
 fg_team *fg_team_enter(int threads) { (void)threads; return NULL; }
 void fg_team_leave(fg_team *team) { (void)team; }
-void fg_team_run(fg_team *team, fg_work *work, const void *argument, int is_long)
+void fg_team_run(fg_team *team, fg_work *work, const void *argument, int is_long, fg_stop *stop)
 {
     (void)team;
     (void)is_long;
+    (void)stop;
     work(argument, 0, 1);
 }
 

@@ -46,10 +46,10 @@ def cpus():
     return core.fg_cpus()
 
 
-def _set_main_thread():
-    """The calling thread is the one that Python's signal handlers run in."""
+def _set_main_thread(unsigned long ident):
+    """The thread that Python's signal handlers run in."""
     global fg_main_thread
-    fg_main_thread = PyThread_get_thread_ident()
+    fg_main_thread = ident
 
 
 cdef bint shares_everything = False

@@ -52,36 +52,33 @@ def cpu_limit():
 
 def _quota_v2():
     """The least `cpu.max` from the cgroup of this process up to the root, in CPUs; None: no limit."""
-    path = _cgroup("")
-    if path is None:
-        return None
-    folder, least = path.strip("/"), None
-    while True:
-        words = _words(f"/sys/fs/cgroup/{folder}/cpu.max")
-        if len(words) == 2 and words[0].isdigit() and int(words[1]) > 0:
-            quota = int(words[0]) / int(words[1])
-            least = quota if least is None else min(least, quota)
-        if not folder:
-            return least
-        folder = folder.rpartition("/")[0]
+    return min(_quotas("/sys/fs/cgroup", _cgroup(""), lambda folder: _words(f"{folder}/cpu.max")), default=None)
 
 
 def _quota_v1():
-    path = _cgroup("cpu")
-    if path is None:
-        return None
-    for folder in ("/sys/fs/cgroup/cpu" + path, "/sys/fs/cgroup/cpu"):  # inside a container the path may not exist
-        quota, period = _words(f"{folder}/cpu.cfs_quota_us"), _words(f"{folder}/cpu.cfs_period_us")
-        if len(quota) == len(period) == 1 and int(quota[0]) > 0 and int(period[0]) > 0:
-            return int(quota[0]) / int(period[0])
-    return None
+    """The same by version 1; inside a container the path may not exist, then the root counts."""
+
+    def words(folder):
+        return _words(f"{folder}/cpu.cfs_quota_us") + _words(f"{folder}/cpu.cfs_period_us")
+
+    return min(_quotas("/sys/fs/cgroup/cpu", _cgroup("cpu"), words), default=None)
+
+
+def _quotas(root, path, words):
+    """The quotas of the cgroup at `path` and of those above it; words(folder): quota and period, in microseconds."""
+    names = [] if path is None else path.strip("/").split("/")
+    for depth in range(len(names), -1, -1) if path is not None else ():
+        numbers = [_positive(word) for word in words("/".join([root, *filter(None, names[:depth])]))]
+        if len(numbers) == 2 and all(numbers):
+            yield numbers[0] / numbers[1]
 
 
 def _cgroup(controller):
     """The path of this process's cgroup under a controller of version 1, or "" for version 2."""
     for line in _lines("/proc/self/cgroup"):
-        number, controllers, path = line.split(":", 2)
-        if (controller and controller in controllers.split(",")) or (not controller and number == "0" and not controllers):
+        number, _, rest = line.partition(":")
+        controllers, _, path = rest.partition(":")
+        if controller in controllers.split(",") if controller else (number, controllers) == ("0", ""):
             return path
     return None
 
@@ -99,12 +96,20 @@ def _words(path):
     return lines[0].split() if lines else []
 
 
+def _positive(word):
+    """The number > 0 that a word spells, or None."""
+    try:
+        number = int(word)
+    except ValueError:  # of too many digits, too
+        return None
+    return number if number > 0 else None
+
+
 def _from_environment():
     """The number that the environment asks for; OMP_NUM_THREADS may hold a list, of which the first counts."""
     for name in ("FASTGATE_NUM_THREADS", "OMP_NUM_THREADS"):
-        word = os.environ.get(name, "").split(",")[0].strip()
-        if word.isdigit() and int(word) > 0:
-            return int(word)
+        if (number := _positive(os.environ.get(name, "").split(",")[0])) is not None:
+            return number
     return sys.maxsize
 
 
@@ -134,9 +139,8 @@ def register_controller():
 
 
 _kernels.set_num_threads(min(_from_environment(), cpu_limit()))
-if threading.current_thread() is threading.main_thread():
-    _kernels._set_main_thread()
+_kernels._set_main_thread(threading.main_thread().ident)  # which may not be the one that imports
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_kernels._set_main_thread)
+    os.register_at_fork(after_in_child=lambda: _kernels._set_main_thread(threading.get_ident()))
 if "threadpoolctl" in sys.modules:
     register_controller()

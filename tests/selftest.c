@@ -1,10 +1,13 @@
 /* The C core without Python: every cell forward and backward on fixed pseudo-random numbers, for one dtype (DTYPE 32 or 64) at one
  * instruction-set level (ISA). Checks gradients against central differences in double, the same bits with and without a cache, from
  * a second backward and on flat rows, and prints a hash of all result bits: it is the same on every machine and level with FMA.
+ * With an argument, every call is shared by so many threads, and several callers do it all at once: the same hash.
  *
  * Left out of the hash: what rests on exp, log and pow of the C library (the loss, norms other than 1, 2 and inf).
  */
 #include <math.h>
+#include <pthread.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -28,7 +31,8 @@ static const char *const cell_names[FG_CELLS] = {
 #undef FG_CELL
 };
 
-static int faults;
+static atomic_int faults;
+static int threads = 1;                                           /* of every call */
 static void fault(const char *what, const char *where, double value)
 {
     fprintf(stderr, "selftest %s f%d: %s, %s: %g\n", kernels->isa, DTYPE, where, what, value);
@@ -37,7 +41,7 @@ static void fault(const char *what, const char *where, double value)
 
 /* ---- Numbers and hash ---- */
 
-static uint64_t random_state;
+static _Thread_local uint64_t random_state;
 static double uniform(void)                                       /* splitmix64; in [-1, 1) */
 {
     uint64_t z = random_state += 0x9e3779b97f4a7c15u;
@@ -46,7 +50,7 @@ static double uniform(void)                                       /* splitmix64;
     return (double)((z ^ (z >> 31)) >> 11) * 0x1p-52 - 1;
 }
 
-static uint64_t hash = 0xcbf29ce484222325u;
+static _Thread_local uint64_t hash = 0xcbf29ce484222325u;
 static void add_to_hash(const REAL *x, ptrdiff_t n)               /* FNV-1a, lowest byte first */
 {
     for (ptrdiff_t i = 0; i < n; i++) {
@@ -139,22 +143,28 @@ static void free_problem(struct problem *p)
 
 static void forward(struct problem *p)
 {
-    p->s.scratch = allocate(kernels->sequence_sizes(p->cell, &p->s, p->rows).forward_scratch);
+    p->s.shares = threads;
+    p->s.scratch = allocate(kernels->forward_scratch(p->cell, &p->s));
+    p->s.team = fg_team_enter(threads);
     kernels->sequence_forward(p->cell, &p->s);
+    fg_team_leave(p->s.team);
     free(p->s.scratch);
 }
 
 static void forward_and_keep(struct problem *p)
 {
     free(p->s.cache);
-    p->s.cache = allocate(kernels->sequence_sizes(p->cell, &p->s, p->rows).cache);
+    p->s.cache = allocate(kernels->cache_size(p->cell, &p->s, p->rows));
     forward(p);
 }
 
 static void backward(struct problem *p)
 {
-    p->s.scratch = allocate(kernels->sequence_sizes(p->cell, &p->s, p->rows).backward_scratch);
+    p->s.shares = threads;
+    p->s.scratch = allocate(kernels->backward_scratch(p->cell, &p->s, p->rows));
+    p->s.team = fg_team_enter(threads);
     kernels->sequence_backward(p->cell, &p->s);
+    fg_team_leave(p->s.team);
     free(p->s.scratch);
 }
 
@@ -302,7 +312,7 @@ static double check_cells(void)
                     add_to_hash(p.data[i], p.size[i]);
                 same_again(&p, "other bits from a second backward", backward, DX, INPUTS);
                 same_again(&p, "other bits on flat rows", on_flat_rows, DX, DH - DX);
-                if (DTYPE == 64) {
+                if (DTYPE == 64 && threads == 1) {
                     const double error = check_gradients(&p);
                     worst = error > worst ? error : worst;
                 }
@@ -390,14 +400,33 @@ static void check_loss(void)
     free(d_o);
 }
 
-int main(void)
+static void *check_cells_too(void *found)
 {
+    check_cells();
+    *(uint64_t *)found = hash;
+    return NULL;
+}
+
+int main(int count, char **argument)
+{
+    enum { CALLERS = 2 };                                         /* besides this one */
+    pthread_t caller[CALLERS];
+    uint64_t found[CALLERS];
+
+    threads = count > 1 ? atoi(argument[1]) : 1;
+    fg_team_be_strict(threads > 1);
+    for (int i = 0; i < CALLERS && threads > 1; i++)
+        if (pthread_create(&caller[i], NULL, check_cells_too, &found[i]))
+            exit(2);
     const double worst = check_cells();
+    for (int i = 0; i < CALLERS && threads > 1; i++)
+        if (pthread_join(caller[i], NULL) || found[i] != hash)
+            fault("other bits from callers at once", "threads", i);
     check_activations();
     check_clipping();
     check_loss();
     printf("%016llx", (unsigned long long)hash);
-    if (DTYPE == 64)
+    if (DTYPE == 64 && threads == 1)
         printf("  gradients within %.0e of central differences", worst);
     putchar('\n');
     return faults > 0;

@@ -2,11 +2,14 @@
 
     python tests/selftest.py                 gcc, clang, and aarch64 under qemu
     python tests/selftest.py aarch64         one of them
-    python tests/selftest.py --sanitize gcc  with AddressSanitizer and UndefinedBehaviorSanitizer
+    python tests/selftest.py --sanitize address gcc    with AddressSanitizer and UndefinedBehaviorSanitizer
+    python tests/selftest.py --sanitize thread clang   with ThreadSanitizer
 
 Every level with FMA must print the same hash, on x86-64 and on arm64, whoever compiled it: nothing in the core may depend on
 the compiler, its optimisation, or the width of a vector. A compiler that is not there is skipped, with a line that says so.
-Flags come from setup.py, but for -O1, which compiles in a third of the time; warnings are errors.
+The program runs alone and, but under qemu, with 3 threads for every call and several callers at once; with a sanitizer, the
+team of threads is exercised by itself, too (team_stress.c). ThreadSanitizer sees the best level only. Flags come from setup.py,
+but for -O1, which compiles in a third of the time; warnings are errors.
 """
 
 import argparse
@@ -24,7 +27,12 @@ ROOT = Path(__file__).resolve().parent.parent
 BUILD = runpy.run_path(str(ROOT / "setup.py"))
 MACHINE = platform.machine()
 BITS = (32, 64)
-SANITIZERS = ["-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=undefined"]
+SANITIZERS = {
+    None: [],
+    "address": ["-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=undefined"],
+    "thread": ["-g", "-fsanitize=thread"],
+}
+STRESS_SECONDS = "8"
 
 
 def levels_here():
@@ -49,11 +57,27 @@ def compilers():
     return found
 
 
+def common_flags():
+    return [*("-O1" if flag == "-O3" else flag for flag in BUILD["COMPILE"]), "-Werror", "-I", str(ROOT / "csrc")]
+
+
+def stress(name, command, sanitizer, folder):
+    """Whether the team passed alone, and what the program printed."""
+    program = str(Path(folder, f"{name}-stress"))
+    sources = [str(ROOT / "tests/team_stress.c"), str(ROOT / "csrc/team.c")]
+    arguments = [*common_flags(), *SANITIZERS[sanitizer], *sources, "-pthread", "-o", program]
+    done = subprocess.run([*command, *arguments], capture_output=True, text=True, check=False)
+    if done.returncode == 0:
+        no_forks = ["no-fork"] if (name, sanitizer) == ("gcc", "thread") else []  # it cannot start threads in a child
+        done = subprocess.run([program, STRESS_SECONDS, *no_forks], capture_output=True, text=True, check=False)
+    return done.returncode == 0, "\n".join((done.stdout + done.stderr).strip().splitlines()[:60])
+
+
 def run(name, command, flags, sanitizers, level, bits, runner, folder):
     """(name, level, bits, hash or None, what the program printed)."""
     where = Path(folder, f"{name}-{level}-{bits}")
     kernels, program = f"{where}.o", str(where)
-    common = [*("-O1" if flag == "-O3" else flag for flag in BUILD["COMPILE"]), "-Werror", "-I", str(ROOT / "csrc")]
+    common = common_flags()
     for arguments in (
         [*common, *flags, *sanitizers, "-c", str(ROOT / f"csrc/isa_{level}_f{bits}.c"), "-o", kernels],
         [
@@ -73,20 +97,26 @@ def run(name, command, flags, sanitizers, level, bits, runner, folder):
         done = subprocess.run([*command, *arguments], capture_output=True, text=True, check=False)
         if done.returncode:
             return name, level, bits, None, "\n".join(done.stderr.splitlines()[:20])
-    done = subprocess.run([*runner, program], capture_output=True, text=True, check=False)
-    result = done.stdout.split()
-    return name, level, bits, result[0] if result and done.returncode == 0 else None, (done.stdout + done.stderr).strip()
+    found, words = set(), []
+    for threads in ("1", "3")[: 1 if runner else 2]:
+        done = subprocess.run([*runner, program, threads], capture_output=True, text=True, check=False)
+        found.add(done.stdout.split()[0] if done.stdout.split() and done.returncode == 0 else None)
+        words.append((done.stdout + done.stderr).strip())
+    if len(found) > 1 or None in found:
+        return name, level, bits, None, "\n".join(words)
+    return name, level, bits, found.pop(), words[0]
 
 
 def main():
     parser = argparse.ArgumentParser(description="The C core without Python, at every level, by every compiler.")
     parser.add_argument("names", nargs="*", metavar="gcc|clang|aarch64", help="default: all")
-    parser.add_argument("--sanitize", action="store_true", help="with ASan and UBSan")
+    parser.add_argument("--sanitize", choices=("address", "thread"), help="with ASan and UBSan, or with TSan")
     chosen = parser.parse_args()
     os.environ["ASAN_OPTIONS"] = "detect_leaks=1"
+    os.environ["TSAN_OPTIONS"] = "halt_on_error=1:die_after_fork=0"
     os.environ.pop("LD_PRELOAD", None)
 
-    jobs = []
+    jobs, stresses = [], []
     with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(os.cpu_count()) as pool:
         for name, found in compilers().items():
             if chosen.names and name not in chosen.names:
@@ -95,8 +125,10 @@ def main():
                 print(f"skipped  {name:8} {found}")
                 continue
             command, levels, runner = found
-            sanitizers = SANITIZERS if chosen.sanitize else []
-            for level, flags in levels.items():
+            sanitizers = SANITIZERS[chosen.sanitize]
+            if chosen.sanitize:
+                stresses.append((name, pool.submit(stress, name, command, chosen.sanitize, folder)))
+            for level, flags in list(levels.items())[: 1 if chosen.sanitize == "thread" else None]:
                 for bits in BITS:
                     jobs.append(pool.submit(run, name, command, flags, sanitizers, level, bits, runner, folder))
 
@@ -108,6 +140,10 @@ def main():
         good = value is not None and value == expected
         red += not good
         print(f"{'ok' if good else 'FAILED':8} {name:8} {level:9} f{bits}  {words}{'' if good else f'  expected {expected}'}")
+    for name, job in stresses:
+        good, words = job.result()
+        red += not good
+        print(f"{'ok' if good else 'FAILED':8} {name:8} the team alone  {words}")
     return red > 0
 
 
