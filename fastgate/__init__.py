@@ -1,6 +1,6 @@
 """The recurrent engine that NumPy never had.
 
-rnn.py lstm.py gru.py     the cells: a step, whole sequences, ragged batches, forward and backward; prepared weights
+rnn.py lstm.py gru.py     the cells: a step, whole sequences, ragged batches, forward and backward; prepared cells
 clip.py                   gradient clipping, in place
 loss.py                   softmax cross-entropy
 threads.py                how many threads a call may use
@@ -46,7 +46,9 @@ __all__ = [
     "rnn_forward", "rnn_backward", "rnn_ragged_forward", "rnn_ragged_backward", "rnn_step_forward", "rnn_step_backward",
     "lstm_forward", "lstm_backward", "lstm_ragged_forward", "lstm_ragged_backward", "lstm_step_forward", "lstm_step_backward",
     "gru_forward", "gru_backward", "gru_ragged_forward", "gru_ragged_backward", "gru_step_forward", "gru_step_backward",
-    "RNNCell", "LSTMCell", "GRUCell",
+    "RNNCell",
+    "LSTMCell",
+    "GRUCell",
     "clip_grad_norm", "clip_grad_value", "clip_norm_each",
     "softmax_cross_entropy",
     "set_num_threads", "get_num_threads", "num_threads",

@@ -125,11 +125,13 @@ def forward(
     return_sequences: Any = True,
     out: Any = None,
     dtypes: tuple[np.dtype, ...] = KERNEL,
+    input_size: int | None = None,
 ) -> Forward:
     """Judge a call of `<cell>_forward`, of `<cell>_step_forward` with step=True, of `<cell>_ragged_forward` with ragged=True.
 
     gates: the canonical letters, G = len(gates). has_c: the cell has a second state, c0 (c_prev).
     gate_order None means `gates`. The states of a step are named h_prev and c_prev in messages.
+    input_size: D, where the weights are known to be right (those of a prepared cell).
     """
     # A caller's code may run while these become plain data, so that comes before any shape is read.
     if lengths is not None:
@@ -158,7 +160,7 @@ def forward(
         else:
             N, T, D = shape
             rows = N * T
-        if (rows + N + D + H) * (D + width) < _SMALL:
+        if (rows + N + D + H) * (1 + D + width) < _SMALL:
             position = _AS_IS[G] if gate_order is gates else gate_positions(gates, gate_order)
             if lengths is not None and flat is None:
                 lengths = _lengths(lengths, N, T)
@@ -179,7 +181,7 @@ def forward(
     # fmt: off
     return _forward_in_words(
         cell, x, h0, c0, Wx, Wh, b, bh, step, gates, has_c, gate_order, lengths, ragged, offsets, batch_sizes, reverse,
-        training, return_sequences, out, dtypes)
+        training, return_sequences, out, dtypes, input_size)
     # fmt: on
 
 
@@ -205,6 +207,7 @@ def _forward_in_words(
     return_sequences,
     out,
     dtypes,
+    input_size,
 ):
     reverse = flag("reverse", reverse)
     training = flag("training", training)
@@ -231,6 +234,9 @@ def _forward_in_words(
     else:
         N, T, D = (x.shape[0], 1, x.shape[1]) if step else x.shape
         rows = N * T
+    if input_size is not None and D != input_size:
+        letters = ("N", "D") if step else ("N", "T", "D")
+        _shape("x", x, letters, (*x.shape[:-1], input_size))
     G = len(gates)
     H = _hidden_size(D, G, Wx.shape, Wh.shape, [a.shape for a in (h0, c0) if a is not None],
                      [a.shape for a in (b, bh) if a is not None])  # fmt: skip
@@ -383,17 +389,19 @@ class Weights(NamedTuple):
     Wh: ndarray  # (H, G·H)
     b: ndarray | None  # (G·H,)
     bh: ndarray | None  # (G·H,)
-    position: tuple[int, ...]
+    gate_order: str | None
+    position: tuple[int, ...]  # of the gates, as in Forward
 
 
 def weights(Wx: Any, Wh: Any, b: Any, bh: Any, gates: str, gate_order: Any, like: Weights | None = None) -> Weights:
     """Judge weights on their own; with `like`, they must have its sizes and dtype."""
     position = gate_positions(gates, gate_order)
-    Wx = _array("Wx", Wx, KERNEL if like is None else (like.dtype,), None if like is None else "before")
+    # Views: whoever reshapes a caller's array meanwhile, another thread or code of the next argument, does not reach them.
+    Wx = _array("Wx", Wx, KERNEL if like is None else (like.dtype,), None if like is None else "before")[...]
     dtype = _native(Wx.dtype, KERNEL)
-    Wh = _array("Wh", Wh, (dtype,), "Wx")
-    b = None if b is None else _array("b", b, (dtype,), "Wx")
-    bh = None if bh is None else _array("bh", bh, (dtype,), "Wx")
+    Wh = _array("Wh", Wh, (dtype,), "Wx")[...]
+    b = None if b is None else _array("b", b, (dtype,), "Wx")[...]
+    bh = None if bh is None else _array("bh", bh, (dtype,), "Wx")[...]
     G = len(gates)
     GH = "H" if G == 1 else f"{G}H"
     if like is None:
@@ -409,14 +417,14 @@ def weights(Wx: Any, Wh: Any, b: Any, bh: Any, gates: str, gate_order: Any, like
         if bias is not None:
             _shape(name, bias, (GH,), (G * H,))
     _affordable(3 * (D + H) * G * H * dtype.itemsize, 0, f"Wx, Wh: D, H = {D}, {H}")
-    return Weights(
-        D, H, dtype, _frozen(Wx), _frozen(Wh), None if b is None else _frozen(b), None if bh is None else _frozen(bh), position
-    )
+    Wx, Wh, b, bh = (None if a is None else _frozen(a, dtype) for a in (Wx, Wh, b, bh))
+    return Weights(D, H, dtype, Wx, Wh, b, bh, gate_order, position)
 
 
-def _frozen(a: ndarray) -> ndarray:
-    """A private copy: native, C-ordered, read-only."""
-    copy = np.array(a, a.dtype.newbyteorder("="), order="C", subok=False)
+def _frozen(a: ndarray, dtype: np.dtype) -> ndarray:
+    """A private copy, C-ordered, read-only."""
+    copy = np.empty(a.shape, dtype)
+    copy[...] = a
     copy.flags.writeable = False
     return copy
 

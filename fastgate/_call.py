@@ -64,17 +64,21 @@ class Results:
 
 def forward(call, kernel, option=0):
     """(outputs in order …, cache) of a judged forward call. `kernel`: the name of the cell in csrc/cells.def."""
-    return run_forward(call, _kernels.CELLS[kernel], option)
+    return _forward(call, kernel, option, None)
 
 
-def run_forward(call, kernel, option, prepared=None):
-    """The same with the number of the cell; `prepared`: the weights of the call, packed."""
+def forward_prepared(call, prepared):
+    """The same with the weights of the call packed, _kernels.Prepared."""
+    return _forward(call, prepared.kernel, prepared.option, prepared)
+
+
+def _forward(call, kernel, option, prepared):
     lengths = call.lengths
     if lengths is None:
         order, rows = None, call.N * call.T
     else:
         order, rows = np.argsort(-lengths, kind="stable").astype(np.int64, copy=False), int(lengths.sum())
-    run = _kernels.Run(kernel, call, option, order, rows, prepared)
+    run = _kernels.Run(_kernels.CELLS[kernel], call, option, order, rows, prepared)
     cache = Cache(call, run) if call.training else None
     if call.out is None:
         if call.step:

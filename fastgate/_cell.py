@@ -1,93 +1,136 @@
-"""What LSTMCell, GRUCell and RNNCell share: weights that are judged, copied and packed once, for many calls."""
+"""What LSTMCell, GRUCell and RNNCell share: weights that are judged, copied and packed once, for many calls.
 
-from functools import partial
+A public class names its `_cell`, `_gates` and `_Forward`, and derives from PreparedCell or PreparedCellWithC. All that a call
+reads of a cell is one _kernels.Prepared, taken at its beginning, so a cell may be updated while other threads use it.
+"""
+
+import copyreg
+from types import GenericAlias
 
 from fastgate import _arguments, _call, _kernels
 
 
-class PreparedCell:
-    """A public class names its `_cell`, `_gates` and `_has_c`, and derives from _kernels.Cell or CellWithC, which do a step."""
+class _Cell(_kernels.Holder):
+    def __class_getitem__(cls, dtype):
+        """For annotations: LSTMCell[np.float32]."""
+        return GenericAlias(cls, dtype)
 
-    def _prepare(self, Wx, Wh, b, bh, order, kernel, option=0, **options):
-        """`order` of the gates; `kernel`: the name in csrc/cells.def, `option`: its fg_sequence.option; `options`: those of
-        the constructor."""
-        weights = _arguments.weights(Wx, Wh, b, bh, self._gates, order)
-        self._kernel, self._option = _kernels.CELLS[kernel], option
-        self._order, self._options = order, options
-        self._take(weights)
-
-    def _take(self, weights):
-        self._weights = weights
-        self._hold(_kernels.Prepared(self._kernel, self._option, weights[3:7], weights.position))
+    def _prepare(self, Wx, Wh, b, bh, kernel, option=0, **options):
+        """`kernel`: the name in csrc/cells.def, `option`: its fg_sequence.option; `options`: those of the constructor."""
+        weights = _arguments.weights(Wx, Wh, b, bh, self._gates, options.get("gate_order"))
+        self._options = options
+        self._hold(_kernels.Prepared(kernel, option, weights))
 
     def update(self, Wx, Wh, b=None, *, bh=None):
-        """Take other weights, of the same sizes and dtype. They are copied. Calls that are running, and caches of calls
-        that have run, keep the weights that they began with. Errors as in the constructor; the cell is unchanged then."""
-        self._take(_arguments.weights(Wx, Wh, b, bh, self._gates, self._order, like=self._weights))
+        """Take other weights, of the same sizes and dtype, as the constructor does; a bias that is not given is zeros.
 
-    def _judge(self, x, h, c, **options):
-        w = self._weights
-        options |= {"gates": self._gates, "has_c": self._has_c, "gate_order": self._order}
-        return _arguments.forward(self._cell, x, h, c, w.Wx, w.Wh, w.b, w.bh, **options)
+        Calls that are running, and caches of calls that have run, keep the weights that they began with. Errors as in the
+        constructor; the cell is unchanged then.
+        """
+        held = self._held()
+        weights = _arguments.weights(Wx, Wh, b, bh, self._gates, held.weights.gate_order, like=held.weights)
+        self._hold(_kernels.Prepared(held.kernel, held.option, weights))
 
-    def _forward(self, x, h0, c0, **options):
-        prepared = self.prepared
-        return _call.run_forward(self._judge(x, h0, c0, step=False, **options), self._kernel, self._option, prepared)
+    def _judge(self, prepared, x, h, c, **options):
+        w = prepared.weights
+        return _arguments.forward(
+            self._cell, x, h, c, w.Wx, w.Wh, w.b, w.bh, gates=self._gates, has_c=self._has_c, gate_order=w.gate_order,
+            dtypes=(w.dtype,), input_size=w.D, **options,
+        )  # fmt: skip
 
-    def _step_in_words(self, x, h_prev, c_prev, out):
+    def _run(self, x, h0, c0, lengths, reverse, training, return_sequences, out):
+        prepared = self._held()
+        call = self._judge(
+            prepared, x, h0, c0, step=False, lengths=lengths, reverse=reverse, training=training,
+            return_sequences=return_sequences, out=out,
+        )  # fmt: skip
+        return self._Forward._make(_call.forward_prepared(call, prepared))
+
+    def _step_in_words(self, prepared, x, h_prev, c_prev, out):
         if self._has_c and type(out) is tuple:
             if len(out) != 2:
                 raise ValueError(f"out: expected (h_next, c_next), got a tuple of {len(out)}")
             out = dict(zip(("h_next", "c_next"), out, strict=True))
-        prepared = self.prepared
-        call = self._judge(x, h_prev, c_prev, step=True, training=False, out=out)
-        return tuple(_call.run_forward(call, self._kernel, self._option, prepared)[:-1])
+        call = self._judge(prepared, x, h_prev, c_prev, step=True, training=False, out=out)
+        return tuple(_call.forward_prepared(call, prepared)[:-1])
 
     @property
     def Wx(self):
-        """The cell's own copy, read-only; so are Wh, b, bh."""
-        return self._weights.Wx
+        """(D, G·H), the cell's own copy, read-only."""
+        return self._held().weights.Wx[...]
 
     @property
     def Wh(self):
-        return self._weights.Wh
+        """(H, G·H), the cell's own copy, read-only."""
+        return self._held().weights.Wh[...]
 
     @property
     def b(self):
-        return self._weights.b
+        """(G·H,), the cell's own copy, read-only; or None."""
+        b = self._held().weights.b
+        return None if b is None else b[...]
 
     @property
     def bh(self):
-        return self._weights.bh
+        """(G·H,), the cell's own copy, read-only; or None."""
+        bh = self._held().weights.bh
+        return None if bh is None else bh[...]
 
     @property
     def input_size(self):
-        """D"""
-        return self._weights.D
+        """D, the width of x."""
+        return self._held().weights.D
 
     @property
     def hidden_size(self):
-        """H"""
-        return self._weights.H
+        """H, the width of the states."""
+        return self._held().weights.H
 
     @property
     def dtype(self):
-        return self._weights.dtype
+        """float32 or float64, that of all arrays of a call."""
+        return self._held().weights.dtype
 
     @property
     def nbytes(self):
         """Bytes of the copies and of the packed weights."""
-        arrays = (self.Wx, self.Wh, self.b, self.bh)
-        return self.prepared.memory.size + sum(a.nbytes for a in arrays if a is not None)
+        held = self._held()
+        return held.memory.size + sum(a.nbytes for a in held.weights[3:7] if a is not None)
 
     def __repr__(self):
-        words = [
-            f"D={self.input_size}",
-            f"H={self.hidden_size}",
-            str(self.dtype),
-            *(f"{k}={v!r}" for k, v in self._options.items()),
-        ]
+        w = self._held().weights
+        words = [f"D={w.D}", f"H={w.H}", str(w.dtype), *(f"{name}={value!r}" for name, value in self._options.items())]
         return f"<{type(self).__name__}: {', '.join(words)}>"
 
     def __reduce__(self):
-        return partial(type(self), bh=self.bh, **self._options), (self.Wx, self.Wh, self.b)
+        held = self._held()
+        return copyreg.__newobj__, (type(self),), (vars(self), held.kernel, held.option, *held.weights[3:8])
+
+    def __setstate__(self, state):
+        attributes, kernel, option, Wx, Wh, b, bh, gate_order = state
+        vars(self).update(attributes)
+        self._hold(_kernels.Prepared(kernel, option, _arguments.weights(Wx, Wh, b, bh, self._gates, gate_order)))
+
+
+class PreparedCell(_Cell, _kernels.Cell):
+    _has_c = False
+
+    def forward(self, x, h0=None, *, lengths=None, reverse=False, training=True, return_sequences=True, out=None):
+        """Run the cell over sequences; returns (h, h_T, cache).
+
+        Arguments, results and errors as those of the function that the class is named after, bit for bit; the cache goes to its
+        backward twin. Weights' gradients are in C order, as the cell's own copies are.
+        """
+        return self._run(x, h0, None, lengths, reverse, training, return_sequences, out)
+
+
+class PreparedCellWithC(_Cell, _kernels.CellWithC):
+    _has_c = True
+
+    def forward(self, x, h0=None, c0=None, *, lengths=None, reverse=False, training=True, return_sequences=True, out=None):
+        """Run the cell over sequences; returns (h, h_T, c_T, cache).
+
+        Arguments, results and errors as those of the function that the class is named after, bit for bit; the cache goes to its
+        backward twin. Weights' gradients are in C order, as the cell's own copies are.
+        """
+        return self._run(x, h0, c0, lengths, reverse, training, return_sequences, out)

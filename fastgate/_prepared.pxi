@@ -4,25 +4,28 @@
 @cython.final
 @cython.no_gc_clear
 cdef class Prepared:
-    """Weights and biases packed as kernels use them, for any number of calls. `weights` is (Wx, Wh, b, bh), kept alive. Never changes."""
+    """The weights of a cell, _arguments.Weights, and these packed as its kernel uses them, for any number of calls. Never changes."""
     cdef core.fg_sequence s
     cdef core.fg_cell_id cell
     cdef const core.fg_kernels *kernels
     cdef object dtype
-    cdef readonly tuple weights
+    cdef Py_ssize_t most_rows                 # of a step that is not asked whether memory suffices
+    cdef readonly str kernel
+    cdef readonly int option
+    cdef readonly object weights
     cdef readonly Memory memory
 
-    def __cinit__(self, int cell, int option, tuple weights, tuple position):
-        Wx, Wh, b, bh = weights
+    def __cinit__(self, str kernel, int option, weights):
+        D, H, self.dtype, Wx, Wh, b, bh, _, position = <tuple>weights
         cdef core.fg_sequence *s = &self.s
         cdef Py_ssize_t g
 
         memset(s, 0, sizeof(core.fg_sequence))
-        self.weights = weights
-        self.cell = <core.fg_cell_id>cell
-        self.dtype = Wx.dtype
+        self.kernel, self.option, self.weights = kernel, option, weights
+        self.cell = <core.fg_cell_id><int>CELLS[kernel]
         self.kernels = kernels_of(Wx)
-        s.T, s.D, s.H = 1, len(Wx), len(Wh)
+        s.T, s.D, s.H = 1, D, H
+        self.most_rows = (1 << 27) // (1 + s.D + s.H)
         s.option = option
         s.shares = 1
         for g in range(len(position)):
@@ -48,9 +51,7 @@ cdef inline bint are_apart(cnp.ndarray a, cnp.ndarray b) noexcept:
 
 cdef object plain_step(Prepared p, bint has_c, x, h_prev, c_prev, h_next, c_next):
     """One step, into h_next and c_next or new arrays: (h_next, c_next or None). None where an array is not as kernels use it.
-    All states are read before any is written, so outputs may be inputs."""
-    if p is None:
-        raise TypeError("the cell has no weights: its __init__ was not called")
+    The kernel has read all that it reads when it writes the first of them, so outputs may be inputs."""
     if not (is_array(x, p.dtype, 2) and has_rows(<cnp.ndarray>x, 2) and cnp.PyArray_DIM(<cnp.ndarray>x, 1) == p.s.D):
         return None
     cdef cnp.npy_intp shape[2]
@@ -61,7 +62,7 @@ cdef object plain_step(Prepared p, bint has_c, x, h_prev, c_prev, h_next, c_next
     cdef Memory scratch
 
     shape[0], shape[1] = N, p.s.H
-    if not (is_state(h_prev, p.dtype, N, p.s.H) and is_state(c_prev, p.dtype, N, p.s.H) and N * (p.s.D + p.s.H) < 1 << 27):
+    if not (N <= p.most_rows and is_state(h_prev, p.dtype, N, p.s.H) and is_state(c_prev, p.dtype, N, p.s.H)):
         return None
     if h_next is None:
         h_next = cnp.PyArray_EMPTY(2, shape, type_number, 0)
@@ -86,31 +87,65 @@ cdef object plain_step(Prepared p, bint has_c, x, h_prev, c_prev, h_next, c_next
     return h_next, c_next
 
 
-cdef class Cell:
-    """A cell without c; the public classes derive from it. `_hold` gives it weights, `_step_in_words` is the way of a call that is not plain."""
-    cdef readonly Prepared prepared
+@cython.auto_pickle(False)
+cdef class Holder:
+    """Holds the Prepared of a cell. Whoever asks gets one that is whole, though another thread puts a new one in its place."""
+    cdef Prepared prepared
 
-    def _hold(self, Prepared prepared):
-        self.prepared = prepared
+    def _hold(self, Prepared prepared not None):
+        with cython.critical_section(self):
+            self.prepared = prepared
+
+    def _held(self):
+        return held(self)
+
+
+cdef inline Prepared held(Holder holder):
+    cdef Prepared prepared
+    with cython.critical_section(holder):
+        prepared = holder.prepared
+    if prepared is None:
+        raise TypeError(f"{type(holder).__name__}: it has no weights, its __init__ was not called")
+    return prepared
+
+
+@cython.auto_pickle(False)
+cdef class Cell(Holder):
+    """A cell without c. `_step_in_words` is the way of a call that is not plain."""
 
     def step(self, x, h_prev=None, out=None):
-        result = plain_step(self.prepared, False, x, h_prev, None, out, None)
-        return self._step_in_words(x, h_prev, None, out)[0] if result is None else (<tuple>result)[0]
+        """One step; returns h_next (N, H).
+
+        x : (N, D). h_prev : (N, H), (H,) for all rows, or None = zeros.
+        out : array for h_next, or dict with "h_next". It may be h_prev itself: the result is as if that had been copied first.
+
+        The bits of the step function with training=False, whose conventions, equations and errors hold. Plain arrays (the cell's
+        dtype, native, aligned, last axis contiguous; of out= C order) take the shortest way; all others give the same result.
+        """
+        cdef Prepared prepared = held(self)
+        result = plain_step(prepared, False, x, h_prev, None, out, None)
+        return self._step_in_words(prepared, x, h_prev, None, out)[0] if result is None else (<tuple>result)[0]
 
 
-cdef class CellWithC:
+@cython.auto_pickle(False)
+cdef class CellWithC(Holder):
     """A cell with c."""
-    cdef readonly Prepared prepared
-
-    def _hold(self, Prepared prepared):
-        self.prepared = prepared
 
     def step(self, x, h_prev=None, c_prev=None, out=None):
+        """One step; returns (h_next, c_next), each (N, H).
+
+        x : (N, D). h_prev, c_prev : (N, H), (H,) for all rows, or None = zeros.
+        out : (h_next, c_next), None for one that is to be new; or array for h_next, or dict with "h_next", "c_next". They may be
+            h_prev and c_prev themselves: the result is as if these had been copied first.
+
+        The bits of the step function with training=False, whose conventions, equations and errors hold. Plain arrays (the cell's
+        dtype, native, aligned, last axis contiguous; of out= C order) take the shortest way; all others give the same result.
+        """
+        cdef Prepared prepared = held(self)
         cdef object h_next = None, c_next = None, result = None
         if out is None:
-            result = plain_step(self.prepared, True, x, h_prev, c_prev, None, None)
+            result = plain_step(prepared, True, x, h_prev, c_prev, None, None)
         elif type(out) is tuple and len(<tuple>out) == 2:
             h_next, c_next = <tuple>out
-            if h_next is not None and c_next is not None:
-                result = plain_step(self.prepared, True, x, h_prev, c_prev, h_next, c_next)
-        return self._step_in_words(x, h_prev, c_prev, out) if result is None else result
+            result = plain_step(prepared, True, x, h_prev, c_prev, h_next, c_next)
+        return self._step_in_words(prepared, x, h_prev, c_prev, out) if result is None else result

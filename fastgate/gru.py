@@ -1,6 +1,6 @@
 """Gated recurrent unit."""
 
-from fastgate import _arguments, _call, _cell, _kernels
+from fastgate import _arguments, _call, _cell
 from fastgate.reference.gru import GATES, GRUForward, GRUStep
 
 KERNELS = {"after": "gru_after", "before": "gru_before"}
@@ -159,7 +159,8 @@ def gru_step_forward(x, h_prev, Wx, Wh, b=None, *, bh=None, gate_order="rzn", re
     reset : "after" or "before".
     training : False keeps nothing, cache is None. out : array for h_next, or dict with "h_next".
 
-    T steps one by one give the bits of gru_forward over the sequence. Conventions, equations and errors as there.
+    T steps one by one give the bits of gru_forward over the sequence. Conventions, equations and errors as there. Many
+    steps with the same weights: GRUCell.
     """
     call = _arguments.forward(
         "gru", x, h_prev, None, Wx, Wh, b, bh, step=True, gates=GATES, gate_order=gate_order,
@@ -180,37 +181,31 @@ def gru_step_backward(dh_next, cache, *, need=None, out=None):
     return _call.backward(cache, _arguments.backward(call, dh_next, None, None, need=need, out=out))
 
 
-class GRUCell(_cell.PreparedCell, _kernels.Cell):
-    """GRUCell(Wx, Wh, b=None, *, bh=None, gate_order="rzn", reset="after"): a cell with its weights, prepared for many calls.
+class GRUCell(_cell.PreparedCell):
+    """The cell with its weights, prepared for many calls.
 
-    Wx : (D, 3H). Wh : (H, 3H). b, bh : (3H,) or None. gate_order : a permutation of "rzn". reset : "after" or
-    "before".
+    Wx : (D, 3H). Wh : (H, 3H). b, bh : (3H,) or None. All float32 or all float64.
+    gate_order : a permutation of "rzn". reset : "after" or "before".
 
-    The weights are judged, copied and packed here, once: what the caller does with its arrays afterwards changes nothing
-    (`update` takes others), and no call packs anything. A cell may be used from many threads at once. It pickles and copies.
+    The weights are judged, copied and packed here, once. What happens to the arrays afterwards changes nothing (update takes
+    others), and no call packs anything, which makes a step of a few rows much cheaper than gru_step_forward. A cell may be
+    used from many threads at once, update included. It pickles and copies.
 
     step(x, h_prev=None, out=None) -> h_next
-        One step without a cache, nothing but its results is allocated. x : (N, D). h_prev : (N, H), (H,) for all
-        rows, or None = zeros. out : an array for h_next; outputs may be the
-        very arrays that came in as states.
+        One step, nothing kept for backward. Only the result is allocated; not even this with out=, which may be the state
+        that came in: cell.step(x, h, out=h).
     forward(x, h0=None, *, lengths=None, reverse=False, training=True, return_sequences=True, out=None)
-        As gru_forward, bit for bit; its cache goes to gru_backward.
+        As gru_forward; its cache goes to gru_backward.
     update(Wx, Wh, b=None, *, bh=None)
-        Other weights of the same sizes and dtype.
-    Wx, Wh, b, bh, input_size (D), hidden_size (H), dtype, nbytes : read-only
+        Takes other weights of the same sizes and dtype.
+    Wx, Wh, b, bh, input_size, hidden_size, dtype, nbytes
+        Read-only.
 
-    Results have the bits of gru_step_forward and gru_forward. Equations, conventions and errors as there.
+    Results have the bits of gru_step_forward and gru_forward; equations, conventions and errors as there.
     """
 
-    _cell, _gates, _has_c = "gru", GATES, False
+    _cell, _gates, _Forward = "gru", GATES, GRUForward
 
     def __init__(self, Wx, Wh, b=None, *, bh=None, gate_order="rzn", reset="after"):
         kernel = KERNELS[_arguments.option("reset", reset, tuple(KERNELS))]
-        self._prepare(Wx, Wh, b, bh, gate_order, kernel, gate_order=gate_order, reset=reset)
-
-    def forward(self, x, h0=None, *, lengths=None, reverse=False, training=True, return_sequences=True, out=None):
-        """As gru_forward with the cell's weights."""
-        outputs = self._forward(
-            x, h0, None, lengths=lengths, reverse=reverse, training=training, return_sequences=return_sequences, out=out
-        )  # fmt: skip
-        return GRUForward._make(outputs)
+        self._prepare(Wx, Wh, b, bh, kernel, gate_order=gate_order, reset=reset)

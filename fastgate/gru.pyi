@@ -1,10 +1,9 @@
 from collections.abc import Iterable
 from typing import Any, Generic, Literal, NamedTuple
 
-import numpy as np
 from numpy.typing import NDArray
 
-from fastgate._types import Cache, F, Gradients, Lengths, Out
+from fastgate._types import Cache, F, Gradients, Lengths, Out, PreparedCell
 
 KERNELS: dict[str, str]
 
@@ -95,7 +94,7 @@ def gru_step_backward(
     out: Out[F] = None,
 ) -> _StepGradients[F]: ...
 
-class GRUCell(Generic[F]):
+class GRUCell(PreparedCell[F]):
     def __init__(
         self,
         Wx: NDArray[F],
@@ -104,7 +103,7 @@ class GRUCell(Generic[F]):
         *,
         bh: NDArray[F] | None = None,
         gate_order: str = "rzn",
-        reset: str = "after",
+        reset: Literal["after", "before"] = "after",
     ) -> None: ...
     def step(self, x: NDArray[F], h_prev: NDArray[F] | None = None, out: Out[F] = None) -> NDArray[F]: ...
     def forward(
@@ -118,20 +117,3 @@ class GRUCell(Generic[F]):
         return_sequences: bool = True,
         out: Out[F] = None,
     ) -> GRUForward[F]: ...
-    def update(self, Wx: NDArray[F], Wh: NDArray[F], b: NDArray[F] | None = None, *, bh: NDArray[F] | None = None) -> None: ...
-    @property
-    def Wx(self) -> NDArray[F]: ...
-    @property
-    def Wh(self) -> NDArray[F]: ...
-    @property
-    def b(self) -> NDArray[F] | None: ...
-    @property
-    def bh(self) -> NDArray[F] | None: ...
-    @property
-    def input_size(self) -> int: ...
-    @property
-    def hidden_size(self) -> int: ...
-    @property
-    def dtype(self) -> np.dtype[F]: ...
-    @property
-    def nbytes(self) -> int: ...

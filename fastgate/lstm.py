@@ -1,6 +1,6 @@
 """Long short-term memory."""
 
-from fastgate import _arguments, _call, _cell, _kernels
+from fastgate import _arguments, _call, _cell
 from fastgate.reference.lstm import GATES, LSTMForward, LSTMStep
 
 
@@ -154,7 +154,8 @@ def lstm_step_forward(x, h_prev, c_prev, Wx, Wh, b=None, *, bh=None, gate_order=
     gate_order : a permutation of "ifgo".
     training : False keeps nothing, cache is None. out : array for h_next, or dict with "h_next", "c_next".
 
-    T steps one by one give the bits of lstm_forward over the sequence. Conventions, equations and errors as there.
+    T steps one by one give the bits of lstm_forward over the sequence. Conventions, equations and errors as there. Many
+    steps with the same weights: LSTMCell.
     """
     call = _arguments.forward(
         "lstm", x, h_prev, c_prev, Wx, Wh, b, bh, step=True, gates=GATES, has_c=True, gate_order=gate_order,
@@ -176,35 +177,30 @@ def lstm_step_backward(dh_next, dc_next, cache, *, need=None, out=None):
     return _call.backward(cache, _arguments.backward(call, dh_next, None, dc_next, need=need, out=out))
 
 
-class LSTMCell(_cell.PreparedCell, _kernels.CellWithC):
-    """LSTMCell(Wx, Wh, b=None, *, bh=None, gate_order="ifgo"): a cell with its weights, prepared for many calls.
+class LSTMCell(_cell.PreparedCellWithC):
+    """The cell with its weights, prepared for many calls.
 
-    Wx : (D, 4H). Wh : (H, 4H). b, bh : (4H,) or None. gate_order : a permutation of "ifgo".
+    Wx : (D, 4H). Wh : (H, 4H). b, bh : (4H,) or None. All float32 or all float64.
+    gate_order : a permutation of "ifgo".
 
-    The weights are judged, copied and packed here, once: what the caller does with its arrays afterwards changes nothing
-    (`update` takes others), and no call packs anything. A cell may be used from many threads at once. It pickles and copies.
+    The weights are judged, copied and packed here, once. What happens to the arrays afterwards changes nothing (update takes
+    others), and no call packs anything, which makes a step of a few rows much cheaper than lstm_step_forward. A cell may be
+    used from many threads at once, update included. It pickles and copies.
 
     step(x, h_prev=None, c_prev=None, out=None) -> (h_next, c_next)
-        One step without a cache, nothing but its results is allocated. x : (N, D). h_prev, c_prev : (N, H), (H,) for all
-        rows, or None = zeros. out : (h_next, c_next), or an array for h_next, or a dict; outputs may be the
-        very arrays that came in as states.
+        One step, nothing kept for backward. Only the results are allocated; not even these with out=, which may name the
+        states that came in: cell.step(x, h, c, out=(h, c)).
     forward(x, h0=None, c0=None, *, lengths=None, reverse=False, training=True, return_sequences=True, out=None)
-        As lstm_forward, bit for bit; its cache goes to lstm_backward.
+        As lstm_forward; its cache goes to lstm_backward.
     update(Wx, Wh, b=None, *, bh=None)
-        Other weights of the same sizes and dtype.
-    Wx, Wh, b, bh, input_size (D), hidden_size (H), dtype, nbytes : read-only
+        Takes other weights of the same sizes and dtype.
+    Wx, Wh, b, bh, input_size, hidden_size, dtype, nbytes
+        Read-only.
 
-    Results have the bits of lstm_step_forward and lstm_forward. Equations, conventions and errors as there.
+    Results have the bits of lstm_step_forward and lstm_forward; equations, conventions and errors as there.
     """
 
-    _cell, _gates, _has_c = "lstm", GATES, True
+    _cell, _gates, _Forward = "lstm", GATES, LSTMForward
 
     def __init__(self, Wx, Wh, b=None, *, bh=None, gate_order="ifgo"):
-        self._prepare(Wx, Wh, b, bh, gate_order, "lstm", gate_order=gate_order)
-
-    def forward(self, x, h0=None, c0=None, *, lengths=None, reverse=False, training=True, return_sequences=True, out=None):
-        """As lstm_forward with the cell's weights."""
-        outputs = self._forward(
-            x, h0, c0, lengths=lengths, reverse=reverse, training=training, return_sequences=return_sequences, out=out
-        )  # fmt: skip
-        return LSTMForward._make(outputs)
+        self._prepare(Wx, Wh, b, bh, "lstm", gate_order=gate_order)

@@ -1,10 +1,9 @@
 from collections.abc import Iterable
 from typing import Any, Generic, NamedTuple
 
-import numpy as np
 from numpy.typing import NDArray
 
-from fastgate._types import Cache, F, Gradients, Lengths, Out
+from fastgate._types import Cache, F, Gradients, Lengths, Out, PreparedCell
 
 class LSTMForward(NamedTuple, Generic[F]):
     h: NDArray[F] | Any  # None with return_sequences=False
@@ -102,7 +101,7 @@ def lstm_step_backward(
     out: Out[F] = None,
 ) -> _StepGradients[F]: ...
 
-class LSTMCell(Generic[F]):
+class LSTMCell(PreparedCell[F]):
     def __init__(
         self,
         Wx: NDArray[F],
@@ -131,20 +130,3 @@ class LSTMCell(Generic[F]):
         return_sequences: bool = True,
         out: Out[F] = None,
     ) -> LSTMForward[F]: ...
-    def update(self, Wx: NDArray[F], Wh: NDArray[F], b: NDArray[F] | None = None, *, bh: NDArray[F] | None = None) -> None: ...
-    @property
-    def Wx(self) -> NDArray[F]: ...
-    @property
-    def Wh(self) -> NDArray[F]: ...
-    @property
-    def b(self) -> NDArray[F] | None: ...
-    @property
-    def bh(self) -> NDArray[F] | None: ...
-    @property
-    def input_size(self) -> int: ...
-    @property
-    def hidden_size(self) -> int: ...
-    @property
-    def dtype(self) -> np.dtype[F]: ...
-    @property
-    def nbytes(self) -> int: ...

@@ -1,6 +1,6 @@
 """The plain recurrent cell."""
 
-from fastgate import _arguments, _call, _cell, _kernels
+from fastgate import _arguments, _call, _cell
 from fastgate.reference.rnn import GATES, OPTIONS, RNNForward, RNNStep
 
 
@@ -152,7 +152,8 @@ def rnn_step_forward(x, h_prev, Wx, Wh, b=None, *, bh=None, activation="tanh", t
     activation : "tanh", "relu", "sigmoid" or "identity".
     training : False keeps nothing, cache is None. out : array for h_next, or dict with "h_next".
 
-    T steps one by one give the bits of rnn_forward over the sequence. Conventions, equations and errors as there.
+    T steps one by one give the bits of rnn_forward over the sequence. Conventions, equations and errors as there. Many
+    steps with the same weights: RNNCell.
     """
     call = _arguments.forward(
         "rnn", x, h_prev, None, Wx, Wh, b, bh, step=True, gates=GATES, training=training, out=out,
@@ -172,36 +173,30 @@ def rnn_step_backward(dh_next, cache, *, need=None, out=None):
     return _call.backward(cache, _arguments.backward(call, dh_next, None, None, need=need, out=out))
 
 
-class RNNCell(_cell.PreparedCell, _kernels.Cell):
-    """RNNCell(Wx, Wh, b=None, *, bh=None, activation="tanh"): a cell with its weights, prepared for many calls.
+class RNNCell(_cell.PreparedCell):
+    """The cell with its weights, prepared for many calls.
 
-    Wx : (D, H). Wh : (H, H). b, bh : (H,) or None. activation : "tanh", "relu", "sigmoid"
-    or "identity".
+    Wx : (D, H). Wh : (H, H). b, bh : (H,) or None. All float32 or all float64.
+    activation : "tanh", "relu", "sigmoid" or "identity".
 
-    The weights are judged, copied and packed here, once: what the caller does with its arrays afterwards changes nothing
-    (`update` takes others), and no call packs anything. A cell may be used from many threads at once. It pickles and copies.
+    The weights are judged, copied and packed here, once. What happens to the arrays afterwards changes nothing (update takes
+    others), and no call packs anything, which makes a step of a few rows much cheaper than rnn_step_forward. A cell may be
+    used from many threads at once, update included. It pickles and copies.
 
     step(x, h_prev=None, out=None) -> h_next
-        One step without a cache, nothing but its results is allocated. x : (N, D). h_prev : (N, H), (H,) for all
-        rows, or None = zeros. out : an array for h_next; outputs may be the
-        very arrays that came in as states.
+        One step, nothing kept for backward. Only the result is allocated; not even this with out=, which may be the state
+        that came in: cell.step(x, h, out=h).
     forward(x, h0=None, *, lengths=None, reverse=False, training=True, return_sequences=True, out=None)
-        As rnn_forward, bit for bit; its cache goes to rnn_backward.
+        As rnn_forward; its cache goes to rnn_backward.
     update(Wx, Wh, b=None, *, bh=None)
-        Other weights of the same sizes and dtype.
-    Wx, Wh, b, bh, input_size (D), hidden_size (H), dtype, nbytes : read-only
+        Takes other weights of the same sizes and dtype.
+    Wx, Wh, b, bh, input_size, hidden_size, dtype, nbytes
+        Read-only.
 
-    Results have the bits of rnn_step_forward and rnn_forward. Equations, conventions and errors as there.
+    Results have the bits of rnn_step_forward and rnn_forward; equations, conventions and errors as there.
     """
 
-    _cell, _gates, _has_c = "rnn", GATES, False
+    _cell, _gates, _Forward = "rnn", GATES, RNNForward
 
     def __init__(self, Wx, Wh, b=None, *, bh=None, activation="tanh"):
-        self._prepare(Wx, Wh, b, bh, GATES, "rnn", _activation(activation), activation=activation)
-
-    def forward(self, x, h0=None, *, lengths=None, reverse=False, training=True, return_sequences=True, out=None):
-        """As rnn_forward with the cell's weights."""
-        outputs = self._forward(
-            x, h0, None, lengths=lengths, reverse=reverse, training=training, return_sequences=return_sequences, out=out
-        )  # fmt: skip
-        return RNNForward._make(outputs)
+        self._prepare(Wx, Wh, b, bh, "rnn", _activation(activation), activation=activation)

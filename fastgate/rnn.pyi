@@ -1,10 +1,9 @@
 from collections.abc import Iterable
 from typing import Any, Generic, Literal, NamedTuple
 
-import numpy as np
 from numpy.typing import NDArray
 
-from fastgate._types import Cache, F, Gradients, Lengths, Out
+from fastgate._types import Cache, F, Gradients, Lengths, Out, PreparedCell
 
 class RNNForward(NamedTuple, Generic[F]):
     h: NDArray[F] | Any  # None with return_sequences=False
@@ -90,7 +89,7 @@ def rnn_step_backward(
     out: Out[F] = None,
 ) -> _StepGradients[F]: ...
 
-class RNNCell(Generic[F]):
+class RNNCell(PreparedCell[F]):
     def __init__(
         self,
         Wx: NDArray[F],
@@ -98,7 +97,7 @@ class RNNCell(Generic[F]):
         b: NDArray[F] | None = None,
         *,
         bh: NDArray[F] | None = None,
-        activation: str = "tanh",
+        activation: Literal["tanh", "relu", "sigmoid", "identity"] = "tanh",
     ) -> None: ...
     def step(self, x: NDArray[F], h_prev: NDArray[F] | None = None, out: Out[F] = None) -> NDArray[F]: ...
     def forward(
@@ -112,20 +111,3 @@ class RNNCell(Generic[F]):
         return_sequences: bool = True,
         out: Out[F] = None,
     ) -> RNNForward[F]: ...
-    def update(self, Wx: NDArray[F], Wh: NDArray[F], b: NDArray[F] | None = None, *, bh: NDArray[F] | None = None) -> None: ...
-    @property
-    def Wx(self) -> NDArray[F]: ...
-    @property
-    def Wh(self) -> NDArray[F]: ...
-    @property
-    def b(self) -> NDArray[F] | None: ...
-    @property
-    def bh(self) -> NDArray[F] | None: ...
-    @property
-    def input_size(self) -> int: ...
-    @property
-    def hidden_size(self) -> int: ...
-    @property
-    def dtype(self) -> np.dtype[F]: ...
-    @property
-    def nbytes(self) -> int: ...

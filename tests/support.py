@@ -5,6 +5,7 @@ Cell              name, gates, states, its options one by one, its functions in 
 modules()         the packages under test: fastgate.reference, and fastgate where its compiled part is built
 random_call       random, distinct, non-zero arguments of one forward call
 upstream          random upstream gradients for its results
+prepare           the prepared cell of a call, and the arguments that are left
 run               forward and backward at once: all results by name
 is_steady         whether rounding can move no input of relu across 0
 assert_same       the same bits under the same names
@@ -101,6 +102,16 @@ def upstream(cell, rng, call, step=False):
         return {name: values(rng, (N, H), dtype) for name in ("dh_next", "dc_next")[: 1 + cell.has_c]}
     gradients = {"dh": values(rng, (N, call["x"].shape[1], H), dtype)}
     return gradients | {name: values(rng, (N, H), dtype) for name in ("dh_T", "dc_T")[: 1 + cell.has_c]}
+
+
+def prepare(cell, call, **options):
+    """(the prepared cell of a call or of a step, the arguments that are left)."""
+    import fastgate
+
+    weights = ("Wx", "Wh", "b", "bh")
+    left = {name: a for name, a in call.items() if name not in weights}
+    given = {name: a for name, a in call.items() if name in weights}
+    return getattr(fastgate, f"{cell.name.upper()}Cell")(**given, **options), left
 
 
 def run(cell, module, call, gradients=None, step=False, need=None, ragged=False, **keywords):

@@ -25,6 +25,9 @@ arguments = [rng.standard_normal(shape) for shape in ((3, 9, 5), (3, 7), (5, 14)
 results = [m.mgu_backward(m.mgu_forward(*arguments).h, m.mgu_forward(*arguments).cache) for m in (fastgate, reference)]
 for ours, exact in zip(*results, strict=True):
     np.testing.assert_allclose(ours, exact, rtol=0, atol=1e-12 * abs(exact).max())
+x, h_prev, *weights = arguments
+step = fastgate.mgu_step_forward(x[:, 0], h_prev, *weights)
+np.testing.assert_array_equal(fastgate.MGUCell(*weights).step(x[:, 0], h_prev), step.h_next)
 print(fastgate.__file__)
 """
 
@@ -36,10 +39,11 @@ def additions_of_page(name):
 
 
 def add(path, pieces):
-    """Each piece after the lines of the GRU that are most like it: `mgu` for `gru`."""
+    """Each piece after the lines of the GRU that are most like it: `mgu` for `gru`, `MGU` for `GRU`."""
     text = path.read_text(encoding="utf-8")
     for piece in pieces:
-        like = piece.replace("mgu", "gru").replace("gru.inc", "gru_before.inc").replace("(gru)", "(gru_before)")
+        like = piece.replace("mgu", "gru").replace("MGU", "GRU")
+        like = like.replace("gru.inc", "gru_before.inc").replace("(gru)", "(gru_before)")
         assert text.count(like) == 1, like
         text = text.replace(like, like + piece)
     path.write_text(text, encoding="utf-8")
@@ -76,9 +80,11 @@ def run(tree, *command, **variables):
     return done.stdout
 
 
-def test_the_page_quotes_the_file():
-    table = re.search(r"```c\n(static const .*?)```", PAGE.read_text(encoding="utf-8"), re.S)[1]
-    assert table in (ROOT / "docs/mgu/csrc/cells/mgu.inc").read_text(encoding="utf-8")
+def test_the_page_quotes_the_files():
+    page = PAGE.read_text(encoding="utf-8")
+    quotes = {"csrc/cells/mgu.inc": r"```c\n(static const .*?)```", "fastgate/mgu.py": r"```python\n(class .*?)```"}
+    for name, quote in quotes.items():
+        assert re.search(quote, page, re.S)[1] in (ROOT / "docs/mgu" / name).read_text(encoding="utf-8")
 
 
 def test_the_page_does_what_it_says(tmp_path):
@@ -88,6 +94,6 @@ def test_the_page_does_what_it_says(tmp_path):
     assert run(tree, "-c", USE).strip() == str(tree / "fastgate/__init__.py")
 
     # The tests iterate the lists: the cell gets its own without an edit.
-    files = [f"tests/test_{name}.py" for name in ("house", "reference", "kernels", "ragged")]
+    files = [f"tests/test_{name}.py" for name in ("house", "reference", "kernels", "ragged", "prepared")]
     printed = run(tree, "-m", "pytest", "-p", "no:cacheprovider", "-k", "mgu", *files, FASTGATE_CASES="16")
     assert int(re.search(r"(\d+) passed", printed)[1]) >= 100, printed[-4000:]

@@ -7,7 +7,7 @@ import sys
 
 import numpy as np
 import pytest
-from support import VARIANTS, random_call, run, upstream, variant_id
+from support import VARIANTS, prepare, random_call, run, upstream, variant_id
 
 import fastgate
 from fastgate import _kernels
@@ -70,6 +70,15 @@ def check(cell, options, dtype, N, T, D, H, step, side):
         cell.function(fastgate, backward)(cache=cache, **dresults, out=dout)
         for name, a in expected.items():
             np.testing.assert_array_equal(out[name], a, err_msg=name)
+
+        prepared, arguments = prepare(cell, arguments, **dict(options))
+        outputs = {name: placed(name, np.full_like(a, np.nan)) for name, a in outputs.items()}
+        if step and cell.has_c:
+            prepared.step(**arguments, out=tuple(outputs.values()))
+        else:
+            (prepared.step if step else prepared.forward)(**arguments, out=outputs)
+        for name, a in outputs.items():
+            np.testing.assert_array_equal(a, expected[name], err_msg=f"prepared {name}")
 
 
 def check_ragged(cell, options, dtype, N, T, D, H, side):

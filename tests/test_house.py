@@ -16,7 +16,13 @@ ROOT = Path(__file__).parents[1]
 PACKAGE = Path(fastgate.__file__).parent
 FUNCTIONS = ("forward", "backward", "ragged_forward", "ragged_backward", "step_forward", "step_backward")
 KERNELS = fastgate.get_config()["cells"]  # csrc/cells.def
-PUBLIC = [name for name in fastgate.__all__ if name not in ("get_config", "show_config", "__version__")]
+# What has no twin in the reference: what is prepared for its kernels, and what is about this machine and this build.
+CLASSES = [name for name in fastgate.__all__ if inspect.isclass(getattr(fastgate, name))]
+OF_THE_MACHINE = [
+    name for module in ("config", "threads") for name in fastgate.__all__
+    if getattr(getattr(fastgate, name), "__module__", None) == f"fastgate.{module}"
+]  # fmt: skip
+PUBLIC = [name for name in fastgate.__all__ if name not in (*CLASSES, *OF_THE_MACHINE, "__version__")]
 
 kernels = pytest.mark.parametrize("kernel", KERNELS)
 cells = pytest.mark.parametrize("cell", CELLS, ids=repr)
@@ -71,6 +77,33 @@ def test_a_cell_has_its_functions_on_every_floor(cell, what):
         assert function.__doc__
 
 
+def test_a_cell_has_its_prepared_class():
+    assert CLASSES == [f"{cell.name.upper()}Cell" for cell in CELLS]
+
+
+@cells
+def test_a_prepared_class_is_built_as_its_function_is_called(cell):
+    """The same weights and options, with the same defaults; its forward has the other arguments, its step the states."""
+
+    def parameters(function):
+        found = inspect.signature(function).parameters.values()
+        return {p.name: (p.kind, p.default) for p in found if p.name != "self"}
+
+    prepared = getattr(fastgate, f"{cell.name.upper()}Cell")
+    assert prepared.__module__ == f"fastgate.{cell.name}"
+    function = parameters(cell.function(fastgate, "forward"))
+    built, run = parameters(prepared), parameters(prepared.forward)
+    for state in cell.states():
+        function[state] = (function[state][0], None)
+    assert built | run == function
+    assert built.keys() & run.keys() == set()
+    assert set(built) == {"Wx", "Wh", "b", "bh"} | set(dict(cell.options[0])) | {"gate_order"} & set(function)
+    assert list(parameters(prepared.step)) == ["x", *cell.states(step=True), "out"]
+    assert parameters(prepared.update) == {name: built[name] for name in ("Wx", "Wh", "b", "bh")}
+    for member in (prepared, prepared.step, prepared.forward, prepared.update):
+        assert member.__doc__
+
+
 def test_every_listed_cell_is_reached_from_its_public_module(monkeypatch):
     """By the options of its cell, and each option reaches a kernel of its own cell."""
     forward, reached = _call.forward, {}
@@ -112,17 +145,18 @@ def test_signatures_equal_those_of_the_reference(name):
 
 
 def stubbed(module):
-    """The parameters of every function in fastgate/<module>.pyi, as the stub has them."""
+    """The parameters of every function in fastgate/<module>.pyi, and of every class's constructor, as the stub has them."""
     tree = ast.parse((PACKAGE / f"{module}.pyi").read_text(encoding="utf-8"))
+    constructors = [(c.name, node) for c in tree.body if isinstance(c, ast.ClassDef) for node in c.body]
     functions = {}
-    for node in tree.body:
-        if isinstance(node, ast.FunctionDef):
+    for name, node in [(getattr(node, "name", None), node) for node in tree.body] + constructors:
+        if isinstance(node, ast.FunctionDef) and node.name in (name, "__init__"):
             arguments = node.args
-            positional = [argument.arg for argument in arguments.posonlyargs + arguments.args]
+            positional = [argument.arg for argument in arguments.posonlyargs + arguments.args if argument.arg != "self"]
             defaults = [ast.literal_eval(value) for value in arguments.defaults]
             required = dict.fromkeys(positional[: len(positional) - len(defaults)], inspect.Parameter.empty)
             keywords = [None if value is None else ast.literal_eval(value) for value in arguments.kw_defaults]
-            functions.setdefault(node.name, []).append(
+            functions.setdefault(name, []).append(
                 (
                     required | dict(zip(positional[len(required) :], defaults, strict=True)),
                     dict(zip([argument.arg for argument in arguments.kwonlyargs], keywords, strict=True)),

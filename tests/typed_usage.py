@@ -42,6 +42,21 @@ def steps(x: NDArray[np.float64], Wx: NDArray[np.float64], Wh: NDArray[np.float6
     return result
 
 
+def streaming(x: NDArray[np.float32]) -> NDArray[np.float32]:
+    cell: fastgate.LSTMCell[np.float32] = fastgate.LSTMCell(array(D, 4 * H), array(H, 4 * H), gate_order="ifog")
+    h, c = cell.step(x[:, 0])
+    assert_type(h, NDArray[np.float32])
+    cell.step(x[:, 1], h, c, out=(h, c))
+    h, c = cell.step(x[:, 2], h, c, out={"c_next": c})
+    _, h_T, c_T, _ = cell.forward(x, h, c, lengths=[T, 1], training=False)
+    cell.update(cell.Wx * 2, cell.Wh, np.zeros(4 * H, np.float32))
+    gru = fastgate.GRUCell(array(H, 3 * H), array(H, 3 * H), reset="before")
+    rnn = fastgate.RNNCell(array(H, cell.hidden_size), array(H, H), activation="relu")
+    top = rnn.step(gru.step(h_T + c_T, out=h), h)
+    assert_type(top, NDArray[np.float32])
+    return top
+
+
 def plain(x: NDArray[np.float64]) -> NDArray[np.float64]:
     Wx, Wh, h = np.ones((D, H)), np.ones((H, H)), np.empty((N, T, H))
     forward = fastgate.rnn_forward(x, None, Wx, Wh, activation="relu", reverse=True, out={"h": h})
@@ -66,11 +81,14 @@ def refused(x: NDArray[np.float32], W: NDArray[np.float64]) -> None:
     fastgate.rnn_forward(x, None, W, W)  # type: ignore[type-var]
     fastgate.rnn_forward(x, None, x, x, activation="softplus")  # type: ignore[arg-type]
     fastgate.rnn_forward(x, None, x, x, lengths=[0.5])  # type: ignore[list-item]
+    fastgate.GRUCell(x, x).step(W)  # type: ignore[arg-type]
+    fastgate.GRUCell(x, W)  # type: ignore[type-var]
 
 
 def main() -> None:
     print(train(array(N, T, D), array(D, 4 * H), array(H, 4 * H)))
     print(steps(np.ones((N, T, D)), np.ones((D, 3 * H)), np.ones((H, 3 * H))))
+    print(streaming(array(N, T, D)))
     print(plain(np.ones((N, T, D))))
     print(ragged(array(N, T, D)))
     levels: list[str] = fastgate.get_config()["isa_levels"]

@@ -2,7 +2,7 @@
 
 from fastgate.reference.mgu import GATES, MGUForward, MGUStep
 
-from fastgate import _arguments, _call
+from fastgate import _arguments, _call, _cell
 
 
 def mgu_forward(
@@ -66,3 +66,12 @@ def mgu_step_backward(dh_next, cache, *, need=None, out=None):
     """The gradients of mgu_step_forward; returns (dx, dh_prev, dWx, dWh, …). Arguments as gru_step_backward."""
     call = _arguments.cache(cache, _call.Cache, "mgu", True)
     return _call.backward(cache, _arguments.backward(call, dh_next, need=need, out=out))
+
+
+class MGUCell(_cell.PreparedCell):
+    """The cell with its weights, prepared for many calls. Wx : (D, 2H). Wh : (H, 2H). b, bh : (2H,) or None. As GRUCell."""
+
+    _cell, _gates, _Forward = "mgu", GATES, MGUForward
+
+    def __init__(self, Wx, Wh, b=None, *, bh=None, gate_order="fn"):
+        self._prepare(Wx, Wh, b, bh, "mgu", gate_order=gate_order)

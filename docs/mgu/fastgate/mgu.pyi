@@ -3,7 +3,7 @@ from typing import Any, Generic, NamedTuple
 
 from numpy.typing import NDArray
 
-from fastgate._types import Cache, F, Gradients, Lengths, Out
+from fastgate._types import Cache, F, Gradients, Lengths, Out, PreparedCell
 
 class MGUForward(NamedTuple, Generic[F]):
     h: NDArray[F] | Any  # None with return_sequences=False
@@ -88,3 +88,26 @@ def mgu_step_backward(
     need: Iterable[str] | None = None,
     out: Out[F] = None,
 ) -> _StepGradients[F]: ...
+
+class MGUCell(PreparedCell[F]):
+    def __init__(
+        self,
+        Wx: NDArray[F],
+        Wh: NDArray[F],
+        b: NDArray[F] | None = None,
+        *,
+        bh: NDArray[F] | None = None,
+        gate_order: str = "fn",
+    ) -> None: ...
+    def step(self, x: NDArray[F], h_prev: NDArray[F] | None = None, out: Out[F] = None) -> NDArray[F]: ...
+    def forward(
+        self,
+        x: NDArray[F],
+        h0: NDArray[F] | None = None,
+        *,
+        lengths: Lengths = None,
+        reverse: bool = False,
+        training: bool = True,
+        return_sequences: bool = True,
+        out: Out[F] = None,
+    ) -> MGUForward[F]: ...
