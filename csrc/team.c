@@ -1,9 +1,9 @@
 /* Threads: the caller and its helpers do shares of one piece of work, again and again.
  *
  * One team serves the process, one call at a time: a call that finds it taken works alone. Helpers are optional. A helper that still
- * sleeps when a short piece is shared out is woken and joins at a later one; one that is late, because its CPU was given to somebody else, is
- * waited for once, then the call goes on without helpers, and so do calls that begin within PATIENCE times the time lost: however
- * many others want the CPUs, little more than 1 / PATIENCE of the time is spent waiting.
+ * sleeps when a short piece is shared out is woken and joins at a later one; after one that is late, because its CPU was given to somebody
+ * else, the caller works alone for as long as it had to wait, and twice as long each time this comes again soon, up to MOST_PATIENCE times:
+ * a hiccup costs little, and however many others want the CPUs, little more than 1 / MOST_PATIENCE of the time is spent waiting.
  *
  * A helper's state is one atomic word:
  *
@@ -44,7 +44,7 @@ enum {
     AWAIT_NS = 50 * 1000,                     /* the caller waits so long for a helper, then sleeps … */
     ASK_NS = 50 * 1000 * 1000,                /* … and so often looks whether the call is to be given up */
     LATE_NS = 200 * 1000,                     /* a helper is late after this, and after twice the usual time of a piece */
-    PATIENCE = 8
+    MOST_PATIENCE = 16                        /* also: late again within so many times the wait is soon */
 };
 
 struct share { fg_work *work; const void *argument; int number, count; uint32_t mode; };
@@ -61,7 +61,7 @@ struct fg_team {
     struct helper **helper;
     int wanted, is_late;                      /* of this call */
     int64_t entered, pieces;                  /* of this call: its start, the pieces done */
-    int64_t alone_until;
+    int64_t alone_until, patience;            /* after a late helper: no helpers until then, which was `patience` times the wait */
 };
 static fg_team the_team;
 static _Thread_local int has_team;            /* the calling thread has taken it */
@@ -246,15 +246,13 @@ fg_team *fg_team_enter(int threads)
     if (wanted < 1 || atomic_exchange_explicit(&team->is_taken, 1, memory_order_acquire))
         return NULL;
     team->entered = now();
-    if (team->entered >= team->alone_until || is_strict) {
-        start_helpers(team, wanted);
-        team->wanted = wanted < team->helpers ? wanted : team->helpers;
-        team->is_late = 0;
-        team->pieces = 0;
-        has_team = team->wanted > 0;
-        if (has_team)
-            return team;
-    }
+    start_helpers(team, wanted);
+    team->wanted = wanted < team->helpers ? wanted : team->helpers;
+    team->is_late = team->entered < team->alone_until && !is_strict;
+    team->pieces = 0;
+    has_team = team->wanted > 0;
+    if (has_team)
+        return team;
     atomic_store_explicit(&team->is_taken, 0, memory_order_release);
     return NULL;
 }
@@ -267,11 +265,23 @@ void fg_team_leave(fg_team *team)
     atomic_store_explicit(&team->is_taken, 0, memory_order_release);
 }
 
+/* After waiting `waited` ns for a late helper. */
+static void work_alone(fg_team *team, int64_t t, int64_t waited)
+{
+    const int is_soon = t - waited - team->alone_until < MOST_PATIENCE * waited;
+
+    team->patience = !is_soon ? 1 : 2 * team->patience < MOST_PATIENCE ? 2 * team->patience : MOST_PATIENCE;
+    team->alone_until = t + team->patience * waited;
+    team->is_late = 1;
+}
+
 void fg_team_run(fg_team *team, fg_work *work, const void *argument, int is_long, fg_stop *stop)
 {
     int count = 1;
     const uint32_t mode = get_mode();
 
+    if (team && team->is_late && now() >= team->alone_until)
+        team->is_late = 0;
     for (int i = 0; team && i < team->wanted && !team->is_late; i++) {
         struct helper *h = team->helper[i];
         const uint32_t seen = atomic_load_explicit(&h->state, memory_order_acquire);
@@ -306,10 +316,8 @@ void fg_team_run(fg_team *team, fg_work *work, const void *argument, int is_long
     team->pieces++;
     if (longest > LATE_NS && !is_strict) {
         const int64_t t = now(), usual = (t - longest - team->entered) / team->pieces;
-        if (longest > 2 * usual) {
-            team->is_late = 1;
-            team->alone_until = t + PATIENCE * longest;
-        }
+        if (longest > 2 * usual)
+            work_alone(team, t, longest);
     }
 }
 
