@@ -206,7 +206,9 @@ def markdown(record: Record) -> str:
 
 
 def _either(names: list[str]) -> str:
-    return names[0] if len(names) == 1 else "the faster of " + " and ".join(names)
+    if len(names) < 3:
+        return names[0] if len(names) == 1 else "the faster of " + " and ".join(names)
+    return f"the fastest of {', '.join(names[:-1])} and {names[-1]}"
 
 
 def _markdown_group(record: Record, group: str) -> str:
