@@ -26,7 +26,6 @@ void fg_set_num_threads(int threads) { atomic_store(&num_threads, threads > 1 ? 
 int fg_get_num_threads(void) { return atomic_load_explicit(&num_threads, memory_order_relaxed); }
 
 #ifdef __linux__
-#include <errno.h>
 #include <limits.h>
 #include <linux/futex.h>
 #include <pthread.h>
@@ -60,7 +59,7 @@ struct fg_team {
     int helpers, room;                        /* that exist; that fit in `helper` */
     struct helper **helper;
     int wanted, is_late;                      /* of this call */
-    int64_t entered, pieces;                  /* of this call: its start, the pieces done */
+    int64_t began, pieces;                    /* of this call: since when, and how many pieces done */
     int64_t alone_until, patience;            /* after a late helper: no helpers until then, which was `patience` times the wait */
 };
 static fg_team the_team;
@@ -245,10 +244,10 @@ fg_team *fg_team_enter(int threads)
 
     if (wanted < 1 || atomic_exchange_explicit(&team->is_taken, 1, memory_order_acquire))
         return NULL;
-    team->entered = now();
+    team->began = now();
     start_helpers(team, wanted);
     team->wanted = wanted < team->helpers ? wanted : team->helpers;
-    team->is_late = team->entered < team->alone_until && !is_strict;
+    team->is_late = team->began < team->alone_until && !is_strict;
     team->pieces = 0;
     has_team = team->wanted > 0;
     if (has_team)
@@ -280,8 +279,11 @@ void fg_team_run(fg_team *team, fg_work *work, const void *argument, int is_long
     int count = 1;
     const uint32_t mode = get_mode();
 
-    if (team && team->is_late && now() >= team->alone_until)
+    if (team && team->is_late && now() >= team->alone_until) {
         team->is_late = 0;
+        team->began = now();
+        team->pieces = 0;
+    }
     for (int i = 0; team && i < team->wanted && !team->is_late; i++) {
         struct helper *h = team->helper[i];
         const uint32_t seen = atomic_load_explicit(&h->state, memory_order_acquire);
@@ -293,6 +295,8 @@ void fg_team_run(fg_team *team, fg_work *work, const void *argument, int is_long
     }
     if (count == 1) {
         work(argument, 0, 1);
+        if (team)
+            team->pieces++;
         return;
     }
     for (int i = 0, number = 1; i < team->wanted; i++) {
@@ -315,7 +319,8 @@ void fg_team_run(fg_team *team, fg_work *work, const void *argument, int is_long
     }
     team->pieces++;
     if (longest > LATE_NS && !is_strict) {
-        const int64_t t = now(), usual = (t - longest - team->entered) / team->pieces;
+        const int64_t t = now(), usual = (t - longest - team->began) / team->pieces;
+        team->began += longest;
         if (longest > 2 * usual)
             work_alone(team, t, longest);
     }

@@ -7,6 +7,7 @@ threads.py                how many threads a call may use
 config.py                 what this build and this machine have
 reference/                the definition of all of it in NumPy: the same names, the same signatures
 _arguments.py             judges every argument    _call.py  allocates, calls    _kernels  csrc/ behind Cython
+_cell.py                  what the prepared cells share
 """
 
 from fastgate._version import __version__

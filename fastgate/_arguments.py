@@ -1,4 +1,4 @@
-"""The only place that judges an argument and words an error.
+"""The only place that words an error; it judges every argument, but for plain calls, which _kernels knows at the speed of C.
 
 forward, backward     one call of a cell: whole sequences, single steps, ragged batches on flat rows
 cache                 is this the cache that the forward twin returned?

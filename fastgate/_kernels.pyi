@@ -4,4 +4,4 @@ ISA: str
 LEVELS: tuple[str, ...]
 CELLS: dict[str, int]
 
-def __getattr__(name: str) -> Any: ...  # the rest is called by this package alone, and nothing here judges an argument
+def __getattr__(name: str) -> Any: ...  # the rest is called by this package alone

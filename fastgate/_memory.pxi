@@ -2,7 +2,6 @@
 # freed blocks are kept and handed out again, at most KEPT bytes in all, and large blocks ask for huge pages.
 
 from libc.stdlib cimport free
-from libc.string cimport memset
 
 cdef extern from *:
     """

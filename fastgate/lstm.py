@@ -188,7 +188,7 @@ class LSTMCell(_cell.PreparedCellWithC):
     used from many threads at once, update included. It pickles and copies.
 
     step(x, h_prev=None, c_prev=None, out=None) -> (h_next, c_next)
-        One step, nothing kept for backward. Only the results are allocated; not even these with out=, which may name the
+        One step, nothing kept for backward. No array is allocated but the results; not even these with out=, which may name the
         states that came in: cell.step(x, h, c, out=(h, c)).
     forward(x, h0=None, c0=None, *, lengths=None, reverse=False, training=True, return_sequences=True, out=None)
         As lstm_forward; its cache goes to lstm_backward.

@@ -128,7 +128,7 @@ def register_controller():
             return self.dynlib.fg_get_num_threads()
 
         def set_num_threads(self, num_threads):
-            self.dynlib.fg_set_num_threads(num_threads)
+            set_num_threads(max(1, num_threads))
 
         def get_version(self):
             from fastgate._version import __version__

@@ -59,6 +59,7 @@ def test_the_table_of_a_cell_says_how_its_sums_are_cut(kernel):
     chain, block = map(int, orders[0])
     assert 0 < chain <= block <= 512
     assert block % chain == 0
+    assert 512 % block == 0
 
 
 @in_source_tree
