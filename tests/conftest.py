@@ -7,7 +7,10 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 import pytest
 
+import fastgate
 from fastgate import _kernels
+
+fastgate.set_num_threads(1)  # the workers of pytest-xdist share the CPUs; tests of threads set their own number
 
 
 @pytest.fixture(autouse=True, scope="session")
