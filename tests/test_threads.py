@@ -34,6 +34,7 @@ FORKS = int(os.environ.get("FASTGATE_FORKS", "200"))
 CTRL_C = int(os.environ.get("FASTGATE_CTRL_C", "3"))
 THREADS = (2, 3, 4, 8)
 DTYPES = (np.float32, np.float64)
+timed = pytest.mark.skipif("libasan" in os.environ.get("LD_PRELOAD", ""), reason="long calls, far too long under a sanitizer")
 linux = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="elsewhere every call works alone")
 
 
@@ -376,6 +377,7 @@ def forks(count):
 
 
 @linux
+@timed
 @pytest.mark.parametrize("count", [1, 2, 3])
 def test_a_handler_that_forks_in_the_middle_of_a_call(count):
     """Handlers run in the middle of long calls; parent and child both finish theirs, with the same bits."""
@@ -423,6 +425,7 @@ def forking_handler(count):
 
 
 @linux
+@timed
 @pytest.mark.parametrize("count", [1, 2])
 @pytest.mark.parametrize("what", ["forward", "backward", "step"])
 def test_ctrl_c(what, count):
@@ -481,6 +484,7 @@ def ctrl_c(what, count, times):
 
 
 @linux
+@timed
 def test_ctrl_c_where_fastgate_was_imported_in_another_thread():
     in_process("imported_elsewhere")
 
@@ -507,6 +511,7 @@ def imported_elsewhere():
 
 
 @linux
+@timed
 def test_a_second_signal_while_a_call_ends():
     in_process("second_signal")
 
