@@ -32,7 +32,7 @@ def decaying(case: Case) -> Case:
 
 
 def constant(case: Case) -> Case:
-    """Input, weights and bias all -0.1, the values of oneDNN's issue 561: at H = 1024 gates shut so far that their
+    """Input, weights and bias all -0.1, the values that oneDNN's users saw slow: at H = 1024 gates shut so far that their
     products are subnormal. Rounding grows to the size of the values here, so any finite result counts as right."""
     arrays = {name: np.full_like(getattr(case, name), -0.1) for name in ("x", "Wx", "Wh", "b")}
     return replace(case, **arrays, limit=2**24)

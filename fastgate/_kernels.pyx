@@ -79,11 +79,25 @@ cdef void share_out(const core.fg_kernels *kernels, core.fg_cell_id cell, core.f
         kernels.sequence_share(cell, s, rows, s.shares)
 
 
-cdef void run_forward(const core.fg_kernels *kernels, core.fg_cell_id cell, core.fg_sequence *s) noexcept:
+ctypedef void (*kernel)(core.fg_cell_id, const core.fg_sequence *) noexcept nogil
+
+
+cdef int run(kernel function, core.fg_cell_id cell, core.fg_sequence *s, const core.fg_stop *stop) except -1:
+    """Runs a kernel without the GIL; raises what a signal handler raised meanwhile."""
     with nogil:
         s.team = core.fg_team_enter(s.shares) if s.shares > 1 else NULL
-        kernels.sequence_forward(cell, s)
+        function(cell, s)
         core.fg_team_leave(s.team)
+    return -1 if stop.is_set and PyErr_Occurred() != NULL else 0
+
+
+cdef void set_weights(core.fg_sequence *s, Wx, Wh, b, bh, tuple position) noexcept:
+    """`position`: see _arguments.Forward. s.H is set."""
+    cdef Py_ssize_t g
+    for g in range(len(position)):
+        s.gate_column[g] = <Py_ssize_t>position[g] * s.H
+    s.Wx, s.Wh = matrix_of(Wx), matrix_of(Wh)
+    s.b, s.bh = data_of(b), data_of(bh)
 
 
 include "_prepared.pxi"
@@ -103,10 +117,9 @@ cdef class Run:
     cdef readonly Memory cache
 
     def __cinit__(self, int cell, call, int option, cnp.ndarray order, Py_ssize_t rows, Prepared prepared=None):
-        (_, _, self.has_c, N, T, D, H, G, _, x, h0, c0, Wx, Wh, b, bh, lengths, position, reverse, training, _, _, flat) = <tuple>call
+        (_, _, self.has_c, N, T, D, H, _, _, x, h0, c0, Wx, Wh, b, bh, lengths, position, reverse, training, _, _, flat) = <tuple>call
         b, bh = (a if a is None or cnp.PyArray_IS_C_CONTIGUOUS(a) else a.copy() for a in (b, bh))
         cdef core.fg_sequence *s = &self.s
-        cdef Py_ssize_t g
 
         memset(s, 0, sizeof(core.fg_sequence))
         self.cell = <core.fg_cell_id>cell
@@ -125,12 +138,9 @@ cdef class Run:
         s.reverse = reverse
         s.option = option
         s.shares = 1
-        for g in range(G):
-            s.gate_column[g] = <Py_ssize_t>position[g] * s.H
         s.x = steps_of(x)
         s.h0, s.c0 = rows_of(h0), rows_of(c0)
-        s.Wx, s.Wh = matrix_of(Wx), matrix_of(Wh)
-        s.b, s.bh = data_of(b), data_of(bh)
+        set_weights(s, Wx, Wh, b, bh, position)
         self.rows = rows
         if training:
             self.cache = Memory(self.kernels.cache_size(self.cell, s, rows))
@@ -156,8 +166,7 @@ cdef class Run:
         share_out(self.kernels, self.cell, &s, self.rows, &stop)
         scratch = Memory(self.kernels.forward_scratch(self.cell, &s))
         s.scratch = scratch.data
-        run_forward(self.kernels, self.cell, &s)
-        raise_if_stopped(&stop)
+        run(self.kernels.sequence_forward, self.cell, &s, &stop)
 
     def backward(self, tuple inputs, cnp.ndarray dh, cnp.ndarray dh_T, cnp.ndarray dc_T, cnp.ndarray dx, cnp.ndarray dh0, cnp.ndarray dc0,
                  cnp.ndarray dWx, cnp.ndarray dWh, cnp.ndarray db, cnp.ndarray dbh):
@@ -176,8 +185,4 @@ cdef class Run:
         share_out(self.kernels, self.cell, &s, self.rows, &stop)
         scratch = Memory(self.kernels.backward_scratch(self.cell, &s, self.rows))
         s.scratch = scratch.data
-        with nogil:
-            s.team = core.fg_team_enter(s.shares) if s.shares > 1 else NULL
-            self.kernels.sequence_backward(self.cell, &s)
-            core.fg_team_leave(s.team)
-        raise_if_stopped(&stop)
+        run(self.kernels.sequence_backward, self.cell, &s, &stop)

@@ -18,7 +18,6 @@ cdef class Prepared:
     def __cinit__(self, str kernel, int option, weights):
         D, H, self.dtype, Wx, Wh, b, bh, _, position = <tuple>weights
         cdef core.fg_sequence *s = &self.s
-        cdef Py_ssize_t g
 
         memset(s, 0, sizeof(core.fg_sequence))
         self.kernel, self.option, self.weights = kernel, option, weights
@@ -28,10 +27,7 @@ cdef class Prepared:
         self.most_rows = (1 << 27) // (1 + s.D + s.H)
         s.option = option
         s.shares = 1
-        for g in range(len(position)):
-            s.gate_column[g] = <Py_ssize_t>position[g] * s.H
-        s.Wx, s.Wh = matrix_of(Wx), matrix_of(Wh)
-        s.b, s.bh = data_of(b), data_of(bh)
+        set_weights(s, Wx, Wh, b, bh, position)
         self.memory = Memory(self.kernels.prepared_size(self.cell, s))
         s.prepared = self.memory.data
         with nogil:
@@ -82,8 +78,7 @@ cdef object plain_step(Prepared p, bint has_c, x, h_prev, c_prev, h_next, c_next
     share_out(p.kernels, p.cell, &s, N, &stop)
     scratch = Memory(p.kernels.forward_scratch(p.cell, &s))
     s.scratch = scratch.data
-    run_forward(p.kernels, p.cell, &s)
-    raise_if_stopped(&stop)
+    run(p.kernels.sequence_forward, p.cell, &s, &stop)
     return h_next, c_next
 
 

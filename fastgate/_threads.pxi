@@ -5,7 +5,7 @@ from cpython.exc cimport PyErr_Occurred
 cdef extern from *:
     """
     #include <time.h>
-    /* Every ASK_NS, in the main thread only: have signals come whose handlers raise? The exception stays set. */
+    /* Every FG_ASK_NS, in the main thread only: have signals come whose handlers raise? The exception stays set. */
     enum { FG_ASK_NS = 50 * 1000 * 1000 };
     static unsigned long fg_main_thread;
     static int fg_asked(void)
@@ -60,8 +60,3 @@ def _share_everything(bint value):
     global shares_everything
     shares_everything = value
     core.fg_team_be_strict(value)
-
-
-cdef int raise_if_stopped(const core.fg_stop *stop) except -1:
-    """Raises what a signal handler raised while a kernel ran."""
-    return -1 if stop.is_set and PyErr_Occurred() != NULL else 0

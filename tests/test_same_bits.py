@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from layouts import LAYOUTS, lay_out
 from levels import FMA_LEVELS, LEVELS, output_at
-from support import VARIANTS, assert_same, permuted, random_call, run, upstream, variant_id
+from support import VARIANTS, assert_same, permuted, prepare, random_call, run, upstream, variant_id
 
 import fastgate
 from fastgate import _call, _kernels
@@ -38,6 +38,51 @@ def of_rows(results, rows):
 def taken(arrays, cell, rows):
     """Arguments or gradients for these rows of the batch."""
     return {name: a if name in ("Wx", "Wh", "b", "bh") else a[rows] for name, a in arrays.items()}
+
+
+# --- the ways of reading weights ---------------------------------------------------------------------------------
+
+
+def at_address(a, offset):
+    """A copy in C order whose data lie `offset` bytes after a cache line."""
+    memory = np.empty(a.nbytes + 128, np.uint8)
+    start = -memory.ctypes.data % 64 + offset
+    copy = memory[start : start + a.nbytes].view(a.dtype).reshape(a.shape)
+    copy[...] = a
+    assert copy.ctypes.data % 64 == offset
+    return copy
+
+
+PLACES = {
+    "whole lines": lambda a: at_address(a, 0),
+    "across lines": lambda a: at_address(a, 16),
+    "columns first": np.asfortranarray,
+}
+# Batches and steps below and above the numbers in csrc/forward.inc; H that fills column blocks, and H that does not.
+WAYS = [(N, T, D, H) for N in (1, 2, 8, 24, 25, 33, 65) for T in (1, 2, 3, 6) for D, H in ((9, 64), (20, 33))]
+# Wh beyond FAR_BYTES in float32 for 4, 3 and 1 gates; more rows than a block of summation.
+FAR = [(N, T, 3, 1100) for N, T in ((1, 1), (1, 3), (2, 2), (3, 6))]
+
+
+@variants
+@dtypes
+@pytest.mark.parametrize("threads", [1, 3])
+def test_every_way_of_reading_the_weights(cell, options, dtype, threads):
+    """As they lie, in strips or along rows; copied row by row; in panels, packed ahead or on the way; prepared."""
+    _kernels._share_everything(threads > 1)
+    _kernels.set_num_threads(threads)
+    try:
+        for N, T, D, H in WAYS + FAR * (dtype is np.float32 and threads == 1):
+            call, _, _ = drawn(cell, dtype, N, T, D, H)
+            prepared, left = prepare(cell, call, **dict(options))
+            expected = prepared.forward(**left, training=False)._asdict()
+            for x_place, h_place in itertools.product(PLACES.values(), repeat=2):
+                placed = call | {"Wx": x_place(call["Wx"]), "Wh": h_place(call["Wh"])}
+                found = run(cell, fastgate, placed, training=False, **dict(options))
+                assert_same(found, expected, found)
+    finally:
+        _kernels._share_everything(False)
+        _kernels.set_num_threads(1)
 
 
 # --- the batch ---------------------------------------------------------------------------------------------------
