@@ -16,7 +16,13 @@ RESULTS = Path(__file__).parent / "results"
 def options(words: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
     parser.add_argument("--cells", nargs="+", default=["lstm", "gru"], help="any public cell (default: lstm gru)")
-    parser.add_argument("--what", nargs="+", default=["forward", "training"], choices=["forward", "training"])
+    parser.add_argument(
+        "--what",
+        nargs="+",
+        default=["forward", "prepared", "training"],
+        choices=["forward", "prepared", "training"],
+        help="prepared: forward by a cell that holds its packed weights",
+    )
     parser.add_argument(
         "--rows",
         nargs="+",

@@ -11,9 +11,10 @@ import numpy as np
 from fastgate import reference
 
 FORWARD, TRAINING = "forward", "training"  # training = forward and backward
-STEP, PREPARED = "step", "prepared"  # one step: by the plain function, and by an object made once
+STEP = "step"  # one step by the step function
+PREPARED = "prepared"  # forward, or its one step, by an object that holds the packed weights
 CLIPPING = "clipping"
-WHATS = (FORWARD, TRAINING, STEP, PREPARED, CLIPPING)
+WHATS = (FORWARD, PREPARED, TRAINING, STEP, CLIPPING)
 GRADIENTS = ("dx", "dWx", "dWh", "db")  # those every contender of a training row must give
 LIMIT = 256  # units of rounding (eps) relative to the largest value from which on a result counts as wrong
 

@@ -11,7 +11,7 @@ WORDS = {
     "forward": "forward",
     "training": "forward + backward",
     "step": "one step",
-    "prepared": "one prepared step",
+    "prepared": "forward, prepared cell",
     "clipping": "clip_grad_norm",
 }
 ERROR_MARK = 1.5
@@ -198,8 +198,8 @@ def markdown(record: Record) -> str:
     parts = [
         f"Time of the fastest peer / time of fastgate, above 1 fastgate is faster: {'; '.join(against)}."
         f" {losses(record.lines)}{' (bold)' if any(line.loses for line in record.lines) else ''}.",
-        *(_markdown_group(record, group) for group in dict.fromkeys(line.group for line in record.lines)),
-        _markdown_summary(record),
+        *(_markdown_group(lines) for lines in _by(record.lines, "threads", "group")),
+        *(_markdown_summary(lines) for lines in _by(record.lines, "threads") if any(line.group == "grid" for line in lines)),
         f"Measured with `make bench` on {setting(record)}.",
     ]
     return "\n\n".join(part for part in parts if part)
@@ -211,15 +211,23 @@ def _either(names: list[str]) -> str:
     return f"the fastest of {', '.join(names[:-1])} and {names[-1]}"
 
 
-def _markdown_group(record: Record, group: str) -> str:
+def _by(lines: list[Line], *names: str) -> list[list[Line]]:
+    """The lines parted by their values of these names."""
+    parts: dict[tuple, list[Line]] = {}
+    for line in lines:
+        parts.setdefault(tuple(getattr(line, name) for name in names), []).append(line)
+    return list(parts.values())
+
+
+def _markdown_group(lines: list[Line]) -> str:
     """Shapes down; cells and directions across, or only directions where every row has its own cell."""
+    group = lines[0].group
     own = group == "models"
     columns: dict[str, dict[str, Line]] = {}
     labels: dict[str, str] = {}
-    for line in record.lines:
-        if line.group == group:
-            labels[line.name] = f"{line.name}, {line.cell.upper()} {line.shape}" if own else line.name
-            columns.setdefault(title(line).removeprefix(f"{line.cell.upper()} " if own else ""), {})[line.name] = line
+    for line in lines:
+        labels[line.name] = f"{line.name}, {line.cell.upper()} {line.shape}" if own else line.name
+        columns.setdefault(title(line).removeprefix(f"{line.cell.upper()} " if own else ""), {})[line.name] = line
     rows = []
     for name, label in labels.items():
         rows.append([label, *(_markdown_ratio(lines.get(name)) for lines in columns.values())])
@@ -236,15 +244,14 @@ def _markdown_ratio(line: Line | None) -> str:
     return f"**{number}**" if line.loses else number
 
 
-def _markdown_summary(record: Record) -> str:
+def _markdown_summary(lines: list[Line]) -> str:
     """Geometric means over the grid and largest errors, for every peer."""
-    blocks = {block: lines for block, lines in record.blocks().items() if block.group == "grid"}
-    if not blocks:
-        return ""
+    grid = [line for line in lines if line.group == "grid"]
+    blocks = _by(grid, "what", "cell")
     rows = []
-    for name in [OURS, *peers_of(line for lines in blocks.values() for line in lines)]:
+    for name in [OURS, *peers_of(grid)]:
         row = [name]
-        for lines in blocks.values():
+        for lines in blocks:
             if any(name in line.measures for line in lines):
                 speed = "1" if name == OURS else f"{mean_ratio(lines, name):.2f}"
                 row.append(f"{speed}, {largest_error(lines, name):.0e}")
@@ -255,7 +262,7 @@ def _markdown_summary(record: Record) -> str:
         "Time / time of fastgate, geometric mean over the grid, and the largest error against float64, relative to the"
         " largest value of its array. NumPy is the loop of `fastgate.reference`, weight gradients summed step by step."
     )
-    return words + "\n\n" + _markdown_table(["", *map(title, blocks)], rows)
+    return words + "\n\n" + _markdown_table(["", *(title(lines[0]) for lines in blocks)], rows)
 
 
 def _markdown_table(head: list[str], rows: Iterable[list[str]]) -> str:

@@ -187,7 +187,7 @@ def test_every_row_makes_its_case():
 # contenders
 
 
-@pytest.mark.parametrize("what", [cases.FORWARD, cases.TRAINING])
+@pytest.mark.parametrize("what", [cases.FORWARD, cases.PREPARED, cases.TRAINING])
 @pytest.mark.parametrize("cell", cases.cells())
 @pytest.mark.parametrize("ragged", [False, True])
 def test_ours_and_the_loop_are_right_for_every_cell(cell, what, ragged):

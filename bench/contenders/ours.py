@@ -1,5 +1,5 @@
-"""fastgate as a user calls it: public functions on NumPy arrays, allocation and packing included. A prepared step is
-that of an object which holds the packed weights."""
+"""fastgate as a user calls it: public functions on NumPy arrays, allocation and packing included; or a prepared cell,
+which holds the packed weights as the peers' modules and sessions do."""
 
 from functools import partial
 from types import ModuleType
@@ -22,7 +22,7 @@ def version() -> str:
 
 def prepare(case: Case, threads: int) -> Calls:
     set_threads(threads)
-    return prepared_step(case) if case.what == PREPARED else calls_of(fastgate, case)
+    return prepared(case) if case.what == PREPARED else calls_of(fastgate, case)
 
 
 def set_threads(threads: int) -> None:
@@ -32,7 +32,7 @@ def set_threads(threads: int) -> None:
 
 def calls_of(functions: ModuleType, case: Case, lengths: np.ndarray | None = None) -> Calls:
     """The case's calls with the public functions, or with their twins in the reference."""
-    if case.what in (STEP, PREPARED):
+    if case.what == STEP:
         step = getattr(functions, f"{case.cell}_step_forward")
         arguments = (case.x[:, 0].copy(), *case.states.values(), case.Wx, case.Wh, case.b)
         return Calls(partial(step, *arguments, training=False), lambda outputs: of_step(case, outputs[:-1]))
@@ -58,13 +58,17 @@ def calls_of(functions: ModuleType, case: Case, lengths: np.ndarray | None = Non
     return Calls(call, lambda pair: pair[0]._asdict() | pair[1]._asdict())
 
 
-def prepared_step(case: Case) -> Calls:
+def prepared(case: Case) -> Calls:
     name = f"{case.cell.upper()}Cell"
     if not hasattr(fastgate, name):
         raise Unsupported(f"{NAME} has no {name}")
     cell = getattr(fastgate, name)(case.Wx, case.Wh, case.b)
-    call = partial(cell.step, case.x[:, 0].copy(), *case.states.values())
-    return Calls(call, lambda states: of_step(case, states if isinstance(states, tuple) else (states,)))
+    states = case.states.values()
+    if case.x.shape[1] > 1:
+        call = partial(cell.forward, case.x, *states, lengths=case.lengths, training=False)
+        return Calls(call, lambda outputs: outputs._asdict())
+    call = partial(cell.step, case.x[:, 0].copy(), *states)
+    return Calls(call, lambda found: of_step(case, found if isinstance(found, tuple) else (found,)))
 
 
 def of_step(case: Case, states: tuple[np.ndarray, ...]) -> dict[str, np.ndarray]:
