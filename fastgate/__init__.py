@@ -8,7 +8,13 @@ config.py                 what this build and this machine have
 reference/                the definition of all of it in NumPy: the same names, the same signatures
 _arguments.py             judges every argument    _call.py  allocates, calls    _kernels  csrc/ behind Cython
 _cell.py                  what the prepared cells share
+Wings that stand on these functions, imported when they are entered:
+layers/                   RNN, LSTM, GRU: stacks, directions, parameters in one buffer    streams.py  StreamPool: many live streams
+weights/                  import and export       compat/   drop-ins for code that others wrote
+check/                    what a cell computes, and whether it is right                  parallel.py  more than one machine
 """
+
+import importlib
 
 from fastgate._version import __version__
 from fastgate.clip import clip_grad_norm, clip_grad_value, clip_norm_each
@@ -42,6 +48,15 @@ from fastgate.rnn import (
     rnn_step_forward,
 )
 from fastgate.threads import get_num_threads, num_threads, set_num_threads
+
+_WINGS = {"RNN": "layers", "LSTM": "layers", "GRU": "layers", "StreamPool": "streams"}
+
+
+def __getattr__(name):
+    if name in _WINGS:
+        return getattr(importlib.import_module(f"fastgate.{_WINGS[name]}"), name)
+    raise AttributeError(f"module 'fastgate' has no attribute {name!r}")
+
 
 __all__ = [
     "rnn_forward", "rnn_backward", "rnn_ragged_forward", "rnn_ragged_backward", "rnn_step_forward", "rnn_step_backward",
