@@ -1,6 +1,7 @@
 """torch.nn's recurrent modules and those of fastgate.compat.torch, side by side: the same calls, results, gradients, errors."""
 
 import copy
+import importlib
 import io
 import itertools
 import pickle
@@ -13,23 +14,26 @@ import weakref
 import numpy as np
 import pytest
 
+import fastgate
+
 torch = pytest.importorskip("torch", reason="PyTorch is not installed")
 
-from torch import nn
-from torch.nn.utils import parametrize
-from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pack_sequence, pad_packed_sequence
-
-import fastgate
-import fastgate.compat.torch as ours
-from fastgate.compat.torch import accelerate, restore
+ours = importlib.import_module("fastgate.compat.torch")
+accelerate, restore = ours.accelerate, ours.restore
+nn, parametrize = torch.nn, torch.nn.utils.parametrize
+PackedSequence, pack_padded_sequence = torch.nn.utils.rnn.PackedSequence, torch.nn.utils.rnn.pack_padded_sequence
 
 torch.set_num_threads(1)  # as fastgate has in tests: the workers of pytest-xdist share the CPUs
 
 LAYERS, CELLS = ("LSTM", "GRU", "RNN"), ("LSTMCell", "GRUCell", "RNNCell")
+FUNCTIONS = {name: getattr(fastgate, name) for name in fastgate.__all__ if name.endswith(("_forward", "_backward"))}
 DTYPES = (torch.float32, torch.float64)
 # Errors relative to the largest value of an array; torch's own float32 gradients are the less accurate ones.
 CLOSE = {torch.float32: 3e-5, torch.float64: 1e-10}
-SIZES = [(1, 1, 1, 1), (1, 1, 5, 7), (4, 1, 3, 8), (1, 5, 9, 9), (3, 4, 16, 15), (5, 3, 7, 16), (2, 2, 31, 17), (3, 17, 2, 31), (2, 3, 8, 33)]
+SIZES = [  # T, N, D, H
+    (1, 1, 1, 1), (1, 1, 5, 7), (4, 1, 3, 8), (1, 5, 9, 9), (3, 4, 16, 15),
+    (5, 3, 7, 16), (2, 2, 31, 17), (3, 17, 2, 31), (2, 3, 8, 33),
+]  # fmt: skip
 
 layers = pytest.mark.parametrize("name", LAYERS)
 cells = pytest.mark.parametrize("name", CELLS)
@@ -123,14 +127,13 @@ def assert_equal_modules(theirs, mine, arguments, dtype, seed=None):
 def calls(monkeypatch):
     """The functions of fastgate that are called, in order."""
     found = []
-    for name in fastgate.__all__:
-        if name.endswith(("_forward", "_backward")):
+    for name in FUNCTIONS:
 
-            def watched(*arguments, _name=name, _function=getattr(fastgate, name), **options):
-                found.append(_name)
-                return _function(*arguments, **options)
+        def watched(*arguments, name=name, function=FUNCTIONS[name], **options):
+            found.append(name)
+            return function(*arguments, **options)
 
-            monkeypatch.setattr(fastgate, name, watched)
+        monkeypatch.setattr(fastgate, name, watched)
     return found
 
 
@@ -151,7 +154,8 @@ def options_of(name):
 def test_every_option(name, dtype, given, calls):
     for options in options_of(name):
         theirs, mine = pair(name, 5, 9, dtype=dtype, **options)
-        arguments = (values(4, 3, 5, dtype=dtype), *([states(mine, 3 if not options["batch_first"] else 4, dtype)] if given else []))
+        state = [states(mine, 4 if options["batch_first"] else 3, dtype)] if given else []
+        arguments = (values(4, 3, 5, dtype=dtype), *state)
         calls.clear()
         assert_equal_modules(theirs, mine, arguments, dtype)
         runs = options["num_layers"] * (1 + options["bidirectional"])
@@ -206,8 +210,8 @@ def test_packed_sequences_as_they_are_used():
     for module in (theirs, mine):
         torch.manual_seed(1)
         sequences = [values(T, 5) for T in (2, 6, 3)]
-        packed, h_n = module(pack_sequence(sequences, enforce_sorted=False))
-        padded, lengths = pad_packed_sequence(packed, batch_first=True)
+        packed, h_n = module(nn.utils.rnn.pack_sequence(sequences, enforce_sorted=False))
+        padded, lengths = nn.utils.rnn.pad_packed_sequence(packed, batch_first=True)
         assert lengths.tolist() == [2, 6, 3]
         (padded.sin().sum() + (h_n**2).sum()).backward()
         found.append({str(k): t.grad for k, t in enumerate(sequences)} | {"h": padded, "h_n": h_n})
@@ -238,8 +242,8 @@ def test_outputs_lie_in_memory_as_torchs_do(name):
     """So that .view works where it works with torch, whatever the strides of the input."""
     for batch_first, dtype in itertools.product((False, True), DTYPES):
         theirs, mine = pair(name, 5, 9, batch_first=batch_first, num_layers=2, bidirectional=True, dtype=dtype)
-        x = torch.randn(4, 3, 5, dtype=dtype)
-        for x in (x, x.transpose(0, 1).contiguous().transpose(0, 1)):
+        first = torch.randn(4, 3, 5, dtype=dtype)
+        for x in (first, first.transpose(0, 1).contiguous().transpose(0, 1)):
             with torch.no_grad():
                 found, expected = tensors(mine(x)), tensors(theirs(x))
             assert [a.stride() for a in found] == [b.stride() for b in expected]
@@ -254,9 +258,8 @@ def test_any_strides(name):
         for parameter in module.parameters():
             if parameter.dim() == 2:
                 parameter.data = parameter.data.T.contiguous().T
-    given = states(mine, 4, torch.float64)
-    given = tuple(h.detach().transpose(0, -1).contiguous().transpose(0, -1) for h in (given if isinstance(given, tuple) else (given,)))
-    given = given if len(given) == 2 else given[0]
+    given = [h.detach().transpose(0, -1).contiguous().transpose(0, -1) for h in tensors(states(mine, 4, torch.float64))]
+    given = tuple(given) if len(given) == 2 else given[0]
     inputs = [
         torch.randn(*shape, dtype=torch.float64).transpose(0, -1).contiguous().transpose(0, -1),
         torch.randn(6, dtype=torch.float64).expand(*shape),
@@ -371,7 +374,7 @@ def test_gradients_of_gradients_are_torchs(name):
 
 @modules
 def test_only_the_gradients_that_are_needed(name, monkeypatch):
-    theirs, mine = pair(name, 5, 9, dtype=torch.float64)
+    mine = getattr(ours, name)(5, 9, dtype=torch.float64)
     cell, kind = name.removesuffix("Cell").lower(), "step_" * (name in CELLS)
     backward, needed = getattr(fastgate, f"{cell}_{kind}backward"), []
 
@@ -593,8 +596,9 @@ def arguments_of(module, dtype=torch.float32):
 @modules
 def test_other_dtypes(name, calls):
     theirs, mine = pair(name, 5, 9, dtype=torch.bfloat16)
-    found, expected = everything(mine, arguments_of(mine, torch.bfloat16)), everything(theirs, arguments_of(mine, torch.bfloat16))
-    assert found.keys() == expected.keys()
+    arguments = arguments_of(mine, torch.bfloat16)
+    found, expected = everything(mine, arguments), everything(theirs, arguments)
+    assert all(torch.equal(found[key], expected[key]) for key in expected)
     assert not calls
     mine.to(torch.float32)
     mine(*arguments_of(mine))
@@ -658,7 +662,7 @@ def test_forward_mode(name, calls):
         with forward_ad.dual_level(), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # torch's: TorchScript, which it loads for this, is deprecated
             duals = [forward_ad.unpack_dual(o) for o in tensors(module(forward_ad.make_dual(x, tangent)))]
-            found.append({f"{k} {part}": t.detach().clone() for k, dual in enumerate(duals) for part, t in zip("pt", dual, strict=True)})
+        found.append({f"{k} {part}": t.detach() for k, dual in enumerate(duals) for part, t in dual._asdict().items()})
     assert_close(*reversed(found), 1e-10)
     assert not calls
 
@@ -699,7 +703,7 @@ def test_tracing_scripting_exporting(name, calls):
 
 @pytest.mark.parametrize("name", ["GRU", "LSTMCell"])
 def test_compile(name):
-    """Without a compiler's back end; dynamo itself breaks the graph at a recurrent layer, which then runs as it does otherwise."""
+    """The back end "eager" compiles nothing. torch breaks the graph at a recurrent layer, which then runs as ever."""
     mine = getattr(ours, name)(5, 9)
     x, state = arguments_of(mine)
     with warnings.catch_warnings():
@@ -957,7 +961,7 @@ def test_what_is_not_accelerated():
     parametrize.register_parametrization(parametrized, "weight_hh_l0", Double())
     model = nn.Sequential(Mine(3, 4), Faster(3, 4), nn.LSTM(3, 4, proj_size=2), parametrized)
     kinds = [type(module) for module in model]
-    with pytest.warns(UserWarning) as warned:
+    with pytest.warns(UserWarning, match="is left to torch") as warned:
         accelerate(model)
     assert [type(module) for module in model] == kinds
     assert [str(w.message) for w in warned] == [
@@ -1052,7 +1056,8 @@ def test_many_callers():
 
 
 def infos():
-    internal = pytest.importorskip("torch.testing._internal.common_modules", reason="this PyTorch ships no samples", exc_type=ImportError)
+    name = "torch.testing._internal.common_modules"
+    internal = pytest.importorskip(name, reason="torch's samples need expecttest", exc_type=ImportError)
     return {info.module_cls.__name__: info for info in internal.module_db if info.module_cls.__name__ in LAYERS + CELLS}
 
 
@@ -1086,8 +1091,7 @@ def test_torchs_samples_of_errors(name, dtype):
     for sample in info.module_error_inputs_func(info, device="cpu", dtype=dtype, requires_grad=False, training=False):
         built, given = sample.module_error_input.constructor_input, sample.module_error_input.forward_input
         with pytest.raises(sample.error_type, match=sample.error_regex):
-            module = getattr(ours, name)(*built.args, **built.kwargs)
-            module(*given.args, **given.kwargs)
+            getattr(ours, name)(*built.args, **built.kwargs)(*given.args, **given.kwargs)
         seen += 1
     assert seen >= 4
 

@@ -1,4 +1,4 @@
-"""The forward of torch.nn's recurrent modules: layers, directions, dropout and packed sequences around one direction of one layer.
+"""The forward of torch.nn's recurrent modules: layers, directions, dropout, packed sequences around one direction of a layer.
 
 Whatever does not fit goes to torch's own forward, which computes it or words the error.
 """
@@ -45,6 +45,11 @@ def _given(cell: str, hx: Any) -> tuple[Any, ...]:
     return tuple(hx) if isinstance(hx, tuple | list) and len(hx) == 2 else (None,)
 
 
+def _in_order(order: Tensor | None, states: Sequence[Tensor]) -> Sequence[Tensor]:
+    """States (..., N, H) with their rows in another order."""
+    return states if order is None else [state.index_select(1, order) for state in states]
+
+
 class Layers(nn.RNNBase):
     """What LSTM, GRU and RNN share."""
 
@@ -60,12 +65,11 @@ class Layers(nn.RNNBase):
         states = _given(self._cell, hx)
         if self.proj_size or not shared(x, *states, *self._flat_weights) or not self._fits(input, x, states):
             return super().forward(input, hx)
+        h: Any
         if packed:
-            states = [state if input.sorted_indices is None else state.index_select(1, input.sorted_indices) for state in states]
-            h, finals = self._run("ragged_", x, states, {"batch_sizes": input.batch_sizes.numpy()})
-            h = PackedSequence(h, *input[1:])
-            if input.unsorted_indices is not None:
-                finals = [final.index_select(1, input.unsorted_indices) for final in finals]
+            options = {"batch_sizes": input.batch_sizes.numpy()}
+            h, finals = self._run("ragged_", x, _in_order(input.sorted_indices, states), options)
+            h, finals = PackedSequence(h, *input[1:]), _in_order(input.unsorted_indices, finals)
         elif x.dim() == 2:
             h, finals = self._run("", x.unsqueeze(1), [state.unsqueeze(1) for state in states], {})
             h, finals = h.squeeze(1), [final.squeeze(1) for final in finals]
@@ -83,13 +87,15 @@ class Layers(nn.RNNBase):
         expected = (self.num_layers * (1 + self.bidirectional), *N, self.hidden_size)
         return right and x.shape[-1] == self.input_size and all(state.shape == expected for state in states)
 
-    def _run(self, kind: str, x: Tensor, states: Sequence[Tensor], options: dict[str, Any]) -> tuple[Tensor, list[Tensor]]:
-        """Layer by layer, in each direction by direction; (h, [h_T] or [h_T, c_T]), final states (layers * directions, N, H)."""
+    def _run(
+        self, kind: str, x: Tensor, states: Sequence[Tensor], options: dict[str, Any]
+    ) -> tuple[Tensor, Sequence[Tensor]]:  # fmt: skip
+        """Layer by layer, direction by direction; h, and the final states h_T or h_T, c_T, each (layers * directions, N, H)."""
         if self._cell == "rnn":
             options["activation"] = self.mode.removeprefix("RNN_").lower()
         size = 4 if self.bias else 2
-        weights = [self._flat_weights[k : k + size] for k in range(0, len(self._flat_weights), size)]
-        finals = []
+        weights: Any = [self._flat_weights[k : k + size] for k in range(0, len(self._flat_weights), size)]
+        finals: list[list[Tensor]] = []
         for layer in range(self.num_layers):
             outputs = []
             for reverse in range(1 + self.bidirectional):
@@ -125,11 +131,11 @@ class Cell(nn.RNNCellBase):
         if not shared(input, *states, *weights) or not self._fits(input, states) or activation not in ("tanh", "relu"):
             return super().forward(input, hx)
         call = Call(self._cell, "step_", {"activation": activation} if self._cell == "rnn" else {})
-        if input.dim() == 1:
-            found = [state.squeeze(0) for state in run(call, input[None], [state[None] for state in states], weights)]
-        else:
+        if input.dim() == 2:
             found = run(call, input, states, weights)
-        return tuple(found) if self._cell == "lstm" else found[0]
+        else:
+            found = tuple(state[0] for state in run(call, input[None], [state[None] for state in states], weights))
+        return found if self._cell == "lstm" else found[0]
 
     def _fits(self, input: Tensor, states: Sequence[Tensor]) -> bool:
         """Whether torch would accept the shapes."""

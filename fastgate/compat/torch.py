@@ -1,19 +1,22 @@
 """PyTorch's recurrent modules on fastgate's kernels: one line in front of a training loop.
 
     from fastgate.compat.torch import accelerate
-    accelerate(model)                      # every nn.LSTM, nn.GRU, nn.RNN and cell of the model, in place; restore(model) undoes it
+    accelerate(model)           # every nn.LSTM, nn.GRU, nn.RNN and cell of the model, in place; restore(model) undoes it
 
 LSTM, GRU, RNN, LSTMCell, GRUCell, RNNCell are subclasses of those of torch.nn. Constructors, parameters, state_dict, repr,
-pickling, shapes and errors are torch's; forward and its gradients are fastgate's, for plain strided CPU tensors, all float32 or
-all float64. torch's own forward runs, with torch's results and errors, where that is not given, and
+pickling, shapes and errors are torch's; forward and its gradients are fastgate's (equations: fastgate.lstm_forward, gru_forward
+with reset="after", rnn_forward), for plain strided CPU tensors that are all float32 or all float64. torch's own forward runs,
+with torch's results and errors, on other devices, dtypes, layouts and subclasses of Tensor, and
 
-    for proj_size > 0, for an axis of size 0, and for arguments that torch refuses
-    under autocast, torch.compile, torch.export, torch.jit.script and trace, torch.func (vmap, grad, jvp, ...), forward-mode AD
-        and dispatch modes (FakeTensorMode, FlopCounterMode, selective checkpointing, ...)
-    for gradients that shall have gradients themselves (create_graph=True)
+- for proj_size > 0, for an axis of size 0, and for arguments that torch refuses;
+- under autocast, torch.compile, torch.export, torch.jit.trace and script, torch.func (vmap, grad, jvp, ...), forward-mode AD,
+  dispatch modes (FakeTensorMode, FlopCounterMode, selective checkpointing, ...);
+- in backward, for gradients that shall have gradients themselves (create_graph=True).
 
-Results are those of torch.nn within rounding, with the same dropout under the same torch.manual_seed and the same memory order.
-Tensors are shared with NumPy, not copied. In eval mode the gradients are kept as in torch: use torch.no_grad() to keep nothing.
+Results are those of torch.nn within rounding, with the same dropout under the same torch.manual_seed, in the same memory order.
+Tensors are shared with NumPy, not copied. Backward computes the gradients of those inputs and parameters that require one.
+What it needs is kept as torch keeps it: until backward, and not at all under torch.no_grad(). It must not be written into
+meanwhile, which is noticed as by torch. Activation checkpointing and hooks on saved tensors make backward run forward again.
 
 Threads: fastgate has its own, fastgate.set_num_threads; torch.set_num_threads sets those of torch's operators. The two use the
 CPUs in turn, so each may have all of them.
@@ -23,7 +26,7 @@ import warnings
 from typing import Any, TypeVar
 
 try:
-    import torch
+    import torch  # noqa: F401
 except ImportError as error:
     raise ImportError("fastgate.compat.torch needs PyTorch: pip install 'fastgate[torch]'") from error
 
@@ -38,12 +41,12 @@ Model = TypeVar("Model", bound=nn.Module)
 
 
 def accelerate(model: Model) -> Model:
-    """Let fastgate compute every nn.LSTM, nn.GRU, nn.RNN, nn.LSTMCell, nn.GRUCell and nn.RNNCell in `model`; returns `model`.
+    """Let fastgate compute every nn.LSTM, nn.GRU, nn.RNN, nn.LSTMCell, nn.GRUCell, nn.RNNCell of `model`; returns `model`.
 
-    The modules stay the objects that they are and change their class only: parameters, their order, hooks, modes and everything
-    that refers to them (optimisers, tied modules, other models) stay as they are. A module that is a subclass with a forward of
-    its own, is parametrized, or has proj_size > 0, stays as it is, with a warning that says why; to have both, accelerate first,
-    parametrize then. `model` may itself be such a module. Anything but a torch.nn.Module is a TypeError.
+    The modules stay the objects that they are; only their class changes. So parameters, hooks, modes and whatever refers to a
+    module (optimisers, tied modules, other models) stay as they are. Left to torch, with a warning that says why: subclasses,
+    whose forward may be their own; parametrized modules (accelerate first, then parametrize); modules with proj_size > 0.
+    `model` may itself be a recurrent module. Anything but a torch.nn.Module is a TypeError.
     """
     for name, module in _named_modules(model):
         if reason := _reason_to_leave(module):
@@ -57,8 +60,8 @@ def accelerate(model: Model) -> Model:
 def restore(model: Model) -> Model:
     """Undo `accelerate`: every module of fastgate's six classes becomes torch's own, in place; returns `model`.
 
-    For what looks for torch's classes by their names: torch.ao.quantization, torch.fx, or to pickle a model for a machine without
-    fastgate. state_dicts need no such care. Subclasses are left as they are. Anything but a torch.nn.Module is a TypeError.
+    For tools that look for torch's own classes (torch.ao.quantization, torch.fx), and to pickle a whole model for a machine
+    without fastgate; a state_dict needs neither. Subclasses are left as they are. Anything but a torch.nn.Module is a TypeError.
     """
     for _, module in _named_modules(model):
         module.__class__ = torchs(module)
