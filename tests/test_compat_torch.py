@@ -495,30 +495,35 @@ def test_outputs_are_the_callers(name):
     assert_close(dict(enumerate(found)), dict(enumerate(expected)), 1e-10)
 
 
+class Kept:
+    """A cache that can be watched."""
+
+    def __init__(self, cache):
+        self.cache = cache
+
+
+@pytest.fixture
+def caches(monkeypatch):
+    """The caches of fastgate's forward calls that are alive."""
+    found = weakref.WeakSet()
+    for name, function in FUNCTIONS.items():
+
+        def forward(*arguments, function=function, **options):
+            *results, cache = function(*arguments, **options)
+            if cache is not None:
+                found.add(cache := Kept(cache))
+            return *results, cache
+
+        def backward(*arguments, function=function, **options):
+            return function(*(a.cache if isinstance(a, Kept) else a for a in arguments), **options)
+
+        monkeypatch.setattr(fastgate, name, forward if name.endswith("_forward") else backward)
+    return found
+
+
 @modules
-def test_memory_goes_when_backward_is_done(name, monkeypatch):
+def test_memory_goes_when_backward_is_done(name, caches):
     """At once, though the loss is kept; and with the graph where there is no backward."""
-    caches = weakref.WeakSet()
-    kind = "step_" * (name in CELLS)
-    function = f"{name.removesuffix('Cell').lower()}_{kind}forward"
-    forward = getattr(fastgate, function)
-
-    class Kept:
-        def __init__(self, cache):
-            self.cache = cache
-
-    backward = getattr(fastgate, function.replace("forward", "backward"))
-
-    def watched(*arguments, **options):
-        *results, cache = forward(*arguments, **options)
-        caches.add(kept := Kept(cache))
-        return *results, kept
-
-    def unwrapped(*arguments, **options):
-        return backward(*(a.cache if isinstance(a, Kept) else a for a in arguments), **options)
-
-    monkeypatch.setattr(fastgate, function, watched)
-    monkeypatch.setattr(fastgate, function.replace("forward", "backward"), unwrapped)
     mine = getattr(ours, name)(5, 9)
     x = torch.randn(3, 5) if name in CELLS else torch.randn(4, 3, 5)
     loss = tensors(mine(x))[0].sum()
@@ -533,7 +538,8 @@ def test_memory_goes_when_backward_is_done(name, monkeypatch):
 
 @modules
 @pytest.mark.parametrize("reentrant", [False, True])
-def test_activation_checkpointing(name, reentrant):
+def test_activation_checkpointing(name, reentrant, caches):
+    """Nothing is kept from forward to backward."""
     from torch.utils.checkpoint import checkpoint
 
     theirs, mine = pair(name, 5, 9, dtype=torch.float64)
@@ -542,14 +548,16 @@ def test_activation_checkpointing(name, reentrant):
     for module in (theirs, mine):
         x.grad = None
         module.zero_grad()
-        checkpoint(lambda x, m=module: tensors(m(x.tanh()))[0], x, use_reentrant=reentrant).sin().sum().backward()
+        loss = checkpoint(lambda x, m=module: tensors(m(x.tanh()))[0], x, use_reentrant=reentrant).sin().sum()
+        assert len(caches) == 0
+        loss.backward()
         found.append({"x": x.grad} | {n: p.grad for n, p in module.named_parameters()})
     assert_close(*reversed(found), 1e-10)
 
 
 @modules
-def test_hooks_on_saved_tensors(name):
-    """They may hand back copies."""
+def test_hooks_on_saved_tensors(name, calls):
+    """They may hand back copies; then forward runs again."""
     theirs, mine = pair(name, 5, 9, dtype=torch.float64)
     x = values(3, 5) if name in CELLS else values(4, 3, 5)
     found = []
@@ -558,6 +566,20 @@ def test_hooks_on_saved_tensors(name):
             outputs = tensors(module(x))
         gradients = torch.autograd.grad(outputs, [x, *module.parameters()], upstream(outputs))
         found.append({str(k): g for k, g in enumerate(gradients)})
+    assert_close(*reversed(found), 1e-10)
+    assert [call.rpartition("_")[2] for call in calls] == ["forward", "forward", "backward"]
+
+
+@modules
+def test_a_learned_state(name):
+    """A parameter (H,), expanded over the batch: its gradient is the sum."""
+    theirs, mine = pair(name, 5, 9, dtype=torch.float64)
+    x, start = values(3, 5) if name in CELLS else values(4, 3, 5), values(9)
+    found = []
+    for module in (theirs, mine):
+        state = start.expand(3, 9) if name in CELLS else start.expand(1, 3, 9)
+        outputs = tensors(module(x, (state, state.tanh()) if "LSTM" in name else state))
+        found.append(dict(enumerate(torch.autograd.grad(outputs, [x, start], upstream(outputs)))))
     assert_close(*reversed(found), 1e-10)
 
 
@@ -1094,6 +1116,25 @@ def test_torchs_samples_of_errors(name, dtype):
             getattr(ours, name)(*built.args, **built.kwargs)(*given.args, **given.kwargs)
         seen += 1
     assert seen >= 4
+
+
+def test_the_training_loop_that_is_timed():
+    """bench/torch_training.py: the same losses, a line for each model in the table."""
+    bench = pytest.importorskip("bench.torch_training", reason="bench/ is not beside tests/")
+    setups = [bench.Setup(cell, 2, 5, 3, 6, 7) for cell in ("GRU", "LSTM")]
+    threads = torch.get_num_threads(), fastgate.get_num_threads()
+    try:
+        rows = [row for n in (1, 2) for row in bench.run(setups, n, 0.01, "wall")]
+    finally:
+        torch.set_num_threads(threads[0])
+        fastgate.set_num_threads(threads[1])
+    assert all(row.difference < 1e-5 and row.losses[0] != row.losses[1] for row in rows)
+    table = bench.table(rows)
+    assert [line.count("|") for line in table.splitlines()[2:]] == [9] * 6
+    assert "| nn.GRU, 2 layers, (5, 3, 6, 7) |" in table
+    name, before, after = next(bench.swap_cases())
+    assert name == "PyTorch, training of nn.GRU, (8, 100, 64, 128), float32"
+    np.testing.assert_allclose(before(), after(), rtol=1e-6)
 
 
 def test_importing_fastgate_imports_no_torch():

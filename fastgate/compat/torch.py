@@ -61,7 +61,7 @@ def restore(model: Model) -> Model:
     """Undo `accelerate`: every module of fastgate's six classes becomes torch's own, in place; returns `model`.
 
     For tools that look for torch's own classes (torch.ao.quantization, torch.fx), and to pickle a whole model for a machine
-    without fastgate; a state_dict needs neither. Subclasses are left as they are. Anything but a torch.nn.Module is a TypeError.
+    without fastgate; a state_dict needs neither. Subclasses stay as they are. Anything but a torch.nn.Module is a TypeError.
     """
     for _, module in _named_modules(model):
         module.__class__ = torchs(module)
