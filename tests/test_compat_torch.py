@@ -373,6 +373,33 @@ def test_gradients_of_gradients_are_torchs(name):
 
 
 @modules
+def test_batches_of_gradients(name):
+    """Jacobians by many backward passes at once, in both of torch's ways; and Hessians."""
+    theirs, mine = pair(name, 3, 2, dtype=torch.float64)
+    x = torch.randn(2, 3, dtype=torch.float64) if name in CELLS else torch.randn(4, 2, 3, dtype=torch.float64)
+    found = []
+    for module in (theirs, mine):
+
+        def function(x, module=module):
+            return tensors(module(x))[-1]
+
+        x.requires_grad_()
+        y = function(x)
+        every = torch.eye(y.numel(), dtype=torch.float64).reshape(-1, *y.shape)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torch's, about slow rules for batches
+            found.append(
+                {
+                    "vectorize": torch.autograd.functional.jacobian(function, x, vectorize=True),
+                    "one by one": torch.autograd.functional.jacobian(function, x),
+                    "vmap": torch.func.vmap(lambda g, y=y: torch.autograd.grad(y, x, g, retain_graph=True)[0])(every),
+                    "hessian": torch.autograd.functional.hessian(lambda x, f=function: f(x).sin().sum(), x),
+                }
+            )
+    assert_close(*reversed(found), 1e-10)
+
+
+@modules
 def test_only_the_gradients_that_are_needed(name, monkeypatch):
     mine = getattr(ours, name)(5, 9, dtype=torch.float64)
     cell, kind = name.removesuffix("Cell").lower(), "step_" * (name in CELLS)
@@ -493,6 +520,23 @@ def test_outputs_are_the_callers(name):
     outputs[0].mul_(3)
     found = torch.autograd.grad(outputs[0].sum(), [x, *mine.parameters()])
     assert_close(dict(enumerate(found)), dict(enumerate(expected)), 1e-10)
+
+
+@layers
+def test_outputs_that_are_views_are_the_callers_too(name):
+    """Transposed, squeezed, packed."""
+    theirs, mine = pair(name, 5, 9, bidirectional=True, batch_first=True, dtype=torch.float64)
+    packed = pack_padded_sequence(torch.randn(3, 4, 5, dtype=torch.float64), [4, 1, 3], True, enforce_sorted=False)
+    for x in (values(4, 3, 5), values(4, 5), packed):
+        found = []
+        for module in (theirs, mine):
+            outputs = [o for o in tensors(module(x)) if o.is_floating_point()]
+            for output in outputs:
+                output.mul_(3)
+                output[0].add_(1)
+            gradients = torch.autograd.grad([o.sin().sum() for o in outputs], module.parameters())
+            found.append(dict(enumerate(gradients)) | {str(k): o for k, o in enumerate(outputs)})
+        assert_close(*reversed(found), 1e-10)
 
 
 class Kept:

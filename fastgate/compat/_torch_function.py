@@ -40,13 +40,15 @@ def run(call: Call, x: Tensor, states: Sequence[Tensor], weights: Sequence[Tenso
 
 
 class _Recurrence(torch.autograd.Function):
-    """The same with gradients; those of gradients too, by torch's own operators."""
+    """The same with gradients."""
 
     @staticmethod
     def forward(ctx: Any, call: Call, *tensors: Tensor | None) -> tuple[Tensor, ...]:
         results, cache = _forward(call, tensors, training=True)
+        token: Any = results[0].new_empty(0)
+        token.cache = cache
         ctx.call = call
-        ctx.save_for_backward(*tensors, _token(results[0], cache))
+        ctx.save_for_backward(*tensors, token)
         ctx.set_materialize_grads(False)
         return results
 
@@ -54,16 +56,10 @@ class _Recurrence(torch.autograd.Function):
     def backward(ctx: Any, *upstream: Tensor | None) -> tuple[Tensor | None, ...]:
         call, needs = ctx.call, ctx.needs_input_grad[1:]
         *tensors, token = ctx.saved_tensors
-        if torch.is_grad_enabled():  # create_graph=True
-            return None, *_differentiable(call, tensors, needs, upstream)
+        if not _plain(upstream):
+            return None, *_by_torch(call, tensors, needs, upstream)
         cache = getattr(token, "cache", None) or _forward(call, tensors, training=True)[1]
         return None, *_backward(call, cache, needs, upstream)
-
-
-def _token(like: Tensor, cache: Any) -> Any:
-    token: Any = like.new_empty(0)
-    token.cache = cache
-    return token
 
 
 def _array(tensor: Tensor | None) -> Any:
@@ -96,33 +92,36 @@ def _backward(call: Call, cache: Any, needs: Sequence[bool], upstream: Sequence[
     need = [name for name, needed in zip(names, needs, strict=False) if needed]
     dh, *rest = map(_array, upstream)
     if call.kind == "step_":
-        gradients = backward(dh, *rest, cache, need=need)
+        found = backward(dh, *rest, cache, need=need)
     else:
-        dh = dh.swapaxes(0, 1) if dh is not None and not call.kind else dh
-        gradients = backward(dh, cache, *rest, need=need)
-
-    def tensor(name: str, gradient: Any) -> Tensor | None:
-        if gradient is None:
-            return None
-        if name in ("dWx", "dWh"):
-            return torch.from_numpy(gradient.T)
-        return torch.from_numpy(gradient.swapaxes(0, 1) if name == "dx" and not call.kind else gradient)
-
-    return [tensor(*pair) for pair in zip(names, gradients, strict=False)]
+        found = backward(dh if dh is None or call.kind else dh.swapaxes(0, 1), cache, *rest, need=need)
+    axes = {"dx": (0, 0 if call.kind else 1), "dWx": (0, 1), "dWh": (0, 1)}  # that change places
+    pairs = zip(names, found, strict=False)
+    return [None if g is None else torch.from_numpy(g.swapaxes(*axes.get(name, (0, 0)))) for name, g in pairs]
 
 
-def _differentiable(
+def _plain(upstream: Sequence[Tensor | None]) -> bool:
+    """Whether NumPy can read the gradients, which are no batches of them, and nobody asks for gradients of the result."""
+    batched = torch._C._functorch.is_legacy_batchedtensor  # is_grads_batched=True
+    return not (
+        torch.is_grad_enabled()  # create_graph=True
+        or torch._C._are_functorch_transforms_active()
+        or any(g is not None and (type(g) is not Tensor or batched(g)) for g in upstream)
+    )
+
+
+def _by_torch(
     call: Call, tensors: Sequence[Any], needs: Sequence[bool], upstream: Sequence[Tensor | None]
 ) -> list[Tensor | None]:  # fmt: skip
-    """The same gradients by torch's own operators, so that they have gradients themselves."""
-    # Views: one tensor may be made from another, and the gradient must not pass from it through that path a second time.
+    """The same gradients by torch's own operators, which can be batched, and have gradients themselves."""
+    again = torch.is_grad_enabled()
     with torch.enable_grad():
+        # Views: where one tensor is made from another, the gradient must not pass along that way a second time.
         views = [t.view_as(t) if needed else t for t, needed in zip(tensors, needs, strict=True)]
         results = zip(_torch_forward(call, views), upstream, strict=True)
-        pairs = [(result, gradient) for result, gradient in results if gradient is not None]
+        outputs, gradients = zip(*((result, g) for result, g in results if g is not None), strict=True)
         wanted = [view for view, needed in zip(views, needs, strict=True) if needed]
-        outputs, gradients = zip(*pairs, strict=True)
-        found = iter(torch.autograd.grad(outputs, wanted, gradients, create_graph=True, allow_unused=True))
+        found = iter(torch.autograd.grad(outputs, wanted, gradients, create_graph=again, allow_unused=True))
     return [next(found) if needed else None for needed in needs]
 
 

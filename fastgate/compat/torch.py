@@ -11,7 +11,8 @@ with torch's results and errors, on other devices, dtypes, layouts and subclasse
 - for proj_size > 0, for an axis of size 0, and for arguments that torch refuses;
 - under autocast, torch.compile, torch.export, torch.jit.trace and script, torch.func (vmap, grad, jvp, ...), forward-mode AD,
   dispatch modes (FakeTensorMode, FlopCounterMode, selective checkpointing, ...);
-- in backward, for gradients that shall have gradients themselves (create_graph=True).
+- in backward, for gradients that shall have gradients themselves (create_graph=True), and for batches of them
+  (is_grads_batched=True, torch.autograd.functional.jacobian with vectorize=True).
 
 Results are those of torch.nn within rounding, with the same dropout under the same torch.manual_seed, in the same memory order.
 Tensors are shared with NumPy, not copied. Backward computes the gradients of those inputs and parameters that require one.
