@@ -1,4 +1,4 @@
-"""Recurrent nets as plain loops in NumPy, with their backward passes, in the conventions of any source.
+"""What the tests of adapters share: sizes, dtypes, and recurrent nets as plain loops, in the conventions of any source.
 
 Each takes x (N, T, D), the first states (N, H) and weights, gates in the order of `order`, and returns h (N, T, H), the last
 states, and a function of dh (N, T, H), for lstm also of dc_T, that returns (dx, dh0[, dc0], dWx, dWh, db).
@@ -9,6 +9,22 @@ gru     z r n; the reset gate before the product, z the share of the new state
 """
 
 import numpy as np
+import pytest
+
+# (N, T, D, H)
+SIZES = [
+    (3, 5, 4, 6), (1, 1, 1, 1), (1, 9, 7, 8), (2, 1, 17, 9), (7, 3, 8, 15), (4, 2, 31, 16), (5, 4, 3, 17), (2, 3, 9, 31),
+    (9, 2, 16, 33),
+]  # fmt: skip
+sizes = pytest.mark.parametrize("size", SIZES, ids=str)
+dtypes = pytest.mark.parametrize("dtype", [np.float64, np.float32], ids=["float64", "float32"])
+
+
+def assert_close(found, expected, name=""):
+    """As near as the dtype of `found` knows: 1e-10 of the largest value in float64, 64 units of rounding in float32."""
+    assert found.shape == expected.shape, name
+    limit = 1e-10 if found.dtype == np.float64 else 64 * np.finfo(np.float32).eps
+    assert np.abs(found - expected).max(initial=0) <= limit * np.abs(expected).max(initial=1), name
 
 
 def sigmoid(a):

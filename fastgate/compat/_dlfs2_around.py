@@ -58,7 +58,7 @@ class TimeAffine(Layer):
 
 
 class TimeDropout(Layer):
-    """Inverted dropout with a mask from np.random, as the book draws it: a seed gives the book's masks. train_flg switches it."""
+    """Inverted dropout with masks drawn from np.random as the book does: a seed gives the same. train_flg = False: none."""
 
     def __init__(self, dropout_ratio: float = 0.5):
         super().__init__()

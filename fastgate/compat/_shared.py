@@ -2,7 +2,7 @@
 
 in_words_of     errors begin with the name that an argument has in the source
 alike           the arrays of a forward call in one dtype
-upstream        upstream gradients in the dtype of their forward call
+as_forward      an upstream gradient in the dtype of its forward call
 rows, add_rows  an embedding and its gradient
 affine_forward, affine_backward
 """
@@ -55,12 +55,15 @@ def alike(*arrays: Any) -> tuple[Any, ...]:
     return tuple(a.astype(common, copy=False) if isinstance(a, np.ndarray) else a for a in arrays)
 
 
-def upstream(cache: Any, *gradients: Any) -> tuple[Any, ...]:
-    """The gradients in the dtype of the forward call that returned `cache`: its results know no more digits."""
+def as_forward(gradient: Any, cache: Any) -> Any:
+    """An upstream gradient in the dtype of the forward call that returned `cache`, whose results know no more digits.
+
+    What is no such gradient or no such cache stays as it is, for the backward function to judge.
+    """
     call = getattr(cache, "call", None)
-    if call is None:  # no cache at all, which the backward function says
-        return gradients
-    return tuple(g.astype(call.dtype, copy=False) if getattr(g, "dtype", None) in _arguments.KERNEL else g for g in gradients)
+    if call is None or getattr(gradient, "dtype", None) not in _arguments.KERNEL:
+        return gradient
+    return gradient.astype(call.dtype, copy=False)
 
 
 def judge(name: str, a: Any, letters: str, **sizes: int) -> None:

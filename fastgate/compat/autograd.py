@@ -11,9 +11,9 @@ Axes, gate orders, equations, options and errors are those of fastgate.rnn_forwa
 (N, T, D); gates "ifgo" and "rzn"; weights multiply from the right; z keeps h_prev; reset after the recurrent product unless
 reset="before". All arrays of a call have one dtype, float32 or float64; gradients that come from further up are taken in it.
 
-Reverse mode, first derivatives, by every array: x, the initial states, Wx, Wh, b, bh. Forward mode (make_jvp) and derivatives of
-gradients raise NotImplementedError. Nothing is kept for backward where nothing is differentiated. x and the weights must not be
-written into between forward and backward.
+Reverse mode, first derivatives, by every array: x, the initial states, Wx, Wh, b, bh. Forward mode (make_jvp) and derivatives
+of gradients raise NotImplementedError. Nothing is kept for backward where nothing is differentiated. x and the weights must
+not be written into between forward and backward.
 """
 
 from collections.abc import Callable, Sequence

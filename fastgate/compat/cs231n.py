@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 import fastgate
-from fastgate.compat._shared import add_rows, affine_backward, affine_forward, alike, in_words_of, judge, rows, upstream
+from fastgate.compat._shared import add_rows, affine_backward, affine_forward, alike, as_forward, in_words_of, judge, rows
 
 __all__ = [
     "rnn_step_forward", "rnn_step_backward", "rnn_forward", "rnn_backward",
@@ -45,7 +45,7 @@ def rnn_step_forward(x: A, prev_h: A, Wx: A, Wh: A, b: A) -> tuple[A, Any]:
 @in_words_of_the_course
 def rnn_step_backward(dnext_h: A, cache: Any) -> tuple[A, A, A, A, A]:
     """The gradients of rnn_step_forward: dnext_h (N, H) gives (dx, dprev_h, dWx, dWh, db)."""
-    dx, dprev_h, dWx, dWh, db = fastgate.rnn_step_backward(*upstream(cache, dnext_h), cache)
+    dx, dprev_h, dWx, dWh, db = fastgate.rnn_step_backward(as_forward(dnext_h, cache), cache)
     return dx, dprev_h, dWx, dWh, db
 
 
@@ -60,7 +60,7 @@ def rnn_forward(x: A, h0: A, Wx: A, Wh: A, b: A) -> tuple[A, Any]:
 
 def rnn_backward(dh: A, cache: Any) -> tuple[A, A, A, A, A]:
     """The gradients of rnn_forward: dh (N, T, H), of the loss by each h alone, gives (dx, dh0, dWx, dWh, db)."""
-    dx, dh0, dWx, dWh, db = fastgate.rnn_backward(*upstream(cache, dh), cache)
+    dx, dh0, dWx, dWh, db = fastgate.rnn_backward(as_forward(dh, cache), cache)
     return dx, dh0, dWx, dWh, db
 
 
@@ -79,7 +79,9 @@ def lstm_step_forward(x: A, prev_h: A, prev_c: A, Wx: A, Wh: A, b: A) -> tuple[A
 @in_words_of_the_course
 def lstm_step_backward(dnext_h: A, dnext_c: A, cache: Any) -> tuple[A, A, A, A, A, A]:
     """The gradients of lstm_step_forward: dnext_h, dnext_c (N, H) give (dx, dprev_h, dprev_c, dWx, dWh, db)."""
-    dx, dprev_h, dprev_c, dWx, dWh, db = fastgate.lstm_step_backward(*upstream(cache, dnext_h, dnext_c), cache)
+    dx, dprev_h, dprev_c, dWx, dWh, db = fastgate.lstm_step_backward(
+        as_forward(dnext_h, cache), as_forward(dnext_c, cache), cache
+    )
     return dx, dprev_h, dprev_c, dWx, dWh, db
 
 
@@ -95,7 +97,7 @@ def lstm_forward(x: A, h0: A, Wx: A, Wh: A, b: A) -> tuple[A, Any]:
 
 def lstm_backward(dh: A, cache: Any) -> tuple[A, A, A, A, A]:
     """The gradients of lstm_forward: dh (N, T, H), of the loss by each h alone, gives (dx, dh0, dWx, dWh, db)."""
-    dx, dh0, _, dWx, dWh, db = fastgate.lstm_backward(*upstream(cache, dh), cache, need=("dx", "dh0", "dWx", "dWh", "db"))
+    dx, dh0, _, dWx, dWh, db = fastgate.lstm_backward(as_forward(dh, cache), cache, need=("dx", "dh0", "dWx", "dWh", "db"))
     return dx, dh0, dWx, dWh, db
 
 

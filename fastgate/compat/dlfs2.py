@@ -2,11 +2,11 @@
 
     from fastgate.compat.dlfs2 import *         # below: from common.time_layers import *
 
-Axes batch first: xs (N, T, D), hs (N, T, H). Weights multiply from the right: xs @ Wx. Gate order of the LSTM "fgio", of the GRU
-"zrn". In the GRU the reset gate comes before the product and z keeps the new: h = (1 - z) h_prev + z tanh(x Wx + (r h_prev) Wh).
+Axes batch first: xs (N, T, D), hs (N, T, H). Weights multiply from the right: xs @ Wx. Gate order of the LSTM "fgio", of the
+GRU "zrn". In the GRU the reset gate comes before the product, and z is the share of the new state.
 
-A layer's `params` are the arrays it was given and its `grads` are arrays of the same shapes; backward writes into grads, in place, so
-that lists collected once (model.params, model.grads) stay valid. Between forward and backward params must not change.
+A layer's `params` are the arrays it was given and its `grads` are arrays of the same shapes; backward writes into grads, in
+place, so that lists collected once (model.params, model.grads) stay valid. Between forward and backward params must not change.
 forward(xs) returns hs; backward(dhs) returns dxs. The first state is zeros; with stateful=True it is the last one of the call
 before, or what set_state gave, until reset_state. After backward `dh` is the gradient of the first h; it goes no further.
 
@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 
 import fastgate
 from fastgate.compat._dlfs2_around import Layer, TimeAffine, TimeDropout, TimeEmbedding, TimeSoftmaxWithLoss, clip_grads
-from fastgate.compat._shared import alike, in_words_of, upstream
+from fastgate.compat._shared import alike, as_forward, in_words_of
 
 __all__ = [
     "TimeRNN", "TimeLSTM", "TimeGRU", "TimeBiLSTM", "TimeEmbedding", "TimeAffine", "TimeDropout", "TimeSoftmaxWithLoss",
@@ -62,7 +62,7 @@ class TimeRNN(_Recurrent):
 
     @in_words_of_the_book
     def backward(self, dhs: A) -> A:
-        dxs, self.dh, *gradients = fastgate.rnn_backward(*upstream(self.cache, dhs), self.cache)
+        dxs, self.dh, *gradients = fastgate.rnn_backward(as_forward(dhs, self.cache), self.cache)
         self._write(*gradients)
         return dxs
 
@@ -84,7 +84,7 @@ class TimeLSTM(_Recurrent):
     @in_words_of_the_book
     def backward(self, dhs: A) -> A:
         need = ("dx", "dh0", "dWx", "dWh", "db")
-        dxs, self.dh, _, *gradients = fastgate.lstm_backward(*upstream(self.cache, dhs), self.cache, need=need)
+        dxs, self.dh, _, *gradients = fastgate.lstm_backward(as_forward(dhs, self.cache), self.cache, need=need)
         self._write(*gradients)
         return dxs
 
@@ -96,10 +96,10 @@ class TimeLSTM(_Recurrent):
 
 
 class TimeGRU(_Recurrent):
-    """The GRU: z, r = sigmoid(a_z), sigmoid(a_r); h = (1 - z) h_prev + z tanh(x Wxh + (r h_prev) Whh + b_h).
+    """The GRU: z, r = sigmoid(a_z), sigmoid(a_r); n = tanh(x Wxn + (r h_prev) Whn + b_n); h = (1 - z) h_prev + z n.
 
-    Wx (D, 3H), Wh (H, 3H), b (3H,), blocks z r h. Here z is the share of the new, in fastgate.gru_forward that of h_prev: the same
-    with the other sign before sigmoid, since sigmoid(-a) = 1 - sigmoid(a).
+    Wx (D, 3H), Wh (H, 3H), b (3H,), blocks z r n. Here z is the share of the new state, in fastgate.gru_forward that of the
+    old: the same with the other sign before sigmoid, since sigmoid(-a) = 1 - sigmoid(a).
     """
 
     @in_words_of_the_book
@@ -111,7 +111,7 @@ class TimeGRU(_Recurrent):
 
     @in_words_of_the_book
     def backward(self, dhs: A) -> A:
-        dxs, self.dh, *gradients = fastgate.gru_backward(*upstream(self.cache, dhs), self.cache)
+        dxs, self.dh, *gradients = fastgate.gru_backward(as_forward(dhs, self.cache), self.cache)
         self._write(*map(_z_negated, gradients))
         return dxs
 
@@ -124,7 +124,7 @@ def _z_negated(a: A) -> A:
 
 
 class TimeBiLSTM:
-    """Two LSTMs, one from the first step on and one from the last; hs (N, T, 2H), that of the first before that of the second."""
+    """Two LSTMs, the first from the first step on, the second from the last step back; hs (N, T, 2H), side by side."""
 
     def __init__(self, Wx1: A, Wh1: A, b1: A, Wx2: A, Wh2: A, b2: A, stateful: bool = False):
         self.forward_lstm = TimeLSTM(Wx1, Wh1, b1, stateful)
