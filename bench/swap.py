@@ -32,6 +32,7 @@ SHAPES = {
     "cs231n": [(25, 16, 256, 512), (50, 16, 256, 512)],  # the captioning model and its small data
     "dlfs2": [(20, 35, 100, 100), (20, 35, 650, 650), (128, 29, 16, 256)],  # chapters 6 (both models) and 8
     "autograd": [(20, 30, 128, 40), (32, 50, 128, 128)],  # its example of an LSTM, and a larger one
+    "jax": [(1, 100, 64, 64), (32, 50, 128, 128), (20, 35, 650, 650)],
 }
 
 
@@ -197,6 +198,36 @@ def autograd() -> Iterator[Case]:
         )
 
 
+def jax() -> Iterator[Case]:
+    import jax
+
+    from fastgate.compat.jax import lstm as ours
+
+    code = page("jax")
+    scan, after = jax.jit(code["lstm_scan"]), jax.jit(ours)
+    gradients = [jax.jit(jax.grad(code[f"loss_{when}"])) for when in ("before", "after")]
+    for shape in SHAPES["jax"]:
+        a = {name: jax.numpy.asarray(value) for name, value in arrays(shape, 4, "float32").items()}
+        x, y = a.pop("x"), a.pop("dh")[:, :, :3]
+        call = x, *a.values()
+        params = a | {"V": a["Wh"][:, :3]}
+
+        def derive(gradient, arguments=(params, x, y)):
+            return jax.tree.leaves(jax.block_until_ready(gradient(*arguments)))
+
+        name = f"JAX, LSTM, {shape}, float32"
+        yield Case(
+            f"{name}, forward",
+            lambda call=call: jax.block_until_ready(scan(*call)),
+            lambda call=call: jax.block_until_ready(after(*call)),
+        )
+        yield Case(
+            f"{name}, grad",
+            lambda derive=derive: derive(gradients[0]),
+            lambda derive=derive: derive(gradients[1]),
+        )
+
+
 def of(module: str) -> Callable[[], Iterable[tuple]]:
     """The source whose cases stand in a module of their own: its swap_cases()."""
     return lambda: importlib.import_module(f"{__package__}.{module}").swap_cases()
@@ -207,6 +238,7 @@ SOURCES: dict[str, Callable[[], Iterable[tuple]]] = {
     "cs231n": cs231n,
     "dlfs2": dlfs2,
     "autograd": autograd,
+    "jax": jax,
     "pytorch": of("torch_training"),
 }
 

@@ -8,7 +8,7 @@ from bench.swap import Case, Row
 from bench.timer import Ratio
 
 TINY = [(2, 3, 5, 4), (3, 2, 4, 6)]
-OURS = ["hand_written", "cs231n", "dlfs2", "autograd"]
+OURS = ["hand_written", "cs231n", "dlfs2", "autograd", "jax"]
 
 
 def cases(name, monkeypatch):
