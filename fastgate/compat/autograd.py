@@ -16,6 +16,8 @@ of gradients raise NotImplementedError. Nothing is kept for backward where nothi
 not be written into between forward and backward.
 """
 
+# mypy: disable-error-code="import-not-found,import-untyped"
+
 from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias
 

@@ -10,13 +10,15 @@
 
 Axes, gate orders, equations and options are those of fastgate.rnn_forward, lstm_forward and gru_forward: batch first, x (N, T,
 D); gates "ifgo" and "rzn"; weights multiply from the right; z keeps h_prev; reset after the recurrent product unless
-reset="before". All arrays of a call have one dtype, float32, or float64 where jax_enable_x64 is set. Shapes, dtypes and options are judged
-when the call is traced, with fastgate's errors; lengths when it runs.
+reset="before". All arrays of a call have one dtype, float32, or float64 where jax_enable_x64 is set. Shapes, dtypes and
+options are judged when the call is traced, with fastgate's errors; lengths when it runs.
 
 Reverse mode, first derivatives, by every array. A callback may run at any time and more than once, so nothing is kept between
 forward and backward: backward runs forward again. vmap calls it once for each element, one after the other; a batch is faster.
 Not on other devices: the arrays would travel to the CPU and back.
 """
+
+# mypy: disable-error-code="import-not-found,import-untyped"
 
 from collections.abc import Callable, Sequence
 from functools import partial
