@@ -116,6 +116,14 @@ def test_the_notebooks_lstm():
     np.testing.assert_allclose(h, expected, rtol=0, atol=6e-9)
 
 
+def test_words_of_one_step():
+    """Sampling embeds (N,) words at a time."""
+    W, words = line(0, 1, 5, 3), np.array([4, 0, 4])
+    out, cache = cs231n.word_embedding_forward(words, W)
+    np.testing.assert_array_equal(out, W[words])
+    np.testing.assert_array_equal(cs231n.word_embedding_backward(np.ones((3, 3)), cache)[:, 0], [1, 0, 0, 0, 2])
+
+
 def test_the_notebooks_embedding():
     out, _ = cs231n.word_embedding_forward(np.array([[0, 3, 1, 2], [2, 1, 0, 3]]), line(0, 1, 5, 3))
     np.testing.assert_array_equal(out, line(0, 1, 5, 3)[[[0, 3, 1, 2], [2, 1, 0, 3]]])
@@ -404,11 +412,18 @@ BAD = [
     ("word_embedding_forward", (words * 1.0, table), r"x: expected integers, got float64"),
     ("word_embedding_forward", (words, table[0]), r"W: expected \(V, D\), got \(4,\)"),
     ("word_embedding_forward", (words, [1.0]), r"W: expected an array, got list"),
-    ("word_embedding_backward", (scores, (words, table)), r"dout: expected \(N, T, D\) = \(2, 2, 4\), got \(2, 3, 4\)"),
+    ("word_embedding_backward", (scores, cs231n.word_embedding_forward(words, table)[1]),
+     r"dout: expected \(\*x.shape, D\) = \(2, 2, 4\), got \(2, 3, 4\)"),
     ("temporal_affine_forward", (x[0], Wx, b), r"x: expected \(N, T, D\), got \(5, 4\)"),
     ("temporal_affine_forward", (x, Wx.T, b), r"w: expected \(D, M\) = \(4, 4\), got \(24, 4\)"),
     ("temporal_affine_forward", (x, Wx, b[:1]), r"b: expected \(M,\) = \(24,\), got \(1,\)"),
-    ("temporal_affine_backward", (x[:, :, :1], (x, Wx)), r"dout: expected \(N, T, M\) = \(3, 5, 24\)"),
+    ("temporal_affine_backward", (x[:, :, :1], cs231n.temporal_affine_forward(x, Wx, b)[1]),
+     r"dout: expected \(N, T, M\) = \(3, 5, 24\)"),
+    ("temporal_affine_backward", (x, None), r"cache: expected the cache of temporal_affine_forward, got NoneType"),
+    ("word_embedding_backward", (x, cs231n.temporal_affine_forward(x, Wx, b)[1]), r"cache: .*, got temporal_affine_forward"),
+    ("lstm_forward", (x, h0, Wx, Wh, None), r"b: expected an array, got None"),
+    ("lstm_step_forward", changed(step, 1, None), r"prev_h: expected an array, got None"),
+    ("temporal_softmax_loss", (scores, classes, np.full((2, 3), "a")), r"mask: expected"),
     ("temporal_softmax_loss", (scores[0], classes, mask), r"x: expected \(N, T, V\), got \(3, 4\)"),
     ("temporal_softmax_loss", (scores, classes[:1], mask), r"y: expected x.shape"),
     ("temporal_softmax_loss", (scores, classes + 4, mask), r"y: expected 0..V-1 = 0..3, got 4"),

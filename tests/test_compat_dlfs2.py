@@ -1,6 +1,8 @@
 """The layers of "Deep Learning from Scratch 2": plain loops, the book's way to train, errors."""
 
+import copy
 import inspect
+import pickle
 
 import loops
 import numpy as np
@@ -420,7 +422,7 @@ def test_a_bad_call_names_the_books_argument_and_changes_nothing(layer):
     size = N, T, D, H = 3, 5, 4, 6
     found = layer(*params(layer, size), stateful=True)
     xs, dhs = values(np.random.default_rng(0), (N, T, D)), np.ones((N, T, H))
-    with pytest.raises((ValueError, TypeError), match=r"^cache: expected"):
+    with pytest.raises(ValueError, match=r"^cache: expected that of forward"):
         found.backward(dhs)
     found.forward(xs)
     found.backward(dhs)
@@ -442,6 +444,35 @@ def test_a_bad_call_names_the_books_argument_and_changes_nothing(layer):
     assert digest(found.h, found.dh, found.grads) == before
 
 
+def test_a_bad_bilstm_call_names_its_argument():
+    layer = dlfs2.TimeBiLSTM(*params(dlfs2.TimeLSTM, (3, 5, 4, 6)), *params(dlfs2.TimeLSTM, (3, 5, 4, 6), seed=1))
+    with pytest.raises(ValueError, match=r"^xs: expected \(N, T, D\), got \(5, 4\)"):
+        layer.forward(np.ones((5, 4)))
+    layer.forward(np.ones((3, 5, 4)))
+    with pytest.raises(ValueError, match=r"^dhs: expected \(N, T, 2H\) = \(3, 5, 12\), got \(3, 5, 11\)"):
+        layer.backward(np.ones((3, 5, 11)))
+
+
+@layers
+def test_layers_pickle_and_copy(layer):
+    """With weights and states, without what forward kept."""
+    found = layer(*params(layer, (3, 5, 4, 6)), stateful=True)
+    xs = np.ones((3, 5, 4))
+    found.forward(xs)
+    for other in (pickle.loads(pickle.dumps(found)), copy.deepcopy(found)):
+        np.testing.assert_array_equal(other.h, found.h)
+        with pytest.raises(ValueError, match=r"^cache: "):
+            other.backward(xs)
+    np.testing.assert_array_equal(other.forward(xs), found.forward(xs))
+
+
+def test_clip_grads_takes_what_clip_grad_norm_takes():
+    grads = {"a": np.full(4, 3.0), "b": None, "c": np.full((2, 2), 4.0)}
+    dlfs2.clip_grads(grads, 5.0)
+    np.testing.assert_allclose(grads["a"], 1.5, rtol=1e-6)
+    np.testing.assert_allclose(grads["c"], 2.0, rtol=1e-6)
+
+
 def test_bad_calls_around_the_cells():
     xs, ts, W = np.ones((2, 3, 4)), np.zeros((2, 3), int), np.ones((5, 4))
     embedding, affine, loss = dlfs2.TimeEmbedding(W), dlfs2.TimeAffine(W.T, np.ones(5)), dlfs2.TimeSoftmaxWithLoss()
@@ -452,7 +483,7 @@ def test_bad_calls_around_the_cells():
         (r"xs: expected 0..V-1 = 0..4, got 5..5", lambda: embedding.forward(ts + 5)),
         (r"xs: expected 0..V-1 = 0..4, got -1..-1", lambda: embedding.forward(ts - 1)),
         (r"xs: expected integers, got float64", lambda: embedding.forward(ts * 1.0)),
-        (r"dout: expected \(N, T, D\) = \(2, 3, 4\)", lambda: embedding.backward(np.ones((2, 3, 5)))),
+        (r"dout: expected \(\*xs.shape, D\) = \(2, 3, 4\), got \(2, 3, 5\)", lambda: embedding.backward(np.ones((2, 3, 5)))),
         (r"x: expected \(N, T, D\), got \(3, 4\)", lambda: affine.forward(xs[0])),
         (r"W: expected \(D, M\) = \(3, 5\), got \(4, 5\)", lambda: affine.forward(xs[:, :, 1:])),
         (r"dout: expected \(N, T, M\) = \(2, 3, 5\), got \(2, 3, 4\)", lambda: affine.backward(xs)),
@@ -461,6 +492,14 @@ def test_bad_calls_around_the_cells():
         (r"ts: expected integers, got float64", lambda: loss.forward(xs, ts * 1.0)),
         (r"grads: expected|grads\[0\]: expected", lambda: dlfs2.clip_grads([ts], 1.0)),
         (r"max_norm: expected", lambda: dlfs2.clip_grads([xs], -1.0)),
+        (r"cache: expected that of forward", lambda: dlfs2.TimeEmbedding(W).backward(xs)),
+        (r"cache: expected that of forward", lambda: dlfs2.TimeAffine(W.T, np.ones(5)).backward(xs)),
+        (r"cache: expected that of forward", lambda: dlfs2.TimeSoftmaxWithLoss().backward()),
+        (r"W: expected an array, got list", lambda: dlfs2.TimeEmbedding([[1.0]])),
+        (r"b: expected \(M,\) = \(4,\), got \(5,\)", lambda: dlfs2.TimeAffine(W, np.ones(5))),
+        (r"b: expected an array, got NoneType", lambda: dlfs2.TimeGRU(W, W, None)),
+        (r"Wx: expected \(D, 3H\), got \(\)", lambda: dlfs2.TimeGRU(np.ones(()), W, np.ones(3))),
+        (r"Wh: expected \(H, 4H\), got \(4,\)", lambda: dlfs2.TimeBiLSTM(W, W[0], W[0], W, W, W[0])),
     ):
         with pytest.raises((ValueError, TypeError), match=f"^({message})"):
             call()

@@ -13,12 +13,21 @@ A: TypeAlias = NDArray[Any]
 
 
 class Layer:
-    """params and grads, kept in place."""
+    """params and grads, kept in place. Copies and pickles are without what forward has kept for backward."""
 
     def __init__(self, *params: A):
         self.params = list(params)
         self.grads = [np.zeros_like(param) for param in params]
         self.cache: Any = None
+
+    @property
+    def _kept(self) -> Any:
+        if self.cache is None:
+            raise ValueError("cache: expected that of forward, which was not called before backward")
+        return self.cache
+
+    def __getstate__(self) -> dict[str, Any]:
+        return vars(self) | {"cache": None}
 
     def _write(self, *gradients: A) -> None:
         for grad, new in zip(self.grads, gradients, strict=True):
@@ -29,30 +38,36 @@ class TimeEmbedding(Layer):
     """Rows of W (V, D) for the integers 0..V-1 in xs (N, T); the gradients of a repeated row are summed."""
 
     def __init__(self, W: A):
+        judge("W", W, "VD")
         super().__init__(W)
         self.W = W
 
     @in_words_of(x="xs")
     def forward(self, xs: A) -> A:
+        out = rows(xs, self.W)
         self.cache = xs
-        return rows(xs, self.W)
+        return out
 
+    @in_words_of(x="xs")
     def backward(self, dout: A) -> None:
-        self._write(add_rows(dout, self.cache, self.W))
+        self._write(add_rows(dout, self._kept, self.W))
 
 
 class TimeAffine(Layer):
     """x W + b at every step: x (N, T, D), W (D, M), b (M,)."""
 
     def __init__(self, W: A, b: A):
+        judge("W", W, "DM")
+        judge("b", b, "M", M=W.shape[1])
         super().__init__(W, b)
 
     def forward(self, x: A) -> A:
+        out = affine_forward(x, *self.params)
         self.cache = x
-        return affine_forward(x, *self.params)
+        return out
 
     def backward(self, dout: A) -> A:
-        dx, *gradients = affine_backward(dout, self.cache, self.params[0])
+        dx, *gradients = affine_backward(dout, self._kept, self.params[0])
         self._write(*gradients)
         return dx
 
@@ -98,7 +113,7 @@ class TimeSoftmaxWithLoss(Layer):
         return loss
 
     def backward(self, dout: float = 1) -> A:
-        return self.cache if dout == 1 else self.cache * dout
+        return self._kept if dout == 1 else self._kept * dout
 
 
 def clip_grads(grads: list[A], max_norm: float) -> None:
@@ -109,5 +124,7 @@ def clip_grads(grads: list[A], max_norm: float) -> None:
     max_norm = _arguments.number("max_norm", max_norm)
     norm = fastgate.clip_grad_norm(grads, np.inf)
     if norm < np.inf and (rate := max_norm / (norm + 1e-6)) < 1:
-        for grad in grads:
-            grad *= rate
+        arrays, _ = _arguments.gradients(grads)
+        for grad in arrays:
+            if grad is not None:
+                grad *= rate

@@ -3,14 +3,16 @@
 in_words_of     errors begin with the name that an argument has in the source
 alike           the arrays of a forward call in one dtype
 as_forward      an upstream gradient in the dtype of its forward call
+judge           that an argument is an array of this shape
+Kept, kept_by   a cache of two arrays, and that it is the right one
 rows, add_rows  an embedding and its gradient
 affine_forward, affine_backward
 """
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import wraps
-from typing import Any, ParamSpec, TypeVar
+from typing import Any, NamedTuple, ParamSpec, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -41,11 +43,16 @@ def in_words_of(**names: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
     return decorate
 
 
-def alike(*arrays: Any) -> tuple[Any, ...]:
+def alike(*arrays: Any, **required: Any) -> tuple[Any, ...]:
     """The arrays in their common dtype, where that is float32 or float64: what NumPy's operators make of them, without loss.
 
-    Everything else (None, lists, other dtypes) stays as it is, for the function it goes to to judge.
+    Everything else (None, lists, other dtypes) stays as it is, for the function it goes to to judge; but None among
+    `required`, arrays by name, is an error.
     """
+    for name, a in required.items():
+        if a is None:
+            raise TypeError(f"{name}: expected an array, got None")
+    arrays += tuple(required.values())
     dtypes = {a.dtype for a in arrays if isinstance(a, np.ndarray)}
     if len(dtypes) < 2 or any(dtype.kind not in "biuf" for dtype in dtypes):
         return arrays
@@ -61,12 +68,12 @@ def as_forward(gradient: Any, cache: Any) -> Any:
     What is no such gradient or no such cache stays as it is, for the backward function to judge.
     """
     call = getattr(cache, "call", None)
-    if call is None or getattr(gradient, "dtype", None) not in _arguments.KERNEL:
+    if call is None or not isinstance(gradient, np.ndarray) or gradient.dtype not in _arguments.KERNEL:
         return gradient
     return gradient.astype(call.dtype, copy=False)
 
 
-def judge(name: str, a: Any, letters: str, **sizes: int) -> None:
+def judge(name: str, a: Any, letters: Sequence[str], **sizes: int) -> None:
     """An error unless `a` is an array with an axis for each of `letters`, as long as `sizes` says where it does."""
     if not isinstance(a, np.ndarray):
         raise TypeError(f"{name}: expected an array, got {type(a).__name__}")
@@ -75,8 +82,23 @@ def judge(name: str, a: Any, letters: str, **sizes: int) -> None:
     _arguments._shape(name, a, letters, tuple(sizes.get(letter, size) for letter, size in zip(letters, a.shape, strict=True)))
 
 
+class Kept(NamedTuple):
+    """The cache of an embedding or an affine map."""
+
+    function: str
+    x: Any
+    W: Any
+
+
+def kept_by(function: str, cache: Any) -> tuple[Any, Any]:
+    """x and W of the cache that `function` returned; a ValueError where it is another's."""
+    if not isinstance(cache, Kept) or cache.function != function:
+        raise ValueError(f"cache: expected the cache of {function}, got {getattr(cache, 'function', type(cache).__name__)}")
+    return cache.x, cache.W
+
+
 def rows(x: Any, W: Any) -> NDArray[Any]:
-    """W[x]: the rows of W (V, D) for integers x (N, T), each judged to be one of 0..V-1."""
+    """W[x]: the rows of W (V, D) for integers x of any shape, each judged to be one of 0..V-1."""
     judge("W", W, "VD")
     x = _arguments._integers("x", x)
     if x.size and not 0 <= x.min() <= x.max() < len(W):
@@ -85,12 +107,13 @@ def rows(x: Any, W: Any) -> NDArray[Any]:
 
 
 def add_rows(dout: Any, x: Any, W: Any) -> NDArray[Any]:
-    """dW (V, D), the gradient of W[x]: row v is the sum of the rows of dout (N, T, D) where x (N, T) is v.
+    """dW (V, D), the gradient of W[x]: row v is the sum of the rows of dout (*x.shape, D) where x is v.
 
     One sort and one reduceat: several times as fast as np.add.at.
     """
     x = np.asarray(x)
-    judge("dout", dout, "NTD"[2 - x.ndim :], **dict(zip("NTD"[2 - x.ndim :], (*x.shape, W.shape[1]), strict=True)))
+    if not isinstance(dout, np.ndarray) or dout.shape != (*x.shape, W.shape[1]):
+        raise ValueError(f"dout: expected (*x.shape, D) = {(*x.shape, W.shape[1])}, got {np.shape(dout)}")
     dW = np.zeros_like(W)
     order = np.argsort(x, axis=None, kind="stable")
     found, starts = np.unique(x.ravel()[order], return_index=True)
@@ -115,5 +138,5 @@ def affine_backward(dout: Any, x: Any, W: Any) -> tuple[NDArray[Any], NDArray[An
 
 
 def _flat(a: NDArray[Any]) -> NDArray[Any]:
-    """(N, T, D) as (N·T, D)."""
+    """All axes but the last in one: (N, T, D) as (N·T, D)."""
     return a.reshape(int(np.prod(a.shape[:-1])), a.shape[-1])

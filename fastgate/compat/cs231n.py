@@ -19,7 +19,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 import fastgate
-from fastgate.compat._shared import add_rows, affine_backward, affine_forward, alike, as_forward, in_words_of, judge, rows
+from fastgate.compat._shared import (
+    Kept,
+    add_rows,
+    affine_backward,
+    affine_forward,
+    alike,
+    as_forward,
+    in_words_of,
+    judge,
+    kept_by,
+    rows,
+)
 
 __all__ = [
     "rnn_step_forward", "rnn_step_backward", "rnn_forward", "rnn_backward",
@@ -30,6 +41,7 @@ __all__ = [
 
 A: TypeAlias = NDArray[Any]
 GATES = "ifog"
+
 in_words_of_the_course = in_words_of(h_prev="prev_h", c_prev="prev_c", dh_next="dnext_h", dc_next="dnext_c")
 
 
@@ -39,7 +51,7 @@ def rnn_step_forward(x: A, prev_h: A, Wx: A, Wh: A, b: A) -> tuple[A, Any]:
 
     x (N, D), prev_h (N, H), Wx (D, H), Wh (H, H), b (H,); next_h (N, H).
     """
-    return fastgate.rnn_step_forward(*alike(x, prev_h, Wx, Wh, b))
+    return fastgate.rnn_step_forward(*alike(x=x, prev_h=prev_h, Wx=Wx, Wh=Wh, b=b))
 
 
 @in_words_of_the_course
@@ -54,7 +66,7 @@ def rnn_forward(x: A, h0: A, Wx: A, Wh: A, b: A) -> tuple[A, Any]:
 
     x (N, T, D), h0 (N, H), Wx (D, H), Wh (H, H), b (H,); h (N, T, H).
     """
-    h, _, cache = fastgate.rnn_forward(*alike(x, h0, Wx, Wh, b))
+    h, _, cache = fastgate.rnn_forward(*alike(x=x, h0=h0, Wx=Wx, Wh=Wh, b=b))
     return h, cache
 
 
@@ -73,7 +85,8 @@ def lstm_step_forward(x: A, prev_h: A, prev_c: A, Wx: A, Wh: A, b: A) -> tuple[A
 
     x (N, D), prev_h and prev_c (N, H), Wx (D, 4H), Wh (H, 4H), b (4H,); next_h and next_c (N, H).
     """
-    return fastgate.lstm_step_forward(*alike(x, prev_h, prev_c, Wx, Wh, b), gate_order=GATES)
+    given = alike(x=x, prev_h=prev_h, prev_c=prev_c, Wx=Wx, Wh=Wh, b=b)
+    return fastgate.lstm_step_forward(*given, gate_order=GATES)
 
 
 @in_words_of_the_course
@@ -90,8 +103,8 @@ def lstm_forward(x: A, h0: A, Wx: A, Wh: A, b: A) -> tuple[A, Any]:
 
     x (N, T, D), h0 (N, H), Wx (D, 4H), Wh (H, 4H), b (4H,); h (N, T, H). Equations as in lstm_step_forward.
     """
-    x, h0, Wx, Wh, b = alike(x, h0, Wx, Wh, b)
-    h, _, _, cache = fastgate.lstm_forward(x, h0, None, Wx, Wh, b, gate_order=GATES)
+    x, h0, *weights = alike(x=x, h0=h0, Wx=Wx, Wh=Wh, b=b)
+    h, _, _, cache = fastgate.lstm_forward(x, h0, None, *weights, gate_order=GATES)
     return h, cache
 
 
@@ -102,24 +115,24 @@ def lstm_backward(dh: A, cache: Any) -> tuple[A, A, A, A, A]:
 
 
 def word_embedding_forward(x: A, W: A) -> tuple[A, Any]:
-    """Rows of W (V, D) for the integers 0..V-1 in x (N, T); returns (out (N, T, D), cache)."""
-    return rows(x, W), (x, W)
+    """Rows of W (V, D) for the integers 0..V-1 in x (N, T), or of any shape; returns (out (N, T, D), cache)."""
+    return rows(x, W), Kept("word_embedding_forward", x, W)
 
 
 def word_embedding_backward(dout: A, cache: Any) -> A:
     """The gradient of word_embedding_forward: dout (N, T, D) gives dW (V, D), the rows of a repeated word summed."""
-    return add_rows(dout, *cache)
+    return add_rows(dout, *kept_by("word_embedding_forward", cache))
 
 
 @in_words_of(W="w")
 def temporal_affine_forward(x: A, w: A, b: A) -> tuple[A, Any]:
     """An affine map of every step: out = x w + b; x (N, T, D), w (D, M), b (M,); returns (out (N, T, M), cache)."""
-    return affine_forward(x, w, b), (x, w)
+    return affine_forward(x, w, b), Kept("temporal_affine_forward", x, w)
 
 
 def temporal_affine_backward(dout: A, cache: Any) -> tuple[A, A, A]:
     """The gradients of temporal_affine_forward: dout (N, T, M) gives (dx, dw, db)."""
-    return affine_backward(dout, *cache)
+    return affine_backward(dout, *kept_by("temporal_affine_forward", cache))
 
 
 @in_words_of(o="x", K="V")
@@ -133,7 +146,7 @@ def temporal_softmax_loss(x: A, y: A, mask: A, verbose: bool = False) -> tuple[f
     judge("x", x, "NTV")
     N, T, V = x.shape
     mask = np.asarray(mask)
-    loss, dx = fastgate.softmax_cross_entropy(x, y, mask if mask.dtype == bool else mask.astype(x.dtype))
+    loss, dx = fastgate.softmax_cross_entropy(x, y, mask.astype(x.dtype) if mask.dtype.kind in "iuf" else mask)
     if verbose:
         print("dx_flat: ", (N * T, V))
     dx /= max(N, 1)

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 
 import fastgate
 from fastgate.compat._dlfs2_around import Layer, TimeAffine, TimeDropout, TimeEmbedding, TimeSoftmaxWithLoss, clip_grads
-from fastgate.compat._shared import alike, as_forward, in_words_of
+from fastgate.compat._shared import alike, as_forward, in_words_of, judge
 
 __all__ = [
     "TimeRNN", "TimeLSTM", "TimeGRU", "TimeBiLSTM", "TimeEmbedding", "TimeAffine", "TimeDropout", "TimeSoftmaxWithLoss",
@@ -38,7 +38,12 @@ in_words_of_the_book = in_words_of(x="xs", h0="h", c0="c", dh="dhs")
 class _Recurrent(Layer):
     """A layer of one cell, with its state."""
 
+    _columns = "H"  # of the weights
+
     def __init__(self, Wx: A, Wh: A, b: A, stateful: bool = False):
+        judge("Wx", Wx, ("D", self._columns))
+        judge("Wh", Wh, ("H", self._columns))
+        judge("b", b, (self._columns,))
         super().__init__(Wx, Wh, b)
         self.stateful = stateful
         self.h: A | None = None
@@ -62,7 +67,7 @@ class TimeRNN(_Recurrent):
 
     @in_words_of_the_book
     def backward(self, dhs: A) -> A:
-        dxs, self.dh, *gradients = fastgate.rnn_backward(as_forward(dhs, self.cache), self.cache)
+        dxs, self.dh, *gradients = fastgate.rnn_backward(as_forward(dhs, self._kept), self._kept)
         self._write(*gradients)
         return dxs
 
@@ -73,6 +78,7 @@ class TimeLSTM(_Recurrent):
     a = x Wx + h_prev Wh + b; Wx (D, 4H), Wh (H, 4H), b (4H,), blocks f g i o.
     """
 
+    _columns = "4H"
     c: A | None = None
 
     @in_words_of_the_book
@@ -84,7 +90,7 @@ class TimeLSTM(_Recurrent):
     @in_words_of_the_book
     def backward(self, dhs: A) -> A:
         need = ("dx", "dh0", "dWx", "dWh", "db")
-        dxs, self.dh, _, *gradients = fastgate.lstm_backward(as_forward(dhs, self.cache), self.cache, need=need)
+        dxs, self.dh, _, *gradients = fastgate.lstm_backward(as_forward(dhs, self._kept), self._kept, need=need)
         self._write(*gradients)
         return dxs
 
@@ -102,6 +108,8 @@ class TimeGRU(_Recurrent):
     old: the same with the other sign before sigmoid, since sigmoid(-a) = 1 - sigmoid(a).
     """
 
+    _columns = "3H"
+
     @in_words_of_the_book
     def forward(self, xs: A) -> A:
         xs, h, *params = alike(xs, self.h if self.stateful else None, *self.params)
@@ -111,7 +119,7 @@ class TimeGRU(_Recurrent):
 
     @in_words_of_the_book
     def backward(self, dhs: A) -> A:
-        dxs, self.dh, *gradients = fastgate.gru_backward(as_forward(dhs, self.cache), self.cache)
+        dxs, self.dh, *gradients = fastgate.gru_backward(as_forward(dhs, self._kept), self._kept)
         self._write(*map(_z_negated, gradients))
         return dxs
 
@@ -133,8 +141,10 @@ class TimeBiLSTM:
         self.grads = self.forward_lstm.grads + self.backward_lstm.grads
 
     def forward(self, xs: A) -> A:
+        judge("xs", xs, "NTD")
         return np.concatenate((self.forward_lstm.forward(xs), self.backward_lstm.forward(xs[:, ::-1])[:, ::-1]), axis=2)
 
     def backward(self, dhs: A) -> A:
+        judge("dhs", dhs, ("N", "T", "2H"), **{"2H": 2 * len(self.params[1])})
         dh1, dh2 = np.split(dhs, 2, axis=2)
         return self.forward_lstm.backward(dh1) + self.backward_lstm.backward(dh2[:, ::-1])[:, ::-1]
