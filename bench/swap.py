@@ -28,7 +28,7 @@ LIMIT = 1e-3  # of the largest value: another gate order is far off, float32 ove
 
 # (N, T, D, H), those of the sources' own models where they have any
 SHAPES = {
-    "hand_written": [(1, 100, 64, 64), (8, 50, 32, 64), (32, 50, 128, 128)],
+    "hand_written": [(1, 100, 64, 64), (1, 100, 256, 256), (8, 50, 32, 64), (32, 50, 128, 128)],
     "cs231n": [(25, 16, 256, 512), (50, 16, 256, 512)],  # the captioning model and its small data
     "dlfs2": [(20, 35, 100, 100), (20, 35, 650, 650), (128, 29, 16, 256)],  # chapters 6 (both models) and 8
     "autograd": [(20, 30, 128, 40), (32, 50, 128, 128)],  # its example of an LSTM, and a larger one

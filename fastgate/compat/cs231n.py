@@ -19,18 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 import fastgate
-from fastgate.compat._shared import (
-    Kept,
-    add_rows,
-    affine_backward,
-    affine_forward,
-    alike,
-    as_forward,
-    in_words_of,
-    judge,
-    kept_by,
-    rows,
-)
+from fastgate.compat import _shared
+from fastgate.compat._shared import Kept, alike, as_forward, in_words_of, kept_by
 
 __all__ = [
     "rnn_step_forward", "rnn_step_backward", "rnn_forward", "rnn_backward",
@@ -116,23 +106,23 @@ def lstm_backward(dh: A, cache: Any) -> tuple[A, A, A, A, A]:
 
 def word_embedding_forward(x: A, W: A) -> tuple[A, Any]:
     """Rows of W (V, D) for the integers 0..V-1 in x (N, T), or of any shape; returns (out (N, T, D), cache)."""
-    return rows(x, W), Kept("word_embedding_forward", x, W)
+    return _shared.rows(x, W), Kept("word_embedding_forward", x, W)
 
 
 def word_embedding_backward(dout: A, cache: Any) -> A:
     """The gradient of word_embedding_forward: dout (N, T, D) gives dW (V, D), the rows of a repeated word summed."""
-    return add_rows(dout, *kept_by("word_embedding_forward", cache))
+    return _shared.add_rows(dout, *kept_by("word_embedding_forward", cache))
 
 
 @in_words_of(W="w")
 def temporal_affine_forward(x: A, w: A, b: A) -> tuple[A, Any]:
     """An affine map of every step: out = x w + b; x (N, T, D), w (D, M), b (M,); returns (out (N, T, M), cache)."""
-    return affine_forward(x, w, b), Kept("temporal_affine_forward", x, w)
+    return _shared.affine_forward(x, w, b), Kept("temporal_affine_forward", x, w)
 
 
 def temporal_affine_backward(dout: A, cache: Any) -> tuple[A, A, A]:
     """The gradients of temporal_affine_forward: dout (N, T, M) gives (dx, dw, db)."""
-    return affine_backward(dout, *kept_by("temporal_affine_forward", cache))
+    return _shared.affine_backward(dout, *kept_by("temporal_affine_forward", cache))
 
 
 @in_words_of(o="x", K="V")
@@ -143,7 +133,7 @@ def temporal_softmax_loss(x: A, y: A, mask: A, verbose: bool = False) -> tuple[f
     its x and y may be anything. Returns (loss, dx), dx (N, T, V); the loss is 0 for N = 0. verbose prints a line, as the
     course's does.
     """
-    judge("x", x, "NTV")
+    _shared.judge("x", x, "NTV")
     N, T, V = x.shape
     mask = np.asarray(mask)
     loss, dx = fastgate.softmax_cross_entropy(x, y, mask.astype(x.dtype) if mask.dtype.kind in "iuf" else mask)
