@@ -37,6 +37,7 @@ def gru_forward(
     lengths: Lengths = None,
     reverse: bool = False,
     training: bool = True,
+    memory: int | None = None,
     return_sequences: bool = True,
     out: Out[F] = None,
 ) -> GRUForward[F]: ...
@@ -62,6 +63,7 @@ def gru_ragged_forward(
     reset: Literal["after", "before"] = "after",
     reverse: bool = False,
     training: bool = True,
+    memory: int | None = None,
     return_sequences: bool = True,
     out: Out[F] = None,
 ) -> GRUForward[F]: ...
@@ -114,6 +116,7 @@ class GRUCell(PreparedCell[F]):
         lengths: Lengths = None,
         reverse: bool = False,
         training: bool = True,
+        memory: int | None = None,
         return_sequences: bool = True,
         out: Out[F] = None,
     ) -> GRUForward[F]: ...

@@ -41,6 +41,7 @@ def lstm_forward(
     lengths: Lengths = None,
     reverse: bool = False,
     training: bool = True,
+    memory: int | None = None,
     return_sequences: bool = True,
     out: Out[F] = None,
 ) -> LSTMForward[F]: ...
@@ -67,6 +68,7 @@ def lstm_ragged_forward(
     gate_order: str = "ifgo",
     reverse: bool = False,
     training: bool = True,
+    memory: int | None = None,
     return_sequences: bool = True,
     out: Out[F] = None,
 ) -> LSTMForward[F]: ...
@@ -127,6 +129,7 @@ class LSTMCell(PreparedCell[F]):
         lengths: Lengths = None,
         reverse: bool = False,
         training: bool = True,
+        memory: int | None = None,
         return_sequences: bool = True,
         out: Out[F] = None,
     ) -> LSTMForward[F]: ...
