@@ -26,13 +26,13 @@ DOCS = Path(__file__).parent.parent / "docs"
 BEGIN, END = "<!-- swap:begin -->", "<!-- swap:end -->"
 LIMIT = 1e-3  # of the largest value: another gate order is far off, float32 over many steps is not
 
-# (N, T, D, H), those of the sources' own models where they have any
+# (T, N, D, H), those of the sources' own models where they have any
 SHAPES = {
-    "hand_written": [(1, 100, 64, 64), (1, 100, 256, 256), (8, 50, 32, 64), (32, 50, 128, 128)],
-    "cs231n": [(25, 16, 256, 512), (50, 16, 256, 512)],  # the captioning model and its small data
-    "dlfs2": [(20, 35, 100, 100), (20, 35, 650, 650), (128, 29, 16, 256)],  # chapters 6 (both models) and 8
-    "autograd": [(20, 30, 128, 40), (32, 50, 128, 128)],  # its example of an LSTM, and a larger one
-    "jax": [(1, 100, 64, 64), (32, 50, 128, 128), (20, 35, 650, 650)],
+    "hand_written": [(100, 1, 64, 64), (100, 1, 256, 256), (50, 8, 32, 64), (50, 32, 128, 128)],
+    "cs231n": [(16, 25, 256, 512), (16, 50, 256, 512)],  # the captioning model, and a larger batch
+    "dlfs2": [(35, 20, 100, 100), (35, 20, 650, 650), (29, 128, 16, 256)],  # chapters 6 (both models) and 8
+    "autograd": [(30, 20, 128, 40), (50, 32, 128, 128)],  # its example of an LSTM, and a larger one
+    "jax": [(100, 1, 64, 64), (50, 32, 128, 128), (35, 20, 650, 650)],
 }
 
 
@@ -75,7 +75,7 @@ def arrays(shape: tuple[int, ...], gates: int, dtype: str) -> dict[str, Any]:
     """x, dh, h0, c0, Wx, Wh, b of a layer."""
     import numpy as np
 
-    (N, T, D, H), random = shape, np.random.default_rng(shape)
+    (T, N, D, H), random = shape, np.random.default_rng(shape)
     bound, G = H**-0.5, gates * H
     normal = {"x": (N, T, D), "dh": (N, T, H), "h0": (N, H), "c0": (N, H)}
     uniform = {"Wx": (D, G), "Wh": (H, G), "b": (G,)}
@@ -91,7 +91,7 @@ def hand_written() -> Iterator[Case]:
 
     code = page("hand-written-loop")
     for shape in SHAPES["hand_written"]:
-        a, D = arrays(shape, 4, "float64"), shape[2]
+        a = arrays(shape, 4, "float64")
         split = zip("ifgo", *(np.split(w, 4, axis=-1) for w in (a["Wh"], a["Wx"], a["b"])), strict=True)
         p = {}
         for gate, Wh, Wx, b in split:
@@ -114,7 +114,7 @@ def hand_written() -> Iterator[Case]:
             lambda both=both: both(code["loop_forward"], code["loop_backward"]),
             lambda both=both: both(code["forward"], code["backward"]),
         )
-        a = arrays((*shape[:2], D, shape[3]), 3, "float64")
+        a = arrays(shape, 3, "float64")
         gru = a["x"], a["h0"], a["Wx"], a["Wh"], a["b"]
         yield Case(
             f"GRU loop, {shape}, float64, forward",
@@ -292,7 +292,7 @@ def compare(name: str, before: Any, after: Any) -> None:
 
 def table(rows: list[Row], skipped: dict[str, str], setting: str) -> str:
     lines = [
-        "Time before / time after, shapes (N, T, D, H); above 1 it is faster after.",
+        "Time before / time after, shapes (T, N, D, H); above 1 it is faster after.",
         "",
         "| | before, ms | after, ms | before / after |",
         "| --- | ---: | ---: | ---: |",

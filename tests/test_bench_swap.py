@@ -7,7 +7,7 @@ from bench import swap
 from bench.swap import Case, Row
 from bench.timer import Ratio
 
-TINY = [(2, 3, 5, 4), (3, 2, 4, 6)]
+TINY = [(3, 2, 5, 4), (2, 3, 4, 6)]
 OURS = ["hand_written", "cs231n", "dlfs2", "autograd", "jax"]
 
 
