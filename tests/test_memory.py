@@ -19,7 +19,8 @@ from fastgate import _checkpoints, _kernels
 
 CASES = int(os.environ.get("FASTGATE_CASES", "160")) // 8
 SIZES = [  # N, T, D, H
-    (1, 1, 3, 4), (3, 5, 4, 6), (2, 40, 5, 17), (7, 33, 9, 16), (33, 30, 8, 15), (5, 300, 3, 7), (1, 700, 2, 8), (9, 90, 33, 31),
+    (1, 1, 3, 4), (3, 5, 4, 6), (2, 40, 5, 17), (7, 33, 9, 16),
+    (33, 30, 8, 15), (5, 300, 3, 7), (1, 700, 2, 8), (9, 90, 33, 31),
 ]  # fmt: skip
 variants = pytest.mark.parametrize(("cell", "options"), VARIANTS, ids=map(variant_id, VARIANTS))
 dtypes = pytest.mark.parametrize("dtype", [np.float32, np.float64], ids=lambda dtype: dtype.__name__)
@@ -103,7 +104,7 @@ def test_no_state_of_the_caller_is_needed_again():
     assert digest(call["x"], call["Wx"], call["Wh"]) == before
 
 
-@pytest.mark.parametrize("N, T, lengths", [(0, 5, None), (3, 0, None), (3, 5, [0, 0, 0])])
+@pytest.mark.parametrize(("N", "T", "lengths"), [(0, 5, None), (3, 0, None), (3, 5, [0, 0, 0])])
 def test_nothing_to_keep(N, T, lengths):
     call = random_call(lstm, np.random.default_rng(6), N=3, T=5)
     call = call | {"x": call["x"][:N, :T], "h0": call["h0"][:N], "c0": call["c0"][:N]}
