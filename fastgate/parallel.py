@@ -39,6 +39,8 @@ import operator
 import os
 import platform
 import select
+import subprocess
+import sys
 import threading
 import time
 import zipfile
@@ -54,6 +56,7 @@ from numpy.typing import NDArray
 from fastgate import _arguments
 from fastgate._files import replacing
 from fastgate._version import __version__
+from fastgate._witness import SPOKEN
 from fastgate.config import get_config
 from fastgate.threads import cpu_limit, get_num_threads, set_num_threads
 
@@ -124,8 +127,8 @@ class World:
     - ranks that disagree, or call different methods: ParallelError on all of them, which says who has what;
     - an exception that leaves the block on one rank: it goes on there, the others raise ParallelError with its words when
       they come to their next call;
-    - a rank that dies or is killed: most launchers then kill the others at once, and name the process; where the launcher
-      does not, the ranks of its machine, which watch each other (on Linux), say which rank it was and end the run by Abort;
+    - a rank that dies or is killed: most launchers then kill the others. Which rank it was says (on Linux) a witness, a small
+      process on each machine that watches its ranks from outside; where the launcher does nothing, it ends the run, too;
     - a rank that does not come within `timeout` seconds, or an exception in the middle of an exchange: words, and Abort.
 
     Bad input: TypeError or ValueError that begins with the argument's name, before anything is sent; other ranks then learn of
@@ -172,7 +175,7 @@ class World:
         self.machines = len({rank.machine for rank in ranks})
         self.processes = [f"{rank.host}:{rank.pid}" for rank in ranks]
         near = [(r, rank) for r, rank in enumerate(ranks) if rank.machine == here.machine]
-        self._watch = _Watch(self, {r: rank.pid for r, rank in near if r != self.rank and rank.pids == here.pids})
+        self._watch = _Watch(self, {r: rank.pid for r, rank in near if rank.pids == here.pids})
         fma = "without" if get_config()["isa"] == "baseline" else "with"
         self.agree({"fastgate": __version__, "NumPy": np.__version__, "fused multiply-add": fma})
         if get_num_threads() == cpu_limit() and not any(os.environ.get(name) for name in _THREADS):
@@ -303,9 +306,12 @@ class World:
             self._inside = None
             self.seconds[kind] += time.monotonic() - begin
 
-    def _abort(self, words: str) -> NoReturn:
+    def _abort(self, words: str | None) -> NoReturn:
         """Ends all ranks at once."""
-        os.write(2, f"fastgate.parallel: {words}; the run ends here\n".encode())
+        if words is not None:
+            os.write(2, f"fastgate.parallel: {words}; the run ends here\n".encode())
+        if self._watch is not None and self._watch.witness is not None:
+            self._watch.send_home()  # the words are said
         self._comm.Abort(1)
         os._exit(1)
 
@@ -358,13 +364,15 @@ class Shards:
         shard: the next of this rank's. gradient: one array, or a mapping of names to arrays; float32 or float64, one dtype,
         the same shapes in every shard; it is copied. weight: w_s, default shard.weight, which makes a mean over rows out of
         means over the rows of a shard; where rows count for more or less (lengths, a mask), the shard's share of them.
+        Infinities and NaN are summed as they are, without a warning; clip_grad_norm shows them.
         """
         if self._added == len(self._own):
             raise ValueError(f"shard: expected no other, all {len(self)} of this rank were added; take sum() first")
         expected = self._own[self._added]
+        if not isinstance(shard, Shard):
+            raise TypeError(f"shard: expected a Shard, got {type(shard).__name__}")
         if shard != expected:
-            got = f"shard {shard.number}" if isinstance(shard, Shard) else type(shard).__name__
-            raise ValueError(f"shard: expected the next of this rank, shard {expected.number}, got {got}")
+            raise ValueError(f"shard: expected the next of this rank, {expected}, got {shard}")
         w = expected.weight if weight is None else _arguments.number("weight", weight)
         if not math.isfinite(w):
             raise ValueError(f"weight: expected a finite number >= 0, got {w}")
@@ -378,10 +386,11 @@ class Shards:
         elif layout != self._layout:
             raise ValueError(f"gradient: expected what shard {self._own[0].number} had, {self._layout}; got {layout}")
         flat = self._spare.pop() if self._spare else np.empty(layout.size, layout.dtype)
-        for out, array in zip(layout.views(flat), arrays, strict=True):
-            np.multiply(array, layout.dtype.type(w), out=out)
-        self._added += 1
-        _push(self._stack, _Node(0, expected.number, flat, w * loss), self.count, self._spare)
+        with np.errstate(all="ignore"):
+            for out, array in zip(layout.views(flat), arrays, strict=True):
+                np.multiply(array, layout.dtype.type(w), out=out)
+            self._added += 1
+            _push(self._stack, _Node(0, expected.number, flat, w * loss), self.count, self._spare)
 
     def sum(self) -> tuple[Any, float]:
         """(g, L): the sums of what all ranks added, one array or a dict of arrays as given; the same on every rank.
@@ -441,8 +450,9 @@ class Shards:
                 [sent, [len(stack) * n for n in sizes]], [received, [len(places) * own for places in self._places]]
             )
             root: list[_Node] = []
-            for (level, place), values in zip(_in_order(self._places), received, strict=True):
-                _push(root, _Node(level, place, values, 0.0), self.count, [])
+            with np.errstate(all="ignore"):
+                for (level, place), values in zip(_in_order(self._places), received, strict=True):
+                    _push(root, _Node(level, place, values, 0.0), self.count, [])
             result = np.empty(P, layout.dtype)
             world._comm.Allgatherv(root[0].gradient, [result, sizes])
         return result
@@ -554,6 +564,12 @@ def _integer(name: str, value: Any, least: int, words: str) -> int:
 # --- files -------------------------------------------------------------------------------------------------------
 
 
+def _name(path: Any) -> str:
+    if not isinstance(path, (str, os.PathLike)):
+        raise TypeError(f"path: expected a file name, got {type(path).__name__}")
+    return os.fspath(path)
+
+
 def _write(path: str | os.PathLike[str], arrays: Mapping[str, Any]) -> None:
     if not isinstance(arrays, Mapping):
         raise TypeError(f"arrays: expected a mapping of names to arrays, got {type(arrays).__name__}")
@@ -561,7 +577,7 @@ def _write(path: str | os.PathLike[str], arrays: Mapping[str, Any]) -> None:
     for name, array in ready.items():
         if not isinstance(name, str) or array.dtype.hasobject:
             raise TypeError(f"arrays[{name!r}]: expected a name that is a string, and numbers; got {array.dtype}")
-    with replacing(path) as file, zipfile.ZipFile(file, "w") as members:
+    with replacing(_name(path)) as file, zipfile.ZipFile(file, "w") as members:
         for name, array in ready.items():
             with members.open(f"{name}.npy", "w", force_zip64=True) as member:
                 np.lib.format.write_array(member, array, allow_pickle=False)
@@ -569,7 +585,7 @@ def _write(path: str | os.PathLike[str], arrays: Mapping[str, Any]) -> None:
 
 def _read(path: str | os.PathLike[str]) -> dict[str, NDArray[Any]]:
     try:
-        with zipfile.ZipFile(path) as members:
+        with zipfile.ZipFile(_name(path)) as members:
             return {part.filename.removesuffix(".npy"): _read_array(members, part) for part in members.infolist()}
     except (ValueError, zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError) as error:
         raise ValueError(f"path: expected the .npz file of a checkpoint, got {os.fspath(path)!r}: {error}") from None
@@ -668,41 +684,57 @@ def _fair_threads(own: frozenset[int], near: list[frozenset[int]], limit: int) -
 
 
 class _Watch:
-    """A thread that waits for the death of other ranks of this machine, and for the timeout."""
+    """A thread that waits for the timeout, and for the end of the witness (_witness.py), whom the first rank of a machine
+    starts. near: {rank: process} of the ranks that it can see."""
 
     def __init__(self, world: World, near: dict[int, int]) -> None:
         self.world = world
-        self.ranks = {}  # file descriptor -> rank
-        for rank, pid in near.items() if hasattr(os, "pidfd_open") else ():
-            try:
-                self.ranks[os.pidfd_open(pid)] = rank
-            except OSError:  # no permission, or no such call in this kernel: mpiexec watches, too
-                pass
+        self.witness: subprocess.Popen[bytes] | None = None
+        ranks_are_processes = len(set(near.values())) == len(near)
+        if world.rank == min(near) and ranks_are_processes and hasattr(os, "pidfd_open") and sys.executable:
+            script = os.path.join(os.path.dirname(__file__), "_witness.py")
+            command = [sys.executable, "-I", "-S", script, *(f"{rank}:{pid}" for rank, pid in near.items())]
+            self.witness = subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True)
+        with world._talking("entering", "moving"):
+            witness = world._comm.allgather(self.witness.pid if self.witness else 0)[min(near)]
         self.ended, self.end = os.pipe()
+        self.seen = [self.ended]
+        if witness:
+            self.seen.append(os.pidfd_open(witness))
         self.thread = threading.Thread(target=self.run, name="fastgate.parallel", daemon=True)
         self.thread.start()
 
     def run(self) -> None:
         poll = select.poll()
-        for fd in (*self.ranks, self.ended):
+        for fd in self.seen:
             poll.register(fd, select.POLLIN)
         tick = min(1.0, self.world.timeout / 4)
         while True:
-            ready = {fd for fd, _ in poll.poll(1000 * tick)}
-            if self.world._closing or self.ended in ready:
+            ready = poll.poll(1000 * tick)
+            if self.world._closing or any(fd == self.ended for fd, _ in ready):
                 return
-            dead = sorted(self.ranks[fd] for fd in ready)
-            if dead:
-                if self.world.rank > min((rank for rank in self.ranks.values() if rank not in dead), default=self.world.rank):
-                    time.sleep(2)  # another one speaks, and ends the run
-                self.world._abort(f"{_named(dead)} died")
+            if ready and self.witness is None:
+                time.sleep(1)  # the rank that started the witness knows more
+                self.world._comm.Abort(1)
+            elif ready:
+                spoken = self.witness.wait() == SPOKEN
+                self.world._abort(None if spoken else f"the witness of rank {self.world.rank} died")
             inside = self.world._inside
             if inside and time.monotonic() - inside[1] > self.world.timeout:
                 words = f"rank {self.world.rank} waited {self.world.timeout:g} s for the others at {inside[0]}"
                 self.world._abort(f"{words}; one of them is stopped, or cannot be reached")
 
+    def send_home(self) -> None:
+        if self.witness:
+            try:
+                self.witness.communicate(b"x")
+            except OSError:  # it has spoken, and gone
+                self.witness.wait()
+            self.witness = None
+
     def stop(self) -> None:
         os.write(self.end, b"x")
         self.thread.join()
-        for fd in (*self.ranks, self.ended, self.end):
+        for fd in (*self.seen, self.end):
             os.close(fd)
+        self.send_home()
