@@ -683,6 +683,30 @@ def _fair_threads(own: frozenset[int], near: list[frozenset[int]], limit: int) -
     return max(1, min(int(share + 1e-9), quota))
 
 
+def _descriptor(pid: int) -> int | None:
+    """A descriptor that becomes readable when a process ends; None where the system has no such thing."""
+    try:
+        return os.pidfd_open(pid)
+    except (AttributeError, OSError):
+        return None
+
+
+def _started_witness(ranks: dict[int, int]) -> "subprocess.Popen[bytes] | None":
+    """_witness.py for {rank: process}; None where it could not see them, or cannot be started."""
+    fds = [_descriptor(pid) for pid in ranks.values()]
+    for fd in fds:
+        if fd is not None:
+            os.close(fd)
+    if None in fds or not sys.executable:
+        return None
+    script = os.path.join(os.path.dirname(__file__), "_witness.py")
+    command = [sys.executable, "-I", "-S", script, *(f"{rank}:{pid}" for rank, pid in ranks.items())]
+    try:
+        return subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True)
+    except OSError:
+        return None
+
+
 class _Watch:
     """A thread that waits for the timeout, and for the end of the witness (_witness.py), whom the first rank of a machine
     starts. near: {rank: process} of the ranks that it can see."""
@@ -690,17 +714,14 @@ class _Watch:
     def __init__(self, world: World, near: dict[int, int]) -> None:
         self.world = world
         self.witness: subprocess.Popen[bytes] | None = None
-        ranks_are_processes = len(set(near.values())) == len(near)
-        if world.rank == min(near) and ranks_are_processes and hasattr(os, "pidfd_open") and sys.executable:
-            script = os.path.join(os.path.dirname(__file__), "_witness.py")
-            command = [sys.executable, "-I", "-S", script, *(f"{rank}:{pid}" for rank, pid in near.items())]
-            self.witness = subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True)
+        if world.rank == min(near) and len(set(near.values())) == len(near):  # ranks are processes
+            self.witness = _started_witness(near)
         with world._talking("entering", "moving"):
             witness = world._comm.allgather(self.witness.pid if self.witness else 0)[min(near)]
         self.ended, self.end = os.pipe()
         self.seen = [self.ended]
-        if witness:
-            self.seen.append(os.pidfd_open(witness))
+        if witness and (fd := _descriptor(witness)) is not None:
+            self.seen.append(fd)
         self.thread = threading.Thread(target=self.run, name="fastgate.parallel", daemon=True)
         self.thread.start()
 
@@ -713,12 +734,11 @@ class _Watch:
             ready = poll.poll(1000 * tick)
             if self.world._closing or any(fd == self.ended for fd, _ in ready):
                 return
-            if ready and self.witness is None:
-                time.sleep(1)  # the rank that started the witness knows more
-                self.world._comm.Abort(1)
+            if ready and self.witness is not None and self.witness.wait() != SPOKEN:
+                self.world._abort(f"the witness of rank {self.world.rank} died")
             elif ready:
-                spoken = self.witness.wait() == SPOKEN
-                self.world._abort(None if spoken else f"the witness of rank {self.world.rank} died")
+                time.sleep(0.0 if self.witness else 0.2)  # the rank that started the witness knows whether it spoke
+                self.world._abort(None)
             inside = self.world._inside
             if inside and time.monotonic() - inside[1] > self.world.timeout:
                 words = f"rank {self.world.rank} waited {self.world.timeout:g} s for the others at {inside[0]}"

@@ -942,12 +942,12 @@ def test_a_rank_that_is_killed_leaves_the_last_checkpoint(folder):
 @mpi
 @pytest.mark.parametrize("rank", [0, 1])
 def test_a_death_that_the_launcher_does_not_care_for(folder, rank):
-    """MPICH's gforker leaves the others running."""
+    """MPICH's gforker leaves the others running, or ends them a little later and then has the status 0."""
     launcher = shutil.which("mpiexec.gforker", path=os.path.dirname(MPIEXEC))
     if launcher is None or not hasattr(os, "pidfd_open"):
         pytest.skip("needs mpiexec.gforker and pidfd_open")
     status, said, victim = killed_in_the_middle(launcher, rank)
-    assert status != 0
+    assert status != 0 or "signaled with Quit" in said
     assert said.count(f"fastgate.parallel: rank {rank} (process {victim}) died; the run ends here\n") == 1
     assert len(contents("m.npz")["c/losses"]) % 7 == 0
 
