@@ -206,9 +206,8 @@ class World:
     def agree(self, facts: Mapping[str, Any]) -> None:
         """All ranks have the same facts (settings, seeds, sizes), or all raise ParallelError.
 
-        facts: {name: value}; values are compared by their repr, arrays by shape,
-        dtype and bytes. The error names each fact that differs, and who has what:
-        `hidden: ranks 0-2 have 128, rank 3 has 64`.
+        facts: {name: value}; values are compared by their repr, arrays by shape, dtype and bytes. The error names each fact
+        that differs, and who has what: `hidden: ranks 0-2 have 128, rank 3 has 64`.
         """
         if not isinstance(facts, Mapping):
             raise TypeError(f"facts: expected a mapping of names to values, got {type(facts).__name__}")

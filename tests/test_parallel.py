@@ -191,6 +191,18 @@ def test_a_rank_sends_its_subtrees_and_no_more(S, R, gradients):
     assert max(board.sent) == gradients * 37 * 4
 
 
+@pytest.mark.parametrize(("S", "R"), [(1, 1), (8, 2), (12, 4), (12, 5), (31, 2), (64, 64), (33, 9), (100, 7)])
+def test_the_model_of_the_cost_knows_what_is_sent(S, R):
+    from bench.parallel import subtrees
+
+    board = Board(R)
+    run_well(R, lambda world: total(world, S), board=board)
+    if R > 1:
+        assert [37 * 4 * m for m in subtrees(S, R)] == board.sent
+    else:
+        assert subtrees(S, 1) == [1]
+
+
 def test_gradients_by_name_of_any_layout():
     """A mapping gives a dict in its order; strides, byte order and protection of what is given do not matter."""
 
@@ -609,9 +621,14 @@ def test_a_number_of_threads_that_was_set_stays(monkeypatch, name):
 def test_checkpoint_and_load(tmp_path):
     rng = np.random.default_rng(1)
     arrays = {
-        "file": values(rng, (3, 4), np.float32), "m/Wx": values(rng, (5,)), "step": np.int64(7), "big": values(rng, (2, 3)).astype(">f8"),
-        "order": np.asfortranarray(values(rng, (4, 3))), "none": np.zeros((0, 4)), "name": np.array("ä"),
-    }  # fmt: skip
+        "file": values(rng, (3, 4), np.float32),
+        "m/Wx": values(rng, (5,)),
+        "step": np.int64(7),
+        "big": values(rng, (2, 3)).astype(">f8"),
+        "order": np.asfortranarray(values(rng, (4, 3))),
+        "none": np.zeros((0, 4)),
+        "name": np.array("ä"),
+    }
 
     def part(world):
         world.checkpoint(tmp_path / "a.npz", arrays if world.rank == 0 else {})
@@ -666,7 +683,10 @@ BAD_FILES = {
     "empty": (lambda path: path.write_bytes(b""), "not a zip file"),
     "noise": (lambda path: path.write_bytes(bytes(range(256)) * 9), "not a zip file"),
     "cut": (lambda path: path.write_bytes(path.read_bytes()[:-40]), "not a zip file"),
-    "compressed": (lambda path: npz(path, content=npy((9,), body=bytes(72)), method=zipfile.ZIP_DEFLATED), "p.npy is compressed"),
+    "compressed": (
+        lambda path: npz(path, content=npy((9,), body=bytes(72)), method=zipfile.ZIP_DEFLATED),
+        "p.npy is compressed",
+    ),
     "pickle": (lambda path: npz(path, content=pickled()), "p.npy says (1,) object"),
     "huge": (lambda path: npz(path, content=npy((2**40,))), "p.npy says (1099511627776,) float64 and has 0 bytes"),
     "negative": (lambda path: npz(path, content=npy((-1, -8), body=bytes(64))), ""),
@@ -674,7 +694,7 @@ BAD_FILES = {
     "no array": (lambda path: npz(path, content=b"hello"), ""),
     "header": (lambda path: npz(path, content=npy((9,)).replace(b"descr", b"descx")), ""),
     "version": (lambda path: npz(path, content=b"\x93NUMPY\x09\x00" + bytes(200)), "version (9, 0)"),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("name", BAD_FILES)
@@ -712,30 +732,74 @@ BAD_CALLS = {
     "count": (lambda w: w.shards(4, 0), ValueError, "count: expected at least 1 (the number of ranks), got 0"),
     "count large": (lambda w: w.shards(4, 5), ValueError, "count: expected at most N = 4, got 5"),
     "shard": (lambda w: w.shards(4).add(0, np.ones(3)), TypeError, "shard: expected a Shard, got int"),
-    "shard order": (lambda w: (s := w.shards(4)).add(list(s)[1], np.ones(3)), ValueError,
-                    "shard: expected the next of this rank, Shard(number=0, rows=slice(0, 1, None), weight=0.25), got Shard(number=1"),
-    "shard of others": (lambda w: w.shards(4).add(Shard(0, slice(0, 9), 1.0), np.ones(3)), ValueError, "shard: expected the next"),
-    "gradient int": (lambda w: (s := w.shards(4)).add(shard_of(s), np.ones(3, int)), TypeError,
-                     "gradient: expected float32 or float64, got int64"),
-    "gradient none": (lambda w: (s := w.shards(4)).add(shard_of(s), {"a": np.ones(3), "b": None}), TypeError,
-                      "gradient['b']: expected an array of float32 or float64, got None"),
-    "gradient mixed": (lambda w: (s := w.shards(4)).add(shard_of(s), {"a": np.ones(3), "b": np.ones(3, "f4")}), TypeError,
-                       "gradient['b']: expected float64 as gradient['a'], got float32"),
+    "shard order": (
+        lambda w: (s := w.shards(4)).add(list(s)[1], np.ones(3)),
+        ValueError,
+        "shard: expected the next of this rank, Shard(number=0, rows=slice(0, 1, None), weight=0.25), got Shard(number=1",
+    ),
+    "shard of others": (
+        lambda w: w.shards(4).add(Shard(0, slice(0, 9), 1.0), np.ones(3)),
+        ValueError,
+        "shard: expected the next",
+    ),
+    "gradient int": (
+        lambda w: (s := w.shards(4)).add(shard_of(s), np.ones(3, int)),
+        TypeError,
+        "gradient: expected float32 or float64, got int64",
+    ),
+    "gradient none": (
+        lambda w: (s := w.shards(4)).add(shard_of(s), {"a": np.ones(3), "b": None}),
+        TypeError,
+        "gradient['b']: expected an array of float32 or float64, got None",
+    ),
+    "gradient mixed": (
+        lambda w: (s := w.shards(4)).add(shard_of(s), {"a": np.ones(3), "b": np.ones(3, "f4")}),
+        TypeError,
+        "gradient['b']: expected float64 as gradient['a'], got float32",
+    ),
     "gradient empty": (lambda w: (s := w.shards(4)).add(shard_of(s), {}), ValueError, "gradient: expected at least one array"),
-    "gradient masked": (lambda w: (s := w.shards(4)).add(shard_of(s), np.ma.ones(3)), TypeError, "gradient: expected an array, got a masked"),
+    "gradient masked": (
+        lambda w: (s := w.shards(4)).add(shard_of(s), np.ma.ones(3)),
+        TypeError,
+        "gradient: expected an array, got a masked",
+    ),
     "loss": (lambda w: (s := w.shards(4)).add(shard_of(s), np.ones(3), "low"), TypeError, "loss: expected a number, got str"),
-    "loss array": (lambda w: (s := w.shards(4)).add(shard_of(s), np.ones(3), np.ones(2)), TypeError, "loss: expected a number, got ndarray"),
-    "weight": (lambda w: (s := w.shards(4)).add(shard_of(s), np.ones(3), 0.0, -1), ValueError, "weight: expected a number >= 0, got -1"),
-    "weight inf": (lambda w: (s := w.shards(4)).add(shard_of(s), np.ones(3), 0.0, np.inf), ValueError, "weight: expected a finite number"),
+    "loss array": (
+        lambda w: (s := w.shards(4)).add(shard_of(s), np.ones(3), np.ones(2)),
+        TypeError,
+        "loss: expected a number, got ndarray",
+    ),
+    "weight": (
+        lambda w: (s := w.shards(4)).add(shard_of(s), np.ones(3), 0.0, -1),
+        ValueError,
+        "weight: expected a number >= 0, got -1",
+    ),
+    "weight inf": (
+        lambda w: (s := w.shards(4)).add(shard_of(s), np.ones(3), 0.0, np.inf),
+        ValueError,
+        "weight: expected a finite number",
+    ),
     "sum": (lambda w: w.shards(4).sum(), ValueError, "sum: expected after all 4 shards of this rank were added, got 0"),
     "rows": (lambda w: w.shards(4).gather_rows(np.ones((5, 4))), ValueError, "array: expected 4 rows, got the shape (5, 4)"),
     "rows scalar": (lambda w: w.shards(4).gather_rows(np.float64(4)), ValueError, "array: expected 4 rows, got the shape ()"),
-    "rows objects": (lambda w: w.shards(1).gather_rows(np.array([{}])), TypeError, "array: expected numbers, got Python objects"),
-    "arrays": (lambda w: w.checkpoint("a.npz", [np.ones(3)]), TypeError, "arrays: expected a mapping of names to arrays, got list"),
-    "objects": (lambda w: w.checkpoint("a.npz", {"a": [{}]}), TypeError, "arrays['a']: expected a name that is a string, and numbers"),
+    "rows objects": (
+        lambda w: w.shards(1).gather_rows(np.array([{}])),
+        TypeError,
+        "array: expected numbers, got Python objects",
+    ),
+    "arrays": (
+        lambda w: w.checkpoint("a.npz", [np.ones(3)]),
+        TypeError,
+        "arrays: expected a mapping of names to arrays, got list",
+    ),
+    "objects": (
+        lambda w: w.checkpoint("a.npz", {"a": [{}]}),
+        TypeError,
+        "arrays['a']: expected a name that is a string, and numbers",
+    ),
     "names": (lambda w: w.checkpoint("a.npz", {1: [2]}), TypeError, "arrays[1]: expected a name that is a string, and numbers"),
     "path": (lambda w: w.checkpoint(7, {}), TypeError, "path: expected a file name, got int"),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("name", BAD_CALLS)
@@ -815,8 +879,8 @@ SIZES = "--hidden 12 --layers 2 --embedding 7 --batch 9 --shards 7 --length 8 --
 
 
 def start(ranks, *arguments, launcher=MPIEXEC):
-    """python `arguments` on real ranks."""
-    command = [launcher, "-n", str(ranks), sys.executable, *map(str, arguments)]
+    """python `arguments` on real ranks; 0 ranks: without mpiexec."""
+    command = ([launcher, "-n", str(ranks)] if ranks else []) + [sys.executable, *map(str, arguments)]
     # A session of its own: what mpiexec leaves behind can be found, and ended, by its group.
     environment = os.environ | {"PYTHONPATH": ROOT}
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
@@ -881,6 +945,32 @@ def test_the_demo_on_real_ranks(folder, ranks):
     assert "communication took " in out
     resumed(max(1, ranks - 1), "m.npz", "--steps", 25)
     assert_same_model(contents("m.npz"), alone("alone.npz", 50))
+
+
+EXAMPLE = Path(__file__).parents[1] / "examples" / "train_on_ranks.py"
+
+
+@pytest.mark.skipif(not EXAMPLE.exists(), reason="examples/ is not beside tests/")
+def test_the_example_alone(folder):
+    """200 steps at once, and in two runs, are the same; they learn."""
+    outs = [finish(start(0, EXAMPLE, *path)) for path in ([], ["a.npz"])]
+    assert [(status, err) for status, _, err in outs] == [(0, "")] * 2
+    assert outs[0][1] == outs[1][1]
+    losses = [float(line.split()[-1]) for line in outs[0][1].splitlines()[:-1]]
+    assert len(losses) == 10
+    assert losses[-1] < 0.5 * losses[0]
+
+
+@mpi
+@pytest.mark.skipif(not EXAMPLE.exists(), reason="examples/ is not beside tests/")
+def test_the_example_on_real_ranks(folder):
+    found = []
+    for ranks, path in ((0, "a.npz"), (3, "b.npz")):
+        outs = [finish(start(count, EXAMPLE, path)) for count in (ranks, ranks and 2)]
+        assert [(status, err) for status, _, err in outs] == [(0, "")] * 2
+        found.append([out for _, out, _ in outs])
+    assert found[0] == found[1]
+    assert_same_model(contents("a.npz"), contents("b.npz"))
 
 
 @mpi
