@@ -8,11 +8,11 @@ rows) and g_s its gradient,
 are the loss and the gradient of the mean over the batch. Both sums are taken along one binary tree over the shards: shard 2k
 and shard 2k+1 first, then their sums likewise, where an odd one at the end goes up as it is. A rank has neighbouring shards; it
 adds up the subtrees that lie in its hands while they are computed, so it keeps O(log S) gradients. Elements are then exchanged
-so that each rank owns 1/R of them (one Alltoallv), finishes the tree for those, and gives them to all (one Allgatherv). Which
+so that each rank owns 1/R of them (one Alltoallv), finishes the tree for those, and gives them to all (another one). Which
 rank held what changes who adds, never what is added to what: 1, 2, 3 or 4 ranks give the same bits, and every rank has them.
 
-A rank sends as many gradients as it has subtrees: one where R and S are powers of 2, at most 2 log2 S, never more than it has
-shards; with the Allgatherv that is, in the first case, what a ring all-reduce moves. Rounding errors grow with log S.
+A rank first sends as many gradients as it has subtrees: one where R and S are powers of 2, at most 2 log2 S, never more than
+it has shards; and then one. In the first case that is what a ring all-reduce moves. Rounding errors grow with log S.
 
 Every exchange begins with a meeting, one message of 24 bytes from each rank, in which all say what they are about to do, with
 which shapes, dtypes and settings. If they differ, or if one of them has failed, all of them raise the same ParallelError.
@@ -433,7 +433,7 @@ class Shards:
         width = array.nbytes // self.N  # bytes: any dtype, also one that MPI has no name for
         with world._talking("gather_rows", "moving"):
             mine = np.ascontiguousarray(array[self.rows]).reshape(-1).view(np.uint8)
-            world._comm.Allgatherv(mine, [result.reshape(-1).view(np.uint8), [rows * width for rows in self._rows]])
+            _to_all(world._comm, mine, result.reshape(-1).view(np.uint8), [rows * width for rows in self._rows])
         return result
 
     def _gather_sum(self, stack: "list[_Node]", layout: "_Layout") -> NDArray[Any]:
@@ -453,7 +453,7 @@ class Shards:
                 for (level, place), values in zip(_in_order(self._places), received, strict=True):
                     _push(root, _Node(level, place, values, 0.0), self.count, [])
             result = np.empty(P, layout.dtype)
-            world._comm.Allgatherv(root[0].gradient, [result, sizes])
+            _to_all(world._comm, root[0].gradient, result, sizes)
         return result
 
 
@@ -499,6 +499,16 @@ def _subtrees(begin: int, end: int, S: int) -> list[tuple[int, int]]:
 
 def _in_order(places: list[list[tuple[int, int]]]) -> list[tuple[int, int]]:
     return [place for rank in places for place in rank]
+
+
+def _to_all(comm: Any, mine: NDArray[Any], result: NDArray[Any], sizes: list[int]) -> None:
+    """What every rank has, one after the other, to every rank: an Alltoallv that sends the same to each.
+
+    Its messages are whole. MPICH cuts those of an Allgatherv into pieces of 32 KiB and waits for each: with more ranks than
+    CPUs, 3.3 million floats on 4 ranks took 0.4 s that way, and 0.01 s this way.
+    """
+    R = len(sizes)
+    comm.Alltoallv([mine, ([mine.size] * R, [0] * R)], [result, sizes])
 
 
 # --- gradients ---------------------------------------------------------------------------------------------------
