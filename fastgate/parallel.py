@@ -28,8 +28,9 @@ which shapes, dtypes and settings. If they differ, or if one of them has failed,
             optimizer.update(parameters, gradient)
         world.checkpoint("model.npz", {"parameters": parameters})
 
-The tree as a fixed order of sums: Demmel, Nguyen 2015, "Parallel reproducible summation", section 1; the exchange: Thakur,
-Rabenseifner, Gropp 2005, "Optimization of collective communication operations in MPICH", section 4.5.
+The tree, pairwise summation, and its rounding error: Higham 2002, "Accuracy and stability of numerical algorithms", chapter 4.
+The exchange, slices to their owners and back: Thakur, Rabenseifner, Gropp 2005, "Optimization of collective communication
+operations in MPICH".
 """
 
 import hashlib
@@ -211,7 +212,7 @@ class World:
         """
         if not isinstance(facts, Mapping):
             raise TypeError(f"facts: expected a mapping of names to values, got {type(facts).__name__}")
-        self._meet("agree", {str(name): _fact(value) for name, value in facts.items()})
+        self._meet("agree", dict(sorted((str(name), _fact(value)) for name, value in facts.items())))
 
     def any(self, flag: bool) -> bool:
         """Whether the flag is true on any rank; the same answer on all. For example, whether somebody pressed Ctrl-C."""
@@ -318,7 +319,7 @@ class World:
 class Shards:
     """A batch of N rows in S shards, and the sums over them. Made by World.shards.
 
-    Iterating gives the shards of this rank, neighbours in rising order: from rank S // R on to (rank + 1) S // R.
+    Iterating gives the shards of this rank in rising order: numbers rank·S // R to (rank + 1)·S // R - 1.
     shards.count, shards.N: S and N. shards.rows: the rows of this rank, a slice.
 
     In every step each rank adds all of its shards, in order, and then takes the sums.
@@ -528,7 +529,8 @@ class _Layout(NamedTuple):
     @property
     def facts(self) -> dict[str, Any]:
         pairs = zip(self.names, self.shapes, strict=True)
-        return {f"gradient{'' if name is None else f' {name}'}": f"{shape} {self.dtype}" for name, shape in pairs}
+        facts = {f"gradient{'' if name is None else f' {name}'}": f"{shape} {self.dtype}" for name, shape in pairs}
+        return {"gradients": ", ".join(map(str, self.names))} | dict(sorted(facts.items()))
 
     def __str__(self) -> str:
         return (

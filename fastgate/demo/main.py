@@ -119,7 +119,7 @@ def demo(args, world):
             stopped |= interrupt.asked
         if world.rank == 0:
             print_result(runs, ids, y)
-            if args.mpi:
+            if world.size > 1:
                 print(f"{exchange.described()}\n")
             if args.picture:
                 print("picture  ", picture.draw(args.picture, runs, describe(settings)))

@@ -27,7 +27,7 @@ class Settings:
     seed: int = 0
 
 
-SHARDS, SAVE_EVERY = 4, 100  # with --mpi; a shard of one or two rows of a batch of 16 would cost twice the time
+SHARDS, SAVE_EVERY = 4, 100  # with --mpi; more shards of a batch of 16 rows are slower: 12 of them 1.3 times
 FIXED = ("cell", "hidden", "layers", "embedding", "dtype", "batch")
 
 
