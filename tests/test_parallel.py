@@ -896,9 +896,9 @@ SIZES = "--hidden 12 --layers 2 --embedding 7 --batch 9 --shards 7 --length 8 --
 def start(ranks, *arguments, launcher=MPIEXEC):
     """python `arguments` on real ranks; 0 ranks: without mpiexec."""
     command = ([launcher, "-n", str(ranks)] if ranks else []) + [sys.executable, *map(str, arguments)]
-    # A session of its own: what mpiexec leaves behind can be found, and ended, by its group.
     environment = os.environ | {"PYTHONPATH": ROOT}
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    # A session of its own, so that a hang can be ended by its group.
     return subprocess.Popen(command, env=environment, text=True, start_new_session=True, **pipes)
 
 
