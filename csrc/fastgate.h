@@ -26,6 +26,9 @@ enum fg_dtype { FG_F32, FG_F64, FG_DTYPES };
 /* Values of fg_sequence.option for the cell `rnn`. */
 enum fg_activation { FG_TANH, FG_RELU, FG_SIGMOID, FG_IDENTITY };
 
+/* … for the cells `gru_after` and `gru_before`: what the update gate z multiplies, h_prev or the candidate n. */
+enum fg_update { FG_OLD, FG_NEW };
+
 /* A batch of rows: element (n, i) at data[n * row + i]. */
 typedef struct fg_rows { void *data; ptrdiff_t row; } fg_rows;
 
@@ -69,7 +72,7 @@ typedef struct fg_sequence {
     const int64_t *sequence_start;            /* (N,) or NULL; flat x, h, dh, dx, sequence after sequence: the first row of each */
     const int64_t *step_start;                /* (T,) or NULL; flat, step after step: the row of sequence 0 at each step */
     int reverse;                              /* a sequence runs from its own last step to its first */
-    int option;                               /* of the cell; rnn: enum fg_activation */
+    int option;                               /* of the cell; rnn: enum fg_activation, gru: enum fg_update */
     ptrdiff_t gate_column[FG_MAX_GATES];      /* first column in Wx, Wh, b, bh of each gate, in the cell's own order */
 
     fg_steps x;                               /* (N, T, D), read */

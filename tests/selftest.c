@@ -288,6 +288,20 @@ static int cell_has_c(enum fg_cell_id cell)
     return has_c;
 }
 
+/* Values of fg_sequence.option. */
+static int option_count(enum fg_cell_id cell)
+{
+    switch (cell) {
+    case FG_CELL_rnn:
+        return FG_IDENTITY + 1;
+    case FG_CELL_gru_after:
+    case FG_CELL_gru_before:
+        return FG_NEW + 1;
+    default:
+        return 1;
+    }
+}
+
 static double check_cells(void)
 {
     static const struct { ptrdiff_t N, T, D, H; } sizes[] = {
@@ -296,7 +310,7 @@ static double check_cells(void)
     double worst = 0;
 
     for (int cell = 0; cell < FG_CELLS; cell++) {
-        const int has_c = cell_has_c(cell), options = cell == FG_CELL_rnn ? FG_IDENTITY + 1 : 1;
+        const int has_c = cell_has_c(cell), options = option_count(cell);
         for (int variant = 0; variant < 2 * (int)(sizeof sizes / sizeof *sizes); variant++)
             for (int option = 0; option < options; option++) {
                 struct problem p = { .cell = cell, .has_c = has_c };

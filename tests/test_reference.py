@@ -142,7 +142,7 @@ def scalar_step(name, x, h, c, Wx, Wh, b, bh, option):
         return sum(state[j] * Wh[j, k] for j in range(H)) + bh[k]
 
     if name == "rnn":
-        phi = {"tanh": math.tanh, "relu": lambda a: max(a, 0.0), "sigmoid": sigma, "identity": float}[option]
+        phi = {"tanh": math.tanh, "relu": lambda a: max(a, 0.0), "sigmoid": sigma, "identity": float}[option[0]]
         return [phi(ax(j) + ah(j)) for j in range(H)], None
     if name == "lstm":
         c_next = [
@@ -152,11 +152,14 @@ def scalar_step(name, x, h, c, Wx, Wh, b, bh, option):
         return [sigma(ax(3 * H + j) + ah(3 * H + j)) * math.tanh(c_next[j]) for j in range(H)], c_next
     r = [sigma(ax(j) + ah(j)) for j in range(H)]
     z = [sigma(ax(H + j) + ah(H + j)) for j in range(H)]
-    if option == "after":
+    reset, update = option
+    if reset == "after":
         n = [math.tanh(ax(2 * H + j) + r[j] * ah(2 * H + j)) for j in range(H)]
     else:
         q = [r[j] * h[j] for j in range(H)]
         n = [math.tanh(ax(2 * H + j) + ah(2 * H + j, q)) for j in range(H)]
+    if update == "new":
+        return [z[j] * n[j] + (1 - z[j]) * h[j] for j in range(H)], None
     return [(1 - z[j]) * n[j] + z[j] * h[j] for j in range(H)], None
 
 
@@ -168,7 +171,7 @@ def test_step_equals_the_formula(cell, options, dtype, bound):
     rng = np.random.default_rng(2)
     call = random_call(cell, rng, step=True, dtype=dtype)
     result = cell.function(reference, "step_forward")(**call, **dict(options))
-    option = options[0][1] if options else None
+    option = tuple(value for _, value in options)
     for row in range(3):
         states = [call[name][row] for name in cell.states(step=True)] + [None]
         h, c = scalar_step(cell.name, call["x"][row], *states[:2], *(call[n] for n in ("Wx", "Wh", "b", "bh")), option)
