@@ -3,8 +3,10 @@
 from fastgate import _arguments, _call, _cell
 from fastgate.reference.gru import GATES, OPTIONS, GRUForward, GRUStep
 
-KERNELS = {  # the name in csrc/cells.def, fg_sequence.option
-    (reset, update): (f"gru_{reset}", option) for reset in OPTIONS["reset"] for option, update in enumerate(OPTIONS["update"])
+KERNELS = {  # the name in csrc/cells.def, its option
+    (reset, update): (f"gru_{reset}", _call.Option(option))
+    for reset in OPTIONS["reset"]
+    for option, update in enumerate(OPTIONS["update"])
 }
 
 
