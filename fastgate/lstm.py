@@ -30,7 +30,7 @@ def lstm_forward(
         c_t = f * c_{t-1} + i * g
         h_t = o * tanh(c_t)
 
-    Options, each with its line, in this order:
+    Options, each off by default:
 
         peephole p          a_i, a_f += p_i * c_{t-1}, p_f * c_{t-1};   a_o += p_o * c_t
         preact_clip v       a_i a_f a_g a_o between -v and v, before the activations (ONNX clip)
@@ -53,8 +53,9 @@ def lstm_forward(
         The order of the 4 blocks of H columns in Wx, Wh, b, bh, and in their gradients.
     candidate : "tanh" or "sigmoid"
     coupled : bool
-        True: i = 1 - f. The weights keep their 4 blocks; those of i are not used, their gradients are 0. Whoever holds 3
-        blocks fills that of i with zeros.
+        True: i = 1 - f. The weights keep their 4 blocks, as ONNX holds them; those of i, any finite numbers, change nothing,
+        and their gradients are 0. Whoever holds 3 blocks fills that of i with zeros. ONNX Runtime's input_forget is the
+        other way round, f = 1 - i: its weights of i, negated, as those of f.
     cell_clip, preact_clip : numbers > 0, or None
         Where a value is clipped, no gradient passes it.
     lengths : (N,) integers 0..T, in any order, or None
