@@ -195,10 +195,10 @@ def growth(share):
 
 
 def _whole(call):
-    from fastgate import _arguments
+    from fastgate import _arguments, _call
 
     judged = _arguments.forward("lstm", **{"b": None, "bh": None} | call, step=False, gates="ifgo", has_c=True, memory=10**9)
-    return _kernels.CELLS["lstm"], judged, 0, None, judged.N * judged.T
+    return _kernels.CELLS["lstm"], judged, _call.PLAIN, None, judged.N * judged.T
 
 
 def peak():
