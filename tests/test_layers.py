@@ -1,6 +1,7 @@
 """RNN, LSTM and GRU layers: stacks and directions of the public functions, their weights and gradients in one array."""
 
 import copy
+import importlib
 import io
 import json
 import os
@@ -14,6 +15,7 @@ import threading
 import tracemalloc
 import warnings
 import zipfile
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -1101,3 +1103,48 @@ def test_repr_and_config(cell):
             cache = layer.forward(np.ones((2, 3, 3), layer.dtype)).cache
             assert repr(cache) == f"<cache of {type(layer).__name__}.forward: N=2, T=3, {cache.nbytes} bytes>"
             assert cache.nbytes > 2 * 3 * 5
+
+
+# --- examples ------------------------------------------------------------------------------------------------------------
+
+EXAMPLES = Path(__file__).parents[1] / "examples"
+in_source_tree = pytest.mark.skipif(not EXAMPLES.is_dir(), reason="examples/ is not beside tests/")
+
+
+@pytest.fixture
+def optimizers(monkeypatch):
+    monkeypatch.syspath_prepend(EXAMPLES)
+    return importlib.import_module("optimizers")
+
+
+@in_source_tree
+@pytest.mark.parametrize("name", ["SGD", "Adam"])
+def test_optimisers_are_those_of_pytorch(optimizers, name):
+    torch = pytest.importorskip("torch", reason="compared with PyTorch")
+    rng = np.random.default_rng(25)
+    arrays = [values(rng, shape) for shape in ((7,), (3, 4))]
+    theirs = [torch.from_numpy(a.copy()).requires_grad_() for a in arrays]
+    options = {"SGD": {"lr": 0.1, "momentum": 0.9}, "Adam": {"lr": 0.01}}[name]
+    optimizer = getattr(torch.optim, name)(theirs, **options)
+    ours = getattr(optimizers, name)(arrays, rate=options["lr"])
+    for _ in range(20):
+        gradients = [values(rng, a.shape) for a in arrays]
+        before = digest(gradients)
+        ours.step(gradients)
+        assert digest(gradients) == before
+        for tensor, gradient in zip(theirs, gradients, strict=True):
+            tensor.grad = torch.from_numpy(gradient)
+        optimizer.step()
+    for a, tensor in zip(arrays, theirs, strict=True):
+        np.testing.assert_allclose(a, tensor.detach().numpy(), rtol=0, atol=1e-12)
+
+
+@in_source_tree
+def test_the_example_learns():
+    done = subprocess.run(
+        [sys.executable, EXAMPLES / "train_a_layer.py", "80"], capture_output=True, text=True, check=True, timeout=300
+    )
+    losses = [float(loss) for loss in re.findall(r"loss ([\d.]+)", done.stdout)]
+    assert len(losses) == 10
+    assert losses[-1] < 0.4 < losses[0]
+    assert float(re.search(r"([\d.]+)% are named rightly", done.stdout)[1]) > 90

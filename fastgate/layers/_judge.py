@@ -54,6 +54,8 @@ def generator(value: Any) -> np.random.Generator:
 
 def array(name: str, a: Any, dtype: np.dtype[Any], letters: tuple[str, ...], sizes: tuple[int, ...]) -> Array:
     """An array of the layer's dtype (in any byte order) and of this shape."""
+    if type(a) is np.ndarray and a.dtype is dtype and a.shape == sizes:
+        return a
     a = _arguments._array(name, a, (dtype,), "the layer")[...]
     if a.shape != sizes:
         _arguments._shape(name, a, letters, sizes)

@@ -6,7 +6,7 @@ import threading
 import weakref
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
-from typing import Any, ClassVar, NamedTuple, Self
+from typing import Any, ClassVar, Generic, NamedTuple, Self, TypeVar
 
 import numpy as np
 
@@ -18,6 +18,7 @@ MERGES = ("concat", "sum", "mean", "mul")
 FORMAT = "fastgate layer 1"
 WANTED = "a layer saved by fastgate"
 SUFFIXES = ("", "_reverse")
+F = TypeVar("F")  # what forward returns
 KINDS: "dict[str, type[Layer]]" = {}
 
 
@@ -105,6 +106,7 @@ class Layer:
     _State: ClassVar[Any] = LayerState
 
     def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
         if "_functions" in vars(cls):
             KINDS[cls._cell.upper()] = cls
 
@@ -216,10 +218,12 @@ class Layer:
 
     @property
     def num_layers(self) -> int:
+        """How many layers stand one upon the other."""
         return self._config["num_layers"]
 
     @property
     def bidirectional(self) -> bool:
+        """Whether each layer runs in both directions."""
         return self._config["bidirectional"]
 
     @property
@@ -244,6 +248,7 @@ class Layer:
 
     @property
     def num_parameters(self) -> int:
+        """How many weights there are, biases too."""
         return self._parameters.size
 
     @property
@@ -268,12 +273,8 @@ class Layer:
 
     def __repr__(self) -> str:
         defaults = {"num_layers": 1, "bidirectional": False, "merge": "concat", "dropout": 0.0, "b": True, "dtype": "float32"}
-        defaults |= {
-            "bh": self._config.get("reset") == "after",
-            "gate_order": self._gates,
-            "reset": "after",
-            "activation": "tanh",
-        }
+        defaults |= {"gate_order": self._gates, "reset": "after", "activation": "tanh"}
+        defaults["bh"] = self._config.get("reset") == "after"
         words = [str(self._D), str(self._H)]
         words += [f"{name}={value!r}" for name, value in self._config.items() if name in defaults and value != defaults[name]]
         lines = [f"{type(self).__name__}({', '.join(words)}): {self.num_parameters} parameters"]
@@ -317,7 +318,7 @@ class Layer:
             mask = None
             if training and not last and self.dropout:
                 mask = inverted_mask(rng, y.shape, self.dropout, self._dtype)
-                y *= mask
+                times(y, mask)
             if cache is not None:
                 cache._caches.append(caches)
                 cache._halves.append(halves if sequences and self.bidirectional and self.merge == "mul" else [])
@@ -345,7 +346,7 @@ class Layer:
             shapes = {name: a.shape for name, a in self._grads.items()}
             result = self._gradients_into(self._directions(_buffer.views(fresh, shapes)), dh, cache, upstream, need_dx)
             with self._lock:
-                self._gradients += fresh
+                plus(self._gradients, fresh)
             return result
         with self._lock:
             return self._gradients_into(self._gradients_of, dh, cache, upstream, need_dx)
@@ -363,11 +364,11 @@ class Layer:
                 out |= {name: states[s] for name, states in zip(("dh0", "dc0"), first, strict=False)}
                 found = self._functions.backward(
                     halves[d], cache._caches[k][d], *(None if states is None else states[s] for states in upstream),
-                    need=(*out, "dx") if k or need_dx else tuple(out), out=out,
+                    need=None if k or need_dx else tuple(out), out=out,
                 )  # fmt: skip
-                dx = found.dx if dx is None else np.add(dx, found.dx, out=dx)
+                dx = found.dx if dx is None else plus(dx, found.dx)
             if k and cache._masks[k - 1] is not None:
-                dx *= cache._masks[k - 1]
+                times(dx, cache._masks[k - 1])
         return self._Gradients._make((dx, *first))
 
     def _split(self, dh, halves):
@@ -378,10 +379,9 @@ class Layer:
             return (dh,)
         if self.merge == "concat":
             return dh[..., : self._H], dh[..., self._H :]
-        with np.errstate(all="ignore"):
-            if self.merge == "mul":
-                return dh * halves[1], dh * halves[0]
-            return (dh * self._dtype.type(0.5) if self.merge == "mean" else dh,) * 2
+        if self.merge == "mul":
+            return times(dh.copy(), halves[1]), times(dh.copy(), halves[0])
+        return (times(dh.copy(), self._dtype.type(0.5)) if self.merge == "mean" else dh,) * 2
 
     def _states(self, names, given, N):
         """Arrays (num_layers·num_directions, N, H) or None, judged."""
@@ -518,18 +518,8 @@ class Layer:
 
 
 _REBUILT = (
-    "_dtype",
-    "_D",
-    "_H",
-    "_options",
-    "_parameters",
-    "_gradients",
-    "_weights",
-    "_grads",
-    "_live",
-    "_gradients_of",
-    "_lock",
-)
+    "_dtype", "_D", "_H", "_options", "_parameters", "_gradients", "_weights", "_grads", "_live", "_gradients_of", "_lock",
+)  # fmt: skip
 _layers: "weakref.WeakSet[Layer]" = weakref.WeakSet()
 
 
@@ -543,13 +533,13 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_new_locks)
 
 
-class PlainLayer(Layer):
+class PlainLayer(Layer, Generic[F]):
     """A layer whose cell has no c."""
 
     def forward(
         self, x: Array, h0: Array | None = None, *, lengths: Lengths = None, training: bool = True,
         return_sequences: bool = True, rng: Rng = None,
-    ) -> Any:  # fmt: skip
+    ) -> F:  # fmt: skip
         """Run the layer over sequences; returns (h, h_T, cache).
 
         x : (N, T, D), any strides. h0 : (num_layers·num_directions, N, H) or None = zeros, layer 0 forward, layer 0 reverse,
@@ -570,7 +560,7 @@ class PlainLayer(Layer):
         return self._run(x, (h0,), lengths, training, return_sequences, rng)
 
     def backward(
-        self, dh: Array | None, cache: Cache, dh_T: Array | None = None, *, accumulate: bool = False, need_dx: bool = True
+        self, dh: Array | None, cache: Any, dh_T: Array | None = None, *, accumulate: bool = False, need_dx: bool = True
     ) -> LayerGradients:
         """The gradients of forward; returns (dx, dh0) and writes those of the weights into `gradients`.
 
@@ -589,7 +579,7 @@ class PlainLayer(Layer):
         return self._run_backward(dh, cache, (dh_T,), accumulate, need_dx)
 
 
-class LayerWithC(Layer):
+class LayerWithC(Layer, Generic[F]):
     """A layer whose cell has a second state, c."""
 
     _Gradients = LSTMLayerGradients
@@ -598,7 +588,7 @@ class LayerWithC(Layer):
     def forward(
         self, x: Array, h0: Array | None = None, c0: Array | None = None, *, lengths: Lengths = None, training: bool = True,
         return_sequences: bool = True, rng: Rng = None,
-    ) -> Any:  # fmt: skip
+    ) -> F:  # fmt: skip
         """Run the layer over sequences; returns (h, h_T, c_T, cache).
 
         x : (N, T, D), any strides. h0, c0 : (num_layers·num_directions, N, H) or None = zeros, layer 0 forward, layer 0
@@ -620,7 +610,7 @@ class LayerWithC(Layer):
         return self._run(x, (h0, c0), lengths, training, return_sequences, rng)
 
     def backward(
-        self, dh: Array | None, cache: Cache, dh_T: Array | None = None, dc_T: Array | None = None, *, accumulate: bool = False,
+        self, dh: Array | None, cache: Any, dh_T: Array | None = None, dc_T: Array | None = None, *, accumulate: bool = False,
         need_dx: bool = True,
     ) -> LSTMLayerGradients:  # fmt: skip
         """The gradients of forward; returns (dx, dh0, dc0) and writes those of the weights into `gradients`.
@@ -651,13 +641,24 @@ def merged(merge: str, h: Array, h_reverse: Array | None = None, *, keep: bool) 
     """The output of a layer from those of its directions; keep: both are needed as they are where they were multiplied."""
     if h_reverse is None:
         return h
+    if merge == "mul":
+        return times(h.copy() if keep else h, h_reverse)
+    plus(h, h_reverse)
+    return times(h, h.dtype.type(0.5)) if merge == "mean" else h
+
+
+def plus(a: Array, b: Array) -> Array:
+    """a += b, as silent about infinities as the kernels are."""
     with np.errstate(all="ignore"):
-        if merge == "mul":
-            return np.multiply(h, h_reverse, out=None if keep else h)
-        np.add(h, h_reverse, out=h)
-        if merge == "mean":
-            h *= h.dtype.type(0.5)
-    return h
+        a += b
+    return a
+
+
+def times(a: Array, b: Array) -> Array:
+    """a *= b, as silent."""
+    with np.errstate(all="ignore"):
+        a *= b
+    return a
 
 
 def inverted_mask(rng: np.random.Generator, shape: tuple[int, ...], p: float, dtype: np.dtype[Any]) -> Array:

@@ -1,6 +1,6 @@
 """Layers of gated recurrent units."""
 
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import DTypeLike
@@ -11,7 +11,7 @@ from fastgate.layers._types import Rng
 from fastgate.reference.gru import GATES, OPTIONS
 
 
-class GRU(PlainLayer):
+class GRU(PlainLayer[GRUForward[Any]]):
     """Layers of gated recurrent units, one upon the other, in one direction or both.
 
     Axes batch first: x (N, T, D), h (N, T, output_size). Gate order "rzn"; z keeps h_{t-1}. Weights multiply from the right. In

@@ -1,6 +1,6 @@
 """Layers of long short-term memory."""
 
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import DTypeLike
@@ -11,7 +11,7 @@ from fastgate.lstm import LSTMCell, LSTMForward, lstm_backward, lstm_forward, ls
 from fastgate.reference.lstm import GATES
 
 
-class LSTM(LayerWithC):
+class LSTM(LayerWithC[LSTMForward[Any]]):
     """Layers of long short-term memory, one upon the other, in one direction or both.
 
     Axes batch first: x (N, T, D), h (N, T, output_size). Gate order "ifgo". Weights multiply from the right. In each layer and
