@@ -52,6 +52,7 @@ from fastgate.threads import get_num_threads, num_threads, set_num_threads
 
 if TYPE_CHECKING:
     from fastgate.layers import GRU, LSTM, RNN
+    from fastgate.streams import StreamPool
 
 _WINGS = {"RNN": "layers", "LSTM": "layers", "GRU": "layers", "StreamPool": "streams"}
 
@@ -70,6 +71,7 @@ __all__ = [
     "LSTMCell",
     "GRUCell",
     "RNN", "LSTM", "GRU",
+    "StreamPool",
     "clip_grad_norm", "clip_grad_value", "clip_norm_each",
     "softmax_cross_entropy",
     "set_num_threads", "get_num_threads", "num_threads",

@@ -75,6 +75,26 @@ def rows(x: Any, dtype: np.dtype[Any], letters: tuple[str, ...], D: int) -> Arra
     return x
 
 
+def state(
+    name: str, given: Any, fields: tuple[str, ...], sizes: tuple[int, int | None, int], dtype: np.dtype[Any]
+) -> list[Array]:
+    """A tuple of arrays (num_layers, N, H), one for each field; N None is that of the first."""
+    if not isinstance(given, tuple):
+        raise TypeError(f"{name}: expected a tuple ({', '.join(fields)}), got {_arguments._kind(given)}")
+    if len(given) != len(fields):
+        raise ValueError(f"{name}: expected a tuple of {len(fields)}, ({', '.join(fields)}), got one of {len(given)}")
+    names = [f"{name}.{field}" for field in fields]
+    arrays = [_arguments._array(name, a, (dtype,), "the layer")[...] for name, a in zip(names, given, strict=True)]
+    L, N, H = sizes
+    if N is None:
+        if arrays[0].ndim != 3:
+            raise ValueError(f"{names[0]}: expected (num_layers, N, H), got {arrays[0].shape}")
+        N = arrays[0].shape[1]
+    for name, a in zip(names, arrays, strict=True):
+        _arguments._shape(name, a, ("num_layers", "N", "H"), (L, N, H))
+    return arrays
+
+
 def named(
     name: str, given: Any, shapes: Mapping[str, tuple[tuple[str, ...], tuple[int, ...]]], dtype: np.dtype[Any]
 ) -> dict[str, Array]:

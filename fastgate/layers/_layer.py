@@ -2,15 +2,13 @@
 
 import copyreg
 import os
-import threading
-import weakref
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Any, ClassVar, Generic, NamedTuple, Self, TypeVar
 
 import numpy as np
 
-from fastgate import _arguments, _files
+from fastgate import _arguments, _files, _locks
 from fastgate.layers import _buffer, _initial, _judge
 from fastgate.layers._types import Array, Lengths, Rng
 
@@ -98,6 +96,7 @@ class Cache:
 class Layer:
     """The body of RNN, LSTM and GRU; their docstrings are the manual."""
 
+    _lock: Any  # of `gradients`
     _cell: ClassVar[str]
     _gates: ClassVar[str]
     _functions: ClassVar[Functions]
@@ -156,8 +155,7 @@ class Layer:
         self._weights: Mapping[str, Array] = MappingProxyType(_buffer.views(self._parameters, shapes))
         self._grads: Mapping[str, Array] = MappingProxyType(_buffer.views(self._gradients, shapes))
         self._live, self._gradients_of = self._directions(self._weights), self._directions(self._grads)
-        self._lock = threading.RLock()
-        _layers.add(self)
+        _locks.give_lock(self)
 
     def _shapes(self) -> dict[str, tuple[tuple[str, ...], tuple[int, ...]]]:
         """Name -> (letters, sizes) of every weight, in the order in which they lie in memory."""
@@ -383,6 +381,10 @@ class Layer:
             return times(dh.copy(), halves[1]), times(dh.copy(), halves[0])
         return (times(dh.copy(), self._dtype.type(0.5)) if self.merge == "mean" else dh,) * 2
 
+    def _prepared(self) -> list[Any]:
+        """A prepared cell for each layer, with its present weights."""
+        return [self._functions.Cell(W.Wx, W.Wh, W.b, bh=W.bh, **self._options) for (W,) in self._live]
+
     def _states(self, names, given, N):
         """Arrays (num_layers·num_directions, N, H) or None, judged."""
         letters, sizes = ("num_layers·num_directions", "N", "H"), (self.num_layers * self.num_directions, N, self._H)
@@ -434,19 +436,7 @@ class Layer:
         if state is None:
             self._stream = None
             return
-        names = self._State._fields
-        if not isinstance(state, tuple) or len(state) != len(names):
-            got = f"a tuple of {len(state)}" if isinstance(state, tuple) else _arguments._kind(state)
-            raise ValueError(f"state: expected a tuple of {len(names)}, ({', '.join(names)}), got {got}")
-        arrays = [
-            _arguments._array(f"state.{name}", a, (self._dtype,), "the layer")[...]
-            for name, a in zip(names, state, strict=True)
-        ]
-        if arrays[0].ndim != 3:
-            raise ValueError(f"state.h: expected (num_layers, N, H), got {arrays[0].shape}")
-        letters, sizes = ("num_layers", "N", "H"), (self.num_layers, arrays[0].shape[1], self._H)
-        for name, a in zip(names, arrays, strict=True):
-            _arguments._shape(f"state.{name}", a, letters, sizes)
+        arrays = _judge.state("state", state, self._State._fields, (self.num_layers, None, self._H), self._dtype)
         arrays = [a.astype(self._dtype, order="C") for a in arrays]
         self._stream = [tuple(a[k] for a in arrays) for k in range(self.num_layers)]
 
@@ -520,17 +510,6 @@ class Layer:
 _REBUILT = (
     "_dtype", "_D", "_H", "_options", "_parameters", "_gradients", "_weights", "_grads", "_live", "_gradients_of", "_lock",
 )  # fmt: skip
-_layers: "weakref.WeakSet[Layer]" = weakref.WeakSet()
-
-
-def _new_locks() -> None:
-    """In a child of fork: another thread of the parent may have held a lock."""
-    for layer in _layers:
-        layer._lock = threading.RLock()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_new_locks)
 
 
 class PlainLayer(Layer, Generic[F]):
