@@ -5,17 +5,17 @@ import threading
 import weakref
 from typing import Any
 
-_owners: "weakref.WeakSet[Any]" = weakref.WeakSet()
+_owners: "weakref.WeakValueDictionary[int, Any]" = weakref.WeakValueDictionary()
 
 
 def give_lock(owner: Any) -> None:
     """A new lock as `owner._lock`. Its holder may take it again."""
     owner._lock = threading.RLock()
-    _owners.add(owner)
+    _owners[id(owner)] = owner
 
 
 def _anew() -> None:
-    for owner in _owners:
+    for owner in list(_owners.values()):
         owner._lock = threading.RLock()
 
 

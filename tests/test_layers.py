@@ -695,9 +695,15 @@ def test_a_file_appears_whole_or_not_at_all(tmp_path, monkeypatch):
     assert os.listdir(tmp_path) == ["layer.npz"]
     assert path.read_bytes() == before
     with pytest.raises(FileNotFoundError):
-        layer.save(tmp_path / "nowhere" / "layer.npz")
-    with pytest.raises(FileNotFoundError):
         layers.load(tmp_path / "nothing.npz")
+    for call in (layer.save, layers.load):
+        with pytest.raises(TypeError, match="^path: expected a path, got int"):
+            call(1)
+    for path in (tmp_path, os.devnull):
+        with pytest.raises(ValueError, match="it is no regular file"):
+            layers.load(path)
+    with pytest.raises(FileNotFoundError):
+        layer.save(tmp_path / "nowhere" / "layer.npz")
 
 
 def write(path, header, arrays):

@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Generic, NamedTuple, Self, TypeVar
 
 import numpy as np
 
-from fastgate import _arguments, _files, _locks
+from fastgate import _arguments, _locks, _npz
 from fastgate.layers import _buffer, _initial, _judge
 from fastgate.layers._types import Array, Lengths, Rng
 
@@ -481,7 +481,7 @@ class Layer:
         in it.
         """
         header = {"format": FORMAT, "layer": self._cell.upper(), "config": self._config}
-        _files.write_npz(path, header, dict(self._weights))
+        _npz.write(path, header, dict(self._weights))
 
     @classmethod
     def load(cls, path: str | os.PathLike[str], *, rng: Rng = None) -> Self:
@@ -662,7 +662,7 @@ def load(path: str | os.PathLike[str], *, rng: Rng = None) -> Layer:
 
 def _load(path, rng, cls):
     rng = _judge.generator(rng)
-    with _files.Npz(path, WANTED) as file:
+    with _npz.Npz(path, WANTED) as file:
         header = file.header()
         if not isinstance(header, dict) or header.get("format") != FORMAT:
             raise ValueError(f"its header has not the format {FORMAT!r}")
