@@ -23,11 +23,11 @@ _MALFORMED = (
 )  # fmt: skip
 
 
-def write(path: str | os.PathLike[str], header: Any, arrays: dict[str, NDArray[Any]]) -> None:
+def write(path: str | os.PathLike[str], header: Any, arrays: dict[str, Any]) -> None:
     """An uncompressed .npz of plain arrays, with `header` as JSON in UTF-8 bytes under the name "header"."""
     text = np.frombuffer(json.dumps(header).encode(), np.uint8)
     with replacing(_plain(path)) as file:
-        np.savez(file, header=text, **arrays)
+        np.savez(file, **({"header": text} | arrays))
 
 
 def _plain(path: str | os.PathLike[str]) -> str:

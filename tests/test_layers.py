@@ -697,7 +697,7 @@ def test_a_file_appears_whole_or_not_at_all(tmp_path, monkeypatch):
     with pytest.raises(FileNotFoundError):
         layers.load(tmp_path / "nothing.npz")
     for call in (layer.save, layers.load):
-        with pytest.raises(TypeError, match="^path: expected a path, got int"):
+        with pytest.raises(TypeError, match=r"^path: expected a path, got int"):
             call(1)
     for path in (tmp_path, os.devnull):
         with pytest.raises(ValueError, match="it is no regular file"):
