@@ -9,7 +9,7 @@ reference/                the definition of all of it in NumPy: the same names, 
 _arguments.py             judges every argument    _call.py  allocates, calls    _kernels  csrc/ behind Cython
 _cell.py                  what the prepared cells share
 Wings that stand on these functions, imported when they are entered:
-layers/                   RNN, LSTM, GRU: stacks, directions, flat parameters    streams.py  StreamPool: many live streams
+layers/                   RNN, LSTM, GRU: stacks, directions, parameters in one buffer   streams.py  StreamPool: live streams
 weights/                  import and export       compat/   drop-ins for code that others wrote
 check/                    what a cell computes, and whether it is right                  parallel.py  more than one machine
 """
