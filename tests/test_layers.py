@@ -20,14 +20,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 from support import CELLS as ALL
+from support import PEEPHOLE, WEIGHTS, assert_same, bits, digest, permuted, values, variant_id
 from support import VARIANTS as ALL_VARIANTS
-from support import assert_same, bits, digest, permuted, values, variant_id
 
 import fastgate
 from fastgate import layers
 
 CELLS = [cell for cell in ALL if hasattr(fastgate, cell.name.upper())]  # a cell need not have a layer
-VARIANTS = [(cell, options) for cell, options in ALL_VARIANTS if cell in CELLS]
+VARIANTS = [(cell, options) for cell, options in ALL_VARIANTS if hasattr(fastgate, cell.name.upper())]
 ENVIRONMENT = os.environ | {"PYTHONPATH": str(Path(fastgate.__file__).parents[1])}
 MERGES = ("concat", "sum", "mean", "mul")
 SHAPES = ((1, False, "concat"), (3, False, "concat"), *((2, True, merge) for merge in MERGES), (1, True, "mul"))
@@ -43,7 +43,7 @@ def kind(cell):
 
 def make(cell, D=3, H=5, *, num_layers=2, bidirectional=True, merge="concat", dtype=np.float64, rng=0, **options):
     """A layer whose weights, biases too, are all random."""
-    options = {"b": True, "bh": True} | options
+    options = {"b": True, "bh": True} | ({"peephole": True} if cell.peephole else {}) | options
     layer = kind(cell)(D, H, num_layers=num_layers, bidirectional=bidirectional, merge=merge, dtype=dtype, rng=rng, **options)
     layer.parameters[...] = values(np.random.default_rng(rng), layer.parameters.shape, dtype, 0.6)
     return layer
@@ -80,11 +80,8 @@ def by_hand(cell, layer, given, upstream, options, lengths=None):
         for d in range(dirs):
             suffix, s = ("", "_reverse")[d], k * dirs + d
             initial = [given[name][s] for name in cell.states()]
-            bh = W.get(f"bh{k}{suffix}")
-            found = cell.function(fastgate, "forward")(
-                x, *initial, W[f"Wx{k}{suffix}"], W[f"Wh{k}{suffix}"], W.get(f"b{k}{suffix}"), bh=bh, lengths=lengths,
-                reverse=d == 1, **options,
-            )  # fmt: skip
+            weights = {name: W[f"{name}{k}{suffix}"] for name in WEIGHTS if f"{name}{k}{suffix}" in W}
+            found = cell.function(fastgate, "forward")(x, *initial, **weights, lengths=lengths, reverse=d == 1, **options)
             outputs.append(found)
             finals.append(found[1:-1])
         hs = [found.h for found in outputs]
@@ -118,9 +115,7 @@ def by_hand(cell, layer, given, upstream, options, lengths=None):
             last = [upstream[name][s] for name in ("dh_T", "dc_T")[: 1 + cell.has_c]]
             g = cell.function(fastgate, "backward")(parts[d], outputs[d].cache, *last)
             firsts[s] = g
-            results |= {
-                f"d{name}{k}{suffix}": getattr(g, f"d{name}") for name in ("Wx", "Wh", "b", "bh") if hasattr(g, f"d{name}")
-            }
+            results |= {f"d{name}{k}{suffix}": getattr(g, f"d{name}") for name in WEIGHTS if hasattr(g, f"d{name}")}
             found.append(g.dx)
         dx = sum(found[1:], found[0])
     results |= {f"d{name}": np.stack([getattr(firsts[s], f"d{name}") for s in sorted(firsts)]) for name in cell.states()}
@@ -177,6 +172,13 @@ def test_gradients_agree_with_finite_differences(variant, shape):
         assert abs((moved[0] - moved[1]) / (2 * eps) - slope) < 1e-7 * max(1, abs(slope)), name
 
 
+PYTORCH = {  # options of the cells that PyTorch has
+    "rnn": [(("activation", "tanh"),), (("activation", "relu"),)],
+    "lstm": [()],
+    "gru": [(("reset", "after"), ("update", "old"))],
+}
+
+
 def pytorch_name(name):
     """weight_ih_l1_reverse for Wx1_reverse."""
     letters, place = re.fullmatch(r"(\D+)(\d+.*)", name).groups()
@@ -189,7 +191,7 @@ def pytorch_name(name):
 def test_as_pytorch(variant, bidirectional, N):
     torch = pytest.importorskip("torch", reason="compared with PyTorch")
     cell, options = variant
-    if options and options[0][1] not in ("tanh", "relu", "after"):
+    if cell.peephole or options not in PYTORCH[cell.name]:
         pytest.skip("PyTorch has no such cell")
     T, D, H, num_layers = 7, 5, 9, 2
     rng = np.random.default_rng(3)
@@ -294,33 +296,36 @@ def test_gate_order_permutes_the_weights_and_nothing_else(variant):
     if cell.G == 1:
         pytest.skip("one gate")
     order = cell.gates[::-1]
-    plain = kind(cell)(3, 6, num_layers=2, rng=7, **dict(options))
-    other = kind(cell)(3, 6, num_layers=2, rng=7, gate_order=order, **dict(options))
+    own = dict(options) | ({"peephole": True} if cell.peephole else {})
+    plain = kind(cell)(3, 6, num_layers=2, rng=7, **own)
+    other = kind(cell)(3, 6, num_layers=2, rng=7, gate_order=order, **own)
     for name, a in plain.weights.items():
-        np.testing.assert_array_equal(other.weights[name], permuted(a, cell.gates, order))
+        if name.startswith("peephole"):  # has an order of its own
+            other.weights[name][...] = a[...] = values(np.random.default_rng(7), a.shape, a.dtype)
+        else:
+            np.testing.assert_array_equal(other.weights[name], permuted(a, cell.gates, order))
     given, upstream = data(cell, plain, np.random.default_rng(8))
     found, expected = run(other, given, upstream), run(plain, given, upstream)
     for name in expected:
-        a = permuted(expected[name], cell.gates, order) if name[1:] in plain.weights else expected[name]
+        moved = name[1:] in plain.weights and "peephole" not in name
+        a = permuted(expected[name], cell.gates, order) if moved else expected[name]
         np.testing.assert_array_equal(found[name], a)
 
 
 # --- weights and gradients -----------------------------------------------------------------------------------------------
 
 
-@cells
+@pytest.mark.parametrize("cell", [*CELLS, PEEPHOLE], ids=repr)
 @pytest.mark.parametrize("b", [False, True])
 @pytest.mark.parametrize("bh", [False, True])
 def test_weights_are_views_of_one_array_without_gaps(cell, b, bh):
+    own = {"peephole": True} if cell.peephole else {}
     for D, H in ((3, 5), (1, 1), (17, 16), (8, 33)):
         for dtype in (np.float32, np.float64):
-            layer = kind(cell)(D, H, num_layers=2, bidirectional=True, b=b, bh=bh, dtype=dtype, rng=0)
-            names = [
-                f"{name}{k}{suffix}"
-                for k in range(2)
-                for suffix in ("", "_reverse")
-                for name in ("Wx", "Wh", *["b"] * b, *["bh"] * bh)
-            ]
+            layer = kind(cell)(D, H, num_layers=2, bidirectional=True, b=b, bh=bh, dtype=dtype, rng=0, **own)
+            ends = [f"{k}{suffix}" for k in range(2) for suffix in ("", "_reverse")]
+            names = [name + end for end in ends for name in ("Wx", "Wh", *["b"] * b, *["bh"] * bh)]
+            names += [f"peephole{end}" for end in ends if own]
             for flat, views in ((layer.parameters, layer.weights), (layer.gradients, layer.grads)):
                 assert list(views) == names
                 assert flat.dtype == dtype
@@ -332,7 +337,7 @@ def test_weights_are_views_of_one_array_without_gaps(cell, b, bh):
                 with pytest.raises(TypeError):
                     views["Wx0"] = np.zeros(1)
                 if cell.G * H * flat.itemsize % 64 == 0:
-                    assert all(a.ctypes.data % 64 == 0 for a in views.values())
+                    assert all(a.ctypes.data % 64 == 0 for name, a in views.items() if name[0] != "p")
             for attribute in ("parameters", "gradients", "weights", "grads", "dtype", "num_layers", "config"):
                 with pytest.raises(AttributeError):
                     setattr(layer, attribute, None)
@@ -731,7 +736,7 @@ def test_files_that_hold_something_else_are_refused(tmp_path):
         ({"format": header["format"]}, "'layer' is missing"),
         (header | {"config": None}, ""),
         (header | {"config": {name: value for name, value in config.items() if name != "b"}}, "'b'"),
-        (header | {"config": config | {"reset": "after"}}, "expected the options gate_order, got"),
+        (header | {"config": config | {"reset": "after"}}, "expected the options gate_order, candidate, .*, got"),
         (header | {"config": config | {"self": 1}}, ""),
         *((header | {"config": config | {name: value}}, words) for name, value, words in (
             ("num_layers", 10**12, "it has 3 arrays, not those of 1000000000000 layers"),
@@ -744,6 +749,9 @@ def test_files_that_hold_something_else_are_refused(tmp_path):
             ("bidirectional", True, "it has 3 arrays"),
             ("bidirectional", 0, "bidirectional: expected True or False"),
             ("bh", True, "it has 3 arrays"),
+            ("peephole", True, "it has 3 arrays"),
+            ("coupled", 1, "coupled: expected True or False"),
+            ("cell_clip", float("nan"), "cell_clip: expected a number > 0"),
             ("dropout", float("nan"), "dropout: expected a number"),
             ("dropout", 1, "dropout: expected a number < 1"),
             ("merge", "max", "merge: expected"),
@@ -957,6 +965,15 @@ def test_a_child_of_fork_computes_while_its_parent_holds_the_lock():
 # --- arguments -----------------------------------------------------------------------------------------------------------
 
 
+OF_LSTM = (
+    ({"peephole": None}, TypeError, "peephole: expected True or False, got None"),
+    ({"candidate": "relu"}, ValueError, 'candidate: expected "tanh" or "sigmoid", got "relu"'),
+    ({"coupled": 1}, TypeError, "coupled: expected True or False, got int 1"),
+    ({"cell_clip": 0}, ValueError, "cell_clip: expected a number > 0, got 0.0"),
+    ({"preact_clip": "3"}, TypeError, "preact_clip: expected a number > 0, got str '3'"),
+)
+
+
 @cells
 def test_a_constructor_names_what_it_refuses(cell):
     for wrong, error, words in (
@@ -981,9 +998,15 @@ def test_a_constructor_names_what_it_refuses(cell):
         ({"rng": -1}, ValueError, "rng: expected a seed >= 0, got -1"),
         ({"rng": np.random.RandomState(0)}, TypeError, "rng: expected a numpy Generator, .* got RandomState"),
         ({"hidden_size": 2**40}, OverflowError, "input_size = 3, hidden_size = 1099511627776"),
+        (
+            {"num_layers": 2**60},
+            OverflowError,
+            "input_size = 3, hidden_size = 4, num_layers = 1152921504606846976 is too large",
+        ),
         ({"num_layers": 2, "input_size": 2**33, "hidden_size": 2**9}, MemoryError, "input_size = 8589934592"),
         *(({option: "no"}, ValueError, f"{option}: expected") for option in ["gate_order"] * (cell.G > 1)),
         *(({option: "no"}, ValueError, f"{option}: expected") for option, _ in cell.options[0]),
+        *OF_LSTM * (cell.name == "lstm"),
     ):
         with pytest.raises(error, match=f"^{words}"):
             kind(cell)(**{"input_size": 3, "hidden_size": 4} | wrong)
@@ -1095,17 +1118,35 @@ def test_empty_batches_and_sequences(cell):
     assert layer.step(np.zeros((0, 3))).shape == (0, 5)
 
 
+def test_fastgate_imports_layers_when_they_are_asked_for():
+    code = """
+import sys, fastgate
+def wings(): return [name for name in ("layers", "streams") if f"fastgate.{name}" in sys.modules]
+assert not wings(), wings()
+from fastgate import LSTM
+assert wings() == ["layers"]
+fastgate.StreamPool
+assert wings() == ["layers", "streams"]
+assert {"LSTM", "StreamPool"} <= set(fastgate.__all__)
+try: fastgate.MLP
+except AttributeError as error: assert "has no attribute 'MLP'" in str(error)
+"""
+    subprocess.run([sys.executable, "-c", code], env=ENVIRONMENT, check=True)
+
+
 @cells
 def test_repr_and_config(cell):
     for options in ({}, {"bh": False}, {"merge": "sum", "num_layers": 1, "dropout": 0.5}, {"dtype": np.float32, "b": False}):
-        for own in [dict(options) for c, options in VARIANTS if c is cell]:
+        peephole = [{"peephole": True}] * (cell.name == "lstm")
+        for own in [*(dict(options) for c, options in VARIANTS if c is cell), *peephole]:
             layer = make(cell, **options, **own)
             first, *rest = repr(layer).splitlines()
             call, _, count = first.partition(": ")
             names = {name: getattr(fastgate, name) for name in ("RNN", "LSTM", "GRU")}
             assert eval(call, names).config == layer.config == type(layer)(**layer.config).config
             assert count == f"{layer.num_parameters} parameters"
-            assert " ".join(rest).split() == " ".join(f"{name} {a.shape}" for name, a in layer.weights.items()).split()
+            listed = re.findall(r"\w+ \([\d, ]+\)", " ".join(rest))
+            assert sorted(listed) == sorted(f"{name} {a.shape}" for name, a in layer.weights.items())
             assert json.loads(json.dumps(layer.config)) == layer.config
             cache = layer.forward(np.ones((2, 3, 3), layer.dtype)).cache
             assert repr(cache) == f"<cache of {type(layer).__name__}.forward: N=2, T=3, {cache.nbytes} bytes>"

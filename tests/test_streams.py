@@ -71,6 +71,23 @@ def test_sizes_round_the_lane_counts(kind, dtype):
             same(y, layer.forward(x).h)
 
 
+@pytest.mark.parametrize(
+    ("kind", "options"),
+    [
+        (fastgate.RNN, {"activation": "relu", "b": False}),
+        (fastgate.LSTM, {"peephole": True, "coupled": True, "candidate": "sigmoid", "gate_order": "ogif"}),
+        (fastgate.LSTM, {"cell_clip": 0.3, "preact_clip": 0.8}),
+        (fastgate.GRU, {"reset": "before", "update": "new", "gate_order": "nzr"}),
+    ],
+)
+def test_the_options_of_the_layer_count(kind, options):
+    layer = make(kind, 4, 9, **options)
+    x = values(np.random.default_rng(12), (5, 3, 4), np.float32)
+    pool = fastgate.StreamPool(layer, 5)
+    ids = pool.open(5)
+    same(np.stack([pool.step(ids, x[:, t]) for t in range(3)], axis=1), layer.forward(x).h)
+
+
 @kinds
 def test_snapshots_forks_and_rollback(kind):
     rng = np.random.default_rng(3)

@@ -28,6 +28,19 @@ def probability(name: str, value: Any) -> float:
     return value
 
 
+def option(name: str, value: Any, allowed: Any, gates: str) -> Any:
+    """An option of a cell: one of some words, a flag (`allowed` is bool), a number > 0 or None (float), an order of gates
+    (None)."""
+    if allowed is bool:
+        return _arguments.flag(name, value)
+    if allowed is float:
+        return None if value is None else _arguments.number(name, value, positive=True)
+    if allowed is None:
+        _arguments.gate_positions(gates, value)
+        return gates if value is None else value
+    return _arguments.option(name, value, allowed)
+
+
 def dtype(value: Any) -> np.dtype[Any]:
     """float32 or float64, native."""
     try:

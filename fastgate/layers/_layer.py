@@ -1,6 +1,7 @@
 """What RNN, LSTM and GRU share: everything but the constructor's options, which each of them names in a table."""
 
 import copyreg
+import inspect
 import os
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
@@ -15,6 +16,7 @@ from fastgate.layers._types import Array, Lengths, Rng
 MERGES = ("concat", "sum", "mean", "mul")
 FORMAT = "fastgate layer 1"
 WANTED = "a layer saved by fastgate"
+WEIGHTS = ("Wx", "Wh", "b", "bh", "peephole")
 SUFFIXES = ("", "_reverse")
 F = TypeVar("F")  # what forward returns
 KINDS: "dict[str, type[Layer]]" = {}
@@ -58,15 +60,6 @@ class LSTMLayerState(NamedTuple):
     c: Array  # (num_layers, N, H)
 
 
-class Direction(NamedTuple):
-    """One run of the cell over the sequence: views of a flat array of weights, or None; "d" + name is the gradient's name."""
-
-    Wx: Array  # (D, G·H)
-    Wh: Array  # (H, G·H)
-    b: Array | None  # (G·H,)
-    bh: Array | None  # (G·H,)
-
-
 class Cache:
     """What a layer's forward keeps for its backward. It refers to x and to the layer's weights without copying them: write into
     them after backward, not before."""
@@ -100,7 +93,9 @@ class Layer:
     _cell: ClassVar[str]
     _gates: ClassVar[str]
     _functions: ClassVar[Functions]
-    _choices: ClassVar[dict[str, tuple[str, ...] | None]]  # the cell's own options, and what they may be where they are words
+    # The cell's own options and what they may be: words, a flag, a number > 0 or None, or (None) an order of the gates.
+    _choices: ClassVar[dict[str, tuple[str, ...] | type[bool] | type[float] | None]]
+    _peephole: ClassVar[bool] = False  # whether there may be one
     _Gradients: ClassVar[Any] = LayerGradients
     _State: ClassVar[Any] = LayerState
 
@@ -126,14 +121,12 @@ class Layer:
             "b": _arguments.flag("b", b),
             "bh": _arguments.flag("bh", bh),
         }
+        if cls._peephole:
+            config["peephole"] = _arguments.flag("peephole", options.pop("peephole"))
         if options.keys() != cls._choices.keys():
             raise TypeError(f"{cls.__name__}: expected the options {', '.join(cls._choices)}, got {', '.join(options)}")
         for name, allowed in cls._choices.items():
-            if allowed is None:
-                _arguments.gate_positions(cls._gates, options[name])
-                config[name] = cls._gates if options[name] is None else options[name]
-            else:
-                config[name] = _arguments.option(name, options[name], allowed)
+            config[name] = _judge.option(name, options[name], allowed, cls._gates)
         return config | {"dtype": _judge.dtype(dtype).name}
 
     def _build(self, config: dict[str, Any], rng: Rng) -> None:
@@ -147,15 +140,22 @@ class Layer:
         self._dtype = np.dtype(self._config["dtype"])
         self._D, self._H = self._config["input_size"], self._config["hidden_size"]
         self._options = {name: self._config[name] for name in self._choices}
-        shapes = {name: sizes for name, (_, sizes) in self._shapes().items()}
-        count = sum(int(np.prod(sizes, dtype=object)) for sizes in shapes.values())
+        count = self._count()
         words = ", ".join(f"{name} = {self._config[name]}" for name in ("input_size", "hidden_size", "num_layers"))
         _arguments._affordable(2 * count * self._dtype.itemsize, 0, words)
+        shapes = {name: sizes for name, (_, sizes) in self._shapes().items()}
         self._parameters, self._gradients = (_buffer.zeros(count, self._dtype) for _ in range(2))
         self._weights: Mapping[str, Array] = MappingProxyType(_buffer.views(self._parameters, shapes))
         self._grads: Mapping[str, Array] = MappingProxyType(_buffer.views(self._gradients, shapes))
-        self._live, self._gradients_of = self._directions(self._weights), self._directions(self._grads)
+        self._live, self._written = self._by_direction(self._weights), self._by_direction(self._grads, "d")
         _locks.give_lock(self)
+
+    def _count(self) -> int:
+        """The number of weights, without a list of them."""
+        G, H = len(self._gates), self._H
+        inputs = self._D + (self.num_layers - 1) * self.output_size
+        vectors = G * (self._config["b"] + self._config["bh"]) + 3 * self._config.get("peephole", 0)
+        return self.num_directions * H * (G * inputs + self.num_layers * (G * H + vectors))
 
     def _shapes(self) -> dict[str, tuple[tuple[str, ...], tuple[int, ...]]]:
         """Name -> (letters, sizes) of every weight, in the order in which they lie in memory."""
@@ -170,25 +170,29 @@ class Layer:
                     if self._config[bias]:
                         result[f"{bias}{k}{suffix}"] = ((GH,), (G * H,))
             D = self.output_size
+        if self._config.get("peephole"):  # behind the matrices, of which each then begins on a cache line
+            result |= {f"peephole{end}": (("3H",), (3 * H,)) for end in self._ends()}
         return result
 
-    def _directions(self, arrays: Mapping[str, Array]) -> list[list[Direction]]:
-        """The arrays by [layer][direction]."""
-        suffixes = SUFFIXES[: self.num_directions]
-        ends = [[f"{k}{suffix}" for suffix in suffixes] for k in range(self.num_layers)]
-        return [[Direction._make(arrays.get(name + end) for name in Direction._fields) for end in layer] for layer in ends]
+    def _ends(self) -> list[str]:
+        """What the names of weights end in, for each layer and direction: "0", "0_reverse", "1", …"""
+        return [f"{k}{suffix}" for k in range(self.num_layers) for suffix in SUFFIXES[: self.num_directions]]
+
+    def _by_direction(self, arrays: Mapping[str, Array], d: str = "") -> list[dict[str, Array]]:
+        """For each layer and direction, its arrays by the names of the functions' arguments, or of their gradients."""
+        return [{f"{d}{name}": arrays[name + end] for name in WEIGHTS if name + end in arrays} for end in self._ends()]
 
     def _draw(self) -> None:
         """Fresh weights from the layer's generator, layer by layer, direction by direction, gates in canonical order."""
         position = _arguments.gate_positions(self._gates, self._options.get("gate_order"))
         H = self._H
-        for weights in (direction for directions in self._live for direction in directions):
-            columns = [slice(p * H, (p + 1) * H) for p in position]
+        columns = [slice(p * H, (p + 1) * H) for p in position]
+        for W in self._live:
             for gate in columns:
-                weights.Wx[:, gate] = _initial.glorot_uniform(self._rng, len(weights.Wx), H)
+                W["Wx"][:, gate] = _initial.glorot_uniform(self._rng, len(W["Wx"]), H)
             for gate in columns:
-                weights.Wh[:, gate] = _initial.orthogonal(self._rng, H)
-            bias = weights.bh if weights.b is None else weights.b
+                W["Wh"][:, gate] = _initial.orthogonal(self._rng, H)
+            bias = W.get("b", W.get("bh"))
             if "f" in self._gates and bias is not None:
                 bias[columns[self._gates.index("f")]] = 1
 
@@ -270,16 +274,13 @@ class Layer:
         return self._grads
 
     def __repr__(self) -> str:
-        defaults = {"num_layers": 1, "bidirectional": False, "merge": "concat", "dropout": 0.0, "b": True, "dtype": "float32"}
-        defaults |= {"gate_order": self._gates, "reset": "after", "activation": "tanh"}
-        defaults["bh"] = self._config.get("reset") == "after"
-        words = [str(self._D), str(self._H)]
-        words += [f"{name}={value!r}" for name, value in self._config.items() if name in defaults and value != defaults[name]]
+        defaults = {name: p.default for name, p in inspect.signature(KINDS[self._cell.upper()]).parameters.items()}
+        defaults |= {"dtype": "float32", "bh": self._config.get("reset") == "after"}
+        words = [f"{name}={value!r}" for name, value in self._config.items() if value != defaults[name]]
+        words[:2] = [str(self._D), str(self._H)]
         lines = [f"{type(self).__name__}({', '.join(words)}): {self.num_parameters} parameters"]
-        for directions, k in zip(self._live, range(self.num_layers), strict=True):
-            for direction, suffix in zip(directions, SUFFIXES, strict=False):
-                shapes = [(name, a.shape) for name, a in zip(Direction._fields, direction, strict=True) if a is not None]
-                lines.append("  " + "  ".join(f"{name}{k}{suffix} {shape}" for name, shape in shapes))
+        for end, W in zip(self._ends(), self._live, strict=True):
+            lines.append("  " + "  ".join(f"{name}{end} {a.shape}" for name, a in W.items()))
         return "\n".join(lines)
 
     # --- sequences ---------------------------------------------------------------------------------------------------
@@ -296,18 +297,18 @@ class Layer:
 
         cache = Cache(self, (N, T, return_sequences)) if training else None
         final = [np.empty((self.num_layers * self.num_directions, N, self._H), self._dtype) for _ in given]
-        for k, directions in enumerate(self._live):
+        for k in range(self.num_layers):
             last = k + 1 == self.num_layers
             sequences = return_sequences or not last
             joined = empty_like_rows(x, self.output_size) if sequences and self.output_size > self._H else None
             halves, caches = [], []
-            for d, W in enumerate(directions):
+            for d in range(self.num_directions):
                 s = k * self.num_directions + d
                 out = {name: states[s] for name, states in zip(("h_T", "c_T"), final, strict=False)}
                 if joined is not None:
                     out["h"] = joined[..., d * self._H : (d + 1) * self._H]
                 h, *_, kept = self._functions.forward(
-                    x, *(None if states is None else states[s] for states in given), W.Wx, W.Wh, W.b, bh=W.bh, lengths=lengths,
+                    x, *(None if states is None else states[s] for states in given), **self._live[s], lengths=lengths,
                     reverse=d == 1, training=training, return_sequences=sequences, out=out, **self._options,
                 )  # fmt: skip
                 halves.append(h)
@@ -342,12 +343,13 @@ class Layer:
         if accumulate:
             fresh = np.empty_like(self._gradients)
             shapes = {name: a.shape for name, a in self._grads.items()}
-            result = self._gradients_into(self._directions(_buffer.views(fresh, shapes)), dh, cache, upstream, need_dx)
+            views = self._by_direction(_buffer.views(fresh, shapes), "d")
+            result = self._gradients_into(views, dh, cache, upstream, need_dx)
             with self._lock:
                 plus(self._gradients, fresh)
             return result
         with self._lock:
-            return self._gradients_into(self._gradients_of, dh, cache, upstream, need_dx)
+            return self._gradients_into(self._written, dh, cache, upstream, need_dx)
 
     def _gradients_into(self, gradients, dh, cache, upstream, need_dx):
         N = cache._sizes[0]
@@ -358,8 +360,7 @@ class Layer:
             dx = None
             for d in range(self.num_directions):
                 s = k * self.num_directions + d
-                out = {f"d{name}": a for name, a in gradients[k][d]._asdict().items() if a is not None}
-                out |= {name: states[s] for name, states in zip(("dh0", "dc0"), first, strict=False)}
+                out = gradients[s] | {name: states[s] for name, states in zip(("dh0", "dc0"), first, strict=False)}
                 found = self._functions.backward(
                     halves[d], cache._caches[k][d], *(None if states is None else states[s] for states in upstream),
                     need=None if k or need_dx else tuple(out), out=out,
@@ -383,7 +384,7 @@ class Layer:
 
     def _prepared(self) -> list[Any]:
         """A prepared cell for each layer, with its present weights."""
-        return [self._functions.Cell(W.Wx, W.Wh, W.b, bh=W.bh, **self._options) for (W,) in self._live]
+        return [self._functions.Cell(**W, **self._options) for W in self._live]
 
     def _states(self, names, given, N):
         """Arrays (num_layers·num_directions, N, H) or None, judged."""
@@ -414,8 +415,8 @@ class Layer:
                 f"x: expected (N, D) = {(N, self._D)} as the streams' states, got {x.shape}; call reset(N={len(x)})?"
             )
         after = []
-        for (W,), states in zip(self._live, stream, strict=True):
-            *states, _ = self._functions.step_forward(x, *states, W.Wx, W.Wh, W.b, bh=W.bh, training=False, **self._options)
+        for W, states in zip(self._live, stream, strict=True):
+            *states, _ = self._functions.step_forward(x, *states, **W, training=False, **self._options)
             after.append(tuple(states))
             x = states[0]
         self._stream = after
@@ -508,7 +509,7 @@ class Layer:
 
 
 _REBUILT = (
-    "_dtype", "_D", "_H", "_options", "_parameters", "_gradients", "_weights", "_grads", "_live", "_gradients_of", "_lock",
+    "_dtype", "_D", "_H", "_options", "_parameters", "_gradients", "_weights", "_grads", "_live", "_written", "_lock",
 )  # fmt: skip
 
 
@@ -673,7 +674,7 @@ def _load(path, rng, cls):
             raise ValueError(f"it holds {header['layer']}; fastgate.layers.load reads any layer")
         layer = object.__new__(kind if cls is Layer else cls)
         config = kind._judged(**given)
-        per_layer = (1 + config["bidirectional"]) * (2 + config["b"] + config["bh"])
+        per_layer = (1 + config["bidirectional"]) * (2 + config["b"] + config["bh"] + config.get("peephole", 0))
         if config["num_layers"] * per_layer + 1 != len(file.entries):
             raise ValueError(f"it has {len(file.entries) - 1} arrays, not those of {config['num_layers']} layers")
         layer._config = config
