@@ -127,12 +127,10 @@ class StreamPool:
             x = _judge.rows(x, self._dtype, ("n", "D"), self._layer.input_size)
             if len(x) != n:
                 raise ValueError(f"x: expected (n, D) = {(n, self._layer.input_size)} as ids, got {x.shape}")
-            if out is None:
-                y = np.empty((n, self._H), self._dtype)
-            else:
-                y = (_arguments.outputs(out, {"y": (n, self._H)}, self._dtype, "the layer") or {})["y"]
-                if np.may_share_memory(y, x):
-                    x = x.copy()
+            given = _arguments.outputs(out, {"y": (n, self._H)}, self._dtype, "the layer")
+            y = np.empty((n, self._H), self._dtype) if given is None else given["y"]
+            if given is not None and np.may_share_memory(y, x):
+                x = x.copy()
             for begin in range(0, n, _ROWS):
                 rows = slice(begin, begin + _ROWS)
                 y[rows] = self._step(ids[rows], x[rows])

@@ -524,13 +524,23 @@ def test_a_step_that_is_refused_changes_nothing(cell):
     ):
         with pytest.raises(error, match=words):
             layer.step(wrong)
-    for rows, error in (([2], ValueError), ([-1], ValueError), ([0.5], TypeError), ([True], ValueError), ([[0]], ValueError)):
+    for rows, error in (
+        ([2], ValueError),
+        ([-1], ValueError),
+        ([0.5], TypeError),
+        ([True], ValueError),
+        ([[0]], ValueError),
+        ([[0], []], ValueError),
+    ):
         with pytest.raises(error, match=r"^rows: expected"):
             layer.reset(rows=rows)
     with pytest.raises(ValueError, match=r"^rows: expected None where N is given"):
         layer.reset(2, rows=[0])
     for N, error in ((-1, ValueError), (1.0, TypeError), (True, TypeError)):
         with pytest.raises(error, match=r"^N: expected an integer >= 0"):
+            layer.reset(N)
+    for N, error in ((2**61, OverflowError), (10**400, OverflowError), (2**46, MemoryError)):
+        with pytest.raises(error, match=r"^N"):
             layer.reset(N)
     state = layer.state
     for wrong, error in (
@@ -998,6 +1008,7 @@ def test_a_constructor_names_what_it_refuses(cell):
         ({"rng": -1}, ValueError, "rng: expected a seed >= 0, got -1"),
         ({"rng": np.random.RandomState(0)}, TypeError, "rng: expected a numpy Generator, .* got RandomState"),
         ({"hidden_size": 2**40}, OverflowError, "input_size = 3, hidden_size = 1099511627776"),
+        ({"hidden_size": 10**400}, OverflowError, "hidden_size is too large: a number of 1329 bits"),
         (
             {"num_layers": 2**60},
             OverflowError,

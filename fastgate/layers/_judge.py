@@ -10,14 +10,19 @@ from numpy.typing import NDArray
 from fastgate import _arguments
 from fastgate.layers._types import Array
 
+_LARGEST = 2**62  # no memory has as many bytes
+
 
 def size(name: str, value: Any, least: int = 1) -> int:
-    """An integer >= `least`."""
+    """An integer >= `least`, and small enough for sums of a few."""
     if isinstance(value, (bool, np.bool_)) or not isinstance(value, Integral):
         raise TypeError(f"{name}: expected an integer >= {least}, got {_arguments._kind(value)}")
     if value < least:
         raise ValueError(f"{name}: expected an integer >= {least}, got {value}")
-    return int(value)
+    value = int(value)
+    if value >= _LARGEST:
+        raise OverflowError(f"{name} is too large: a number of {value.bit_length()} bits")
+    return value
 
 
 def probability(name: str, value: Any) -> float:
@@ -127,7 +132,7 @@ def named(
 
 def places(name: str, given: Any, N: int) -> NDArray[np.int64]:
     """Integers 0..N-1, or (N,) bools: the places that are meant."""
-    a = np.asarray(given)
+    a = given if type(given) is np.ndarray else _arguments._ndarray(name, given, "integers")
     if a.dtype == bool:
         if a.shape != (N,):
             raise ValueError(f"{name}: expected (N,) = ({N},) bools, got {a.shape}")

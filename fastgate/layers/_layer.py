@@ -448,10 +448,14 @@ class Layer:
         rows : integers 0..N-1, or (N,) bools: only these streams begin anew, the others go on.
         """
         one_direction(self, "reset")
+        if rows is None and N is None:
+            self._stream = None
+            return
         if rows is None:
-            parts = len(self._State._fields)
-            zeros = None if N is None else np.zeros((_judge.size("N", N, 0), self._H), self._dtype)
-            self._stream = None if zeros is None else [(zeros,) * parts] * self.num_layers
+            N = _judge.size("N", N, 0)
+            _arguments._affordable(N * self._H * self._dtype.itemsize, 0, f"N: {N} streams")
+            zeros = np.zeros((N, self._H), self._dtype)
+            self._stream = [(zeros,) * len(self._State._fields)] * self.num_layers
             return
         if N is not None:
             raise ValueError("rows: expected None where N is given")
