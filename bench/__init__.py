@@ -14,4 +14,5 @@ picture.py      the pictures: bars.py, roofline.py, heat.py, in one style.py
 compare.py      what changed between two JSON files
 count.py        instructions instead of time (count.c)
 update_readme.py  the table in README.md
+swap.py         code before and after fastgate is swapped in: python -m bench.swap, the table in docs/swap-it-in.md
 """

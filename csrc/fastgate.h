@@ -26,6 +26,12 @@ enum fg_dtype { FG_F32, FG_F64, FG_DTYPES };
 /* Values of fg_sequence.option for the cell `rnn`. */
 enum fg_activation { FG_TANH, FG_RELU, FG_SIGMOID, FG_IDENTITY };
 
+/* … for the cells `gru_after` and `gru_before`: what the update gate z multiplies, h_prev or the candidate n. */
+enum fg_update { FG_OLD, FG_NEW };
+
+/* … for the cell `lstm`, added up: g = sigmoid(a_g); i = 1 - f. */
+enum fg_lstm { FG_SIGMOID_CANDIDATE = 1, FG_COUPLED = 2 };
+
 /* A batch of rows: element (n, i) at data[n * row + i]. */
 typedef struct fg_rows { void *data; ptrdiff_t row; } fg_rows;
 
@@ -69,21 +75,25 @@ typedef struct fg_sequence {
     const int64_t *sequence_start;            /* (N,) or NULL; flat x, h, dh, dx, sequence after sequence: the first row of each */
     const int64_t *step_start;                /* (T,) or NULL; flat, step after step: the row of sequence 0 at each step */
     int reverse;                              /* a sequence runs from its own last step to its first */
-    int option;                               /* of the cell; rnn: enum fg_activation */
+    int option;                               /* of the cell; rnn: enum fg_activation, gru: enum fg_update, lstm: enum fg_lstm */
+    double cell_clip, preact_clip;            /* lstm: bounds of |c| and of |a|; 0 = none */
     ptrdiff_t gate_column[FG_MAX_GATES];      /* first column in Wx, Wh, b, bh of each gate, in the cell's own order */
 
     fg_steps x;                               /* (N, T, D), read */
     fg_rows h0, c0;                           /* (N, H), read; data NULL = zeros, row 0 = one state for all */
     fg_matrix Wx, Wh;                         /* (D, G H), (H, G H), read */
     const void *b, *bh;                       /* (G H,), read; NULL = zeros */
+    const void *peephole;                     /* lstm: (3 H,) for i, f, o, read, by backward too; NULL = none */
 
     void *prepared;                           /* these weights and biases as kernels use them, from sequence_prepare(); or NULL */
 
     fg_steps h;                               /* (N, T, H), written; data NULL = not wanted */
     fg_rows h_T, c_T;                         /* (N, H), written; c_T.data NULL for a cell without c */
 
-    /* Kept for backward, sizes from fg_kernels; NULL in a forward call that keeps nothing. */
+    /* Kept for backward, sizes from fg_kernels; NULL in a forward call that keeps nothing. Where `segment` is not 0, it holds no more than
+     * the first state and `checkpoints` states between segments of so many steps, and backward runs forward again (checkpoints.inc). */
     void *cache;
+    ptrdiff_t segment, checkpoints;
 
     fg_steps dh;                              /* (N, T, H), read; data NULL = zeros */
     fg_rows dh_T, dc_T;                       /* (N, H), read; data NULL = zeros */
@@ -91,6 +101,7 @@ typedef struct fg_sequence {
     fg_rows dh0, dc0;                         /* (N, H), written */
     fg_matrix dWx, dWh;                       /* as Wx, Wh, written; row or column stride is 1 */
     void *db, *dbh;                           /* (G H,), written */
+    void *dpeephole;                          /* (3 H,), written */
 
     void *scratch;                            /* temporary, size from fg_kernels; 64-byte aligned like cache */
     int shares;                               /* most threads of this call, at least 1: scratch has a room for each */
@@ -124,6 +135,7 @@ typedef struct fg_kernels {
     ptrdiff_t (*cache_size)(enum fg_cell_id, const fg_sequence *, ptrdiff_t rows);
     ptrdiff_t (*forward_scratch)(enum fg_cell_id, const fg_sequence *);
     ptrdiff_t (*backward_scratch)(enum fg_cell_id, const fg_sequence *, ptrdiff_t rows);
+    double (*recomputed_steps)(const fg_sequence *);                      /* that backward runs forward again */
     void (*sequence_prepare)(enum fg_cell_id, const fg_sequence *);       /* fills s->prepared */
     void (*sequence_forward)(enum fg_cell_id, const fg_sequence *);
     void (*sequence_backward)(enum fg_cell_id, const fg_sequence *);

@@ -1,5 +1,6 @@
 """python -m fastgate demo    trains a character model on English text
 python -m fastgate info    prints the configuration
+mpiexec -n 4 python -m fastgate demo --mpi    the same training, shared by four processes
 """
 
 import argparse

@@ -54,6 +54,8 @@ cdef extern from "fastgate.h" nogil:
         const int64_t *step_start
         int reverse
         int option
+        double cell_clip
+        double preact_clip
         ptrdiff_t gate_column[FG_MAX_GATES]
         fg_steps x
         fg_rows h0
@@ -62,11 +64,14 @@ cdef extern from "fastgate.h" nogil:
         fg_matrix Wh
         const void *b
         const void *bh
+        const void *peephole
         void *prepared
         fg_steps h
         fg_rows h_T
         fg_rows c_T
         void *cache
+        ptrdiff_t segment
+        ptrdiff_t checkpoints
         fg_steps dh
         fg_rows dh_T
         fg_rows dc_T
@@ -77,6 +82,7 @@ cdef extern from "fastgate.h" nogil:
         fg_matrix dWh
         void *db
         void *dbh
+        void *dpeephole
         void *scratch
         int shares
         double step_ns
@@ -108,6 +114,7 @@ cdef extern from "fastgate.h" nogil:
         ptrdiff_t (*cache_size)(fg_cell_id, const fg_sequence *, ptrdiff_t rows) noexcept nogil
         ptrdiff_t (*forward_scratch)(fg_cell_id, const fg_sequence *) noexcept nogil
         ptrdiff_t (*backward_scratch)(fg_cell_id, const fg_sequence *, ptrdiff_t rows) noexcept nogil
+        double (*recomputed_steps)(const fg_sequence *) noexcept nogil
         void (*sequence_prepare)(fg_cell_id, const fg_sequence *) noexcept nogil
         void (*sequence_forward)(fg_cell_id, const fg_sequence *) noexcept nogil
         void (*sequence_backward)(fg_cell_id, const fg_sequence *) noexcept nogil

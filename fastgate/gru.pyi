@@ -34,9 +34,11 @@ def gru_forward(
     bh: NDArray[F] | None = None,
     gate_order: str = "rzn",
     reset: Literal["after", "before"] = "after",
+    update: Literal["old", "new"] = "old",
     lengths: Lengths = None,
     reverse: bool = False,
     training: bool = True,
+    memory: int | None = None,
     return_sequences: bool = True,
     out: Out[F] = None,
 ) -> GRUForward[F]: ...
@@ -60,8 +62,10 @@ def gru_ragged_forward(
     batch_sizes: Lengths = None,
     gate_order: str = "rzn",
     reset: Literal["after", "before"] = "after",
+    update: Literal["old", "new"] = "old",
     reverse: bool = False,
     training: bool = True,
+    memory: int | None = None,
     return_sequences: bool = True,
     out: Out[F] = None,
 ) -> GRUForward[F]: ...
@@ -83,6 +87,7 @@ def gru_step_forward(
     bh: NDArray[F] | None = None,
     gate_order: str = "rzn",
     reset: Literal["after", "before"] = "after",
+    update: Literal["old", "new"] = "old",
     training: bool = True,
     out: Out[F] = None,
 ) -> GRUStep[F]: ...
@@ -104,6 +109,7 @@ class GRUCell(PreparedCell[F]):
         bh: NDArray[F] | None = None,
         gate_order: str = "rzn",
         reset: Literal["after", "before"] = "after",
+        update: Literal["old", "new"] = "old",
     ) -> None: ...
     def step(self, x: NDArray[F], h_prev: NDArray[F] | None = None, out: Out[F] = None) -> NDArray[F]: ...
     def forward(
@@ -114,6 +120,7 @@ class GRUCell(PreparedCell[F]):
         lengths: Lengths = None,
         reverse: bool = False,
         training: bool = True,
+        memory: int | None = None,
         return_sequences: bool = True,
         out: Out[F] = None,
     ) -> GRUForward[F]: ...

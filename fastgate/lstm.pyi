@@ -1,5 +1,5 @@
 from collections.abc import Iterable
-from typing import Any, Generic, NamedTuple
+from typing import Any, Generic, Literal, NamedTuple
 
 from numpy.typing import NDArray
 
@@ -21,12 +21,16 @@ class _Gradients(Gradients[F]):
     def dh0(self) -> NDArray[F] | Any: ...
     @property
     def dc0(self) -> NDArray[F] | Any: ...
+    @property
+    def dpeephole(self) -> NDArray[F] | Any: ...
 
 class _StepGradients(Gradients[F]):
     @property
     def dh_prev(self) -> NDArray[F] | Any: ...
     @property
     def dc_prev(self) -> NDArray[F] | Any: ...
+    @property
+    def dpeephole(self) -> NDArray[F] | Any: ...
 
 def lstm_forward(
     x: NDArray[F],
@@ -37,10 +41,16 @@ def lstm_forward(
     b: NDArray[F] | None = None,
     *,
     bh: NDArray[F] | None = None,
+    peephole: NDArray[F] | None = None,
     gate_order: str = "ifgo",
+    candidate: Literal["tanh", "sigmoid"] = "tanh",
+    coupled: bool = False,
+    cell_clip: float | None = None,
+    preact_clip: float | None = None,
     lengths: Lengths = None,
     reverse: bool = False,
     training: bool = True,
+    memory: int | None = None,
     return_sequences: bool = True,
     out: Out[F] = None,
 ) -> LSTMForward[F]: ...
@@ -62,11 +72,17 @@ def lstm_ragged_forward(
     b: NDArray[F] | None = None,
     *,
     bh: NDArray[F] | None = None,
+    peephole: NDArray[F] | None = None,
     offsets: Lengths = None,
     batch_sizes: Lengths = None,
     gate_order: str = "ifgo",
+    candidate: Literal["tanh", "sigmoid"] = "tanh",
+    coupled: bool = False,
+    cell_clip: float | None = None,
+    preact_clip: float | None = None,
     reverse: bool = False,
     training: bool = True,
+    memory: int | None = None,
     return_sequences: bool = True,
     out: Out[F] = None,
 ) -> LSTMForward[F]: ...
@@ -88,7 +104,12 @@ def lstm_step_forward(
     b: NDArray[F] | None = None,
     *,
     bh: NDArray[F] | None = None,
+    peephole: NDArray[F] | None = None,
     gate_order: str = "ifgo",
+    candidate: Literal["tanh", "sigmoid"] = "tanh",
+    coupled: bool = False,
+    cell_clip: float | None = None,
+    preact_clip: float | None = None,
     training: bool = True,
     out: Out[F] = None,
 ) -> LSTMStep[F]: ...
@@ -109,8 +130,24 @@ class LSTMCell(PreparedCell[F]):
         b: NDArray[F] | None = None,
         *,
         bh: NDArray[F] | None = None,
+        peephole: NDArray[F] | None = None,
         gate_order: str = "ifgo",
+        candidate: Literal["tanh", "sigmoid"] = "tanh",
+        coupled: bool = False,
+        cell_clip: float | None = None,
+        preact_clip: float | None = None,
     ) -> None: ...
+    def update(
+        self,
+        Wx: NDArray[F],
+        Wh: NDArray[F],
+        b: NDArray[F] | None = None,
+        *,
+        bh: NDArray[F] | None = None,
+        peephole: NDArray[F] | None = None,
+    ) -> None: ...
+    @property
+    def peephole(self) -> NDArray[F] | None: ...
     def step(
         self,
         x: NDArray[F],
@@ -127,6 +164,7 @@ class LSTMCell(PreparedCell[F]):
         lengths: Lengths = None,
         reverse: bool = False,
         training: bool = True,
+        memory: int | None = None,
         return_sequences: bool = True,
         out: Out[F] = None,
     ) -> LSTMForward[F]: ...

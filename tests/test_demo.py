@@ -14,8 +14,9 @@ import pytest
 
 import fastgate
 from fastgate.__main__ import main
+from fastgate._files import replacing
+from fastgate.demo import main as story
 from fastgate.demo import model, text
-from fastgate.demo.checkpoint import replacing
 from fastgate.demo.options import Settings
 from fastgate.demo.train import Adam, Run
 
@@ -245,6 +246,34 @@ def test_a_second_run_of_the_same_seed_has_the_same_bits():
     assert contents("a.npz")["c/losses"][0] != contents("b.npz")["c/losses"][0]
 
 
+@pytest.mark.parametrize("backend", ["c", "reference"])
+@pytest.mark.parametrize("options", VARIANTS)
+def test_a_batch_in_shards_is_the_batch(options, backend):
+    """Uneven ones; only rounding differs, and a model may go on with another number of them."""
+    sizes = ["--dtype", "float64", "--backend", backend, "--batch", 5, "--steps", 40, *options]
+    assert demo(*sizes, "--model", "whole.npz") == 0
+    assert demo(*sizes, "--model", "shards.npz", "--shards", 3) == 0
+    whole, shards = contents("whole.npz"), contents("shards.npz")
+    for name in whole.keys() - {"header"}:
+        np.testing.assert_allclose(shards[name], whole[name], rtol=1e-8, atol=1e-9, err_msg=name)
+    assert whole[f"{backend}/losses"].tobytes() != shards[f"{backend}/losses"].tobytes()
+    assert resume("shards.npz", "--steps", 1, "--backend", backend, "--shards", 5) == 0
+    assert json.loads(contents("shards.npz")["header"].item())["settings"]["shards"] == 5
+
+
+def test_it_saves_in_between(monkeypatch):
+    steps = []
+
+    def watched(path, *rest):
+        save(path, *rest)
+        steps.append(len(contents(path)["c/losses"]))
+
+    save = story.save
+    monkeypatch.setattr(story, "save", watched)
+    assert demo("--steps", 7, "--save-every", 3, "--model", "m.npz") == 0
+    assert steps == [3, 6, 7]
+
+
 def test_sampling_follows_the_seed(capsys):
     assert demo("--backend", "reference", "--steps", 30, "--lr", 0.02, "--model", "m.npz") == 0
 
@@ -332,6 +361,9 @@ def test_a_file_is_replaced_whole_or_not_at_all(folder):
         ("--batch 1000 --length 9", "too few for --batch 1000 --length 9: at least 10,000"),
         ("--prompt é", "--prompt: 'é' does not occur in the text"),
         ("--hidden 1000000", "parameters are more than this demo takes"),
+        ("--shards 0", "argument --shards: expected a whole number, 1 or more, got '0'"),
+        ("--shards 17", "--shards 17: expected at most --batch 16"),
+        ("--save-every x", "argument --save-every: expected a whole number, 0 or more, got 'x'"),
     ],
 )
 def test_bad_options(folder, capsys, options, message):

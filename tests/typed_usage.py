@@ -57,6 +57,19 @@ def streaming(x: NDArray[np.float32]) -> NDArray[np.float32]:
     return top
 
 
+def options(x: NDArray[np.float32]) -> NDArray[np.float32]:
+    Wx, Wh, peephole = array(D, 4 * H), array(H, 4 * H), array(3 * H)
+    forward = fastgate.lstm_forward(x, None, None, Wx, Wh, peephole=peephole, candidate="sigmoid", cell_clip=3, preact_clip=0.5)
+    gradients = fastgate.lstm_backward(forward.h, forward.cache, need=["dpeephole"])
+    cell: fastgate.LSTMCell[np.float32] = fastgate.LSTMCell(Wx, Wh, peephole=peephole + gradients.dpeephole, coupled=True)
+    assert_type(cell.peephole, NDArray[np.float32] | None)
+    cell.update(Wx, Wh, peephole=None)
+    h, _ = cell.step(x[:, 0])
+    gru = fastgate.GRUCell(array(D, 3 * H), array(H, 3 * H), update="new")
+    result: NDArray[np.float32] = gru.step(x[:, 1], h)
+    return result
+
+
 def plain(x: NDArray[np.float64]) -> NDArray[np.float64]:
     Wx, Wh, h = np.ones((D, H)), np.ones((H, H)), np.empty((N, T, H))
     forward = fastgate.rnn_forward(x, None, Wx, Wh, activation="relu", reverse=True, out={"h": h})
@@ -77,20 +90,40 @@ def ragged(x: NDArray[np.float32]) -> NDArray[np.float32]:
     return result
 
 
+def layered(x: NDArray[np.float32]) -> float:
+    layer = fastgate.LSTM(D, H, num_layers=2, bidirectional=True, merge="mean", dropout=0.1, rng=0)
+    h, h_T, c_T, cache = layer.forward(x, lengths=[T, 1])
+    dx, dh0, dc0 = layer.backward(h, cache, h_T, c_T)
+    fastgate.clip_grad_norm([layer.gradients], 1.0)
+    layer.parameters[:] -= 0.1 * layer.gradients
+    layer.load_state_dict({name: 2 * a for name, a in layer.weights.items()})
+    gru = fastgate.GRU(D, H, reset="before", rng=np.random.default_rng(0))
+    gru.step(x[:, 0])
+    assert_type(gru.num_parameters, int)
+    gradients = gru.backward(None, gru.forward(x, training=True).cache, accumulate=True, need_dx=False)
+    return float(gradients.dh0.sum() + dx.sum() + dh0.sum() + dc0.sum() + gru.state.h.sum())
+
+
 def refused(x: NDArray[np.float32], W: NDArray[np.float64]) -> None:
     fastgate.rnn_forward(x, None, W, W)  # type: ignore[type-var]
     fastgate.rnn_forward(x, None, x, x, activation="softplus")  # type: ignore[arg-type]
     fastgate.rnn_forward(x, None, x, x, lengths=[0.5])  # type: ignore[list-item]
     fastgate.GRUCell(x, x).step(W)  # type: ignore[arg-type]
     fastgate.GRUCell(x, W)  # type: ignore[type-var]
+    fastgate.LSTM(D, H, merge="max")  # type: ignore[arg-type]
+    fastgate.GRUCell(x, x, update="keep")  # type: ignore[arg-type]
+    fastgate.LSTMCell(x, x, peephole=W)  # type: ignore[type-var]
+    fastgate.LSTMCell(x, x, cell_clip="3")  # type: ignore[arg-type]
 
 
 def main() -> None:
     print(train(array(N, T, D), array(D, 4 * H), array(H, 4 * H)))
     print(steps(np.ones((N, T, D)), np.ones((D, 3 * H)), np.ones((H, 3 * H))))
     print(streaming(array(N, T, D)))
+    print(options(array(N, T, D)))
     print(plain(np.ones((N, T, D))))
     print(ragged(array(N, T, D)))
+    print(layered(array(N, T, D)))
     levels: list[str] = fastgate.get_config()["isa_levels"]
     print(levels)
 

@@ -14,6 +14,8 @@ from dataclasses import asdict
 
 import numpy as np
 
+from fastgate._files import replacing
+
 from .model import shapes
 from .options import DemoError, settings_from
 from .train import Run
@@ -54,29 +56,6 @@ def save(path, settings, chars, digest, streams, runs):
             np.savez(file, **arrays)
     except OSError as error:
         raise DemoError(f"--model {path}: could not save ({error.strerror or error})") from None
-
-
-class replacing:
-    """`with replacing(path) as file`: what is written to `file` becomes `path`, whole or not at all."""
-
-    def __init__(self, path):
-        self.path = os.path.realpath(path)
-        self.part = f"{self.path}.{os.getpid()}.part"
-
-    def __enter__(self):
-        self.file = open(self.part, "wb")
-        return self.file
-
-    def __exit__(self, kind, *_):
-        try:
-            with self.file:
-                self.file.flush()
-                os.fsync(self.file.fileno())
-            if kind is None:
-                os.replace(self.part, self.path)
-        finally:
-            if os.path.exists(self.part):
-                os.unlink(self.part)
 
 
 class Checkpoint:
@@ -144,12 +123,11 @@ class Checkpoint:
             result[name] = array
         return result
 
-    def continue_run(self, name, settings):
+    def continue_run(self, name, settings, world):
         """The run of backend `name` as it was; one that the file lacks starts from the other's arrays."""
         saved = self.runs.get(name) or next(iter(self.runs.values()))
         named = shapes(settings, len(self.chars))
-        run = Run(name, settings, {p: saved[f"parameters/{p}"].copy() for p in named})
-        run.states = [tuple(part.copy() for part in state) for state in run.states]
+        run = Run(name, settings, {p: saved[f"parameters/{p}"].copy() for p in named}, world)
         for key, array in arrays_of(run).items():
             array[...] = saved[key]
         run.adam.step = self.step

@@ -19,6 +19,7 @@ class Settings:
     embedding: int = 64  # 0: one-hot input
     dtype: str = "float32"
     batch: int = 16
+    shards: int = 1  # the batch is computed in so many pieces; ranks share them
     text: str = ""  # a file's name; "": the text that Python carries
     length: int = 64
     lr: float = 0.03
@@ -26,6 +27,7 @@ class Settings:
     seed: int = 0
 
 
+SHARDS, SAVE_EVERY = 4, 100  # with --mpi; more shards of a batch of 16 rows are slower: 12 of them 1.3 times
 FIXED = ("cell", "hidden", "layers", "embedding", "dtype", "batch")
 
 
@@ -73,12 +75,14 @@ CHECKS = {
     "embedding": whole(0),
     "dtype": one_of("float32", "float64"),
     "batch": whole(1),
+    "shards": whole(1),
     "text": (str, "a file name"),
     "length": whole(1),
     "lr": number(0, strict=True),
     "clip": number(0),
     "seed": whole(0),
     "steps": whole(0),
+    "save-every": whole(0),
     "backend": one_of("c", "reference", "both"),
     "sample": whole(0),
     "temperature": number(0),
@@ -107,7 +111,7 @@ def add_options(parser):
             except ValueError as error:
                 raise argparse.ArgumentTypeError(str(error)) from None
 
-        if name in asdict(default) and "%(default)s" not in text and name != "text":
+        if name in asdict(default) and "(default: " not in text:
             text += f" (default: {getattr(default, name)})"
         group.add_argument(f"--{name}", type=kind, metavar=metavar, help=text, **more)
 
@@ -126,6 +130,8 @@ def add_options(parser):
     steps = "training steps of this run; 0 only samples (default: %(default)s)"
     option(training, "steps", steps, default=2500)
     option(training, "batch", "parallel streams of text")
+    shards = "the batch in N pieces, whose gradients are summed in a fixed order (default: 1; with --mpi 4)"
+    option(training, "shards", shards)
     option(training, "length", "characters per step and stream, through which gradients flow back")
     option(training, "lr", "Adam's learning rate", "X")
     option(training, "clip", "largest norm of the gradients; 0: no clipping", "X")
@@ -134,10 +140,20 @@ def add_options(parser):
     files = parser.add_argument_group("files")
     option(files, "text", "learn from this UTF-8 file (default: the help texts that Python carries)", "FILE")
     files.add_argument("--resume", metavar="FILE.npz", help="continue the model in this file, bit for bit")
+    every = f"save after every N steps, too; 0: only at the end (default: 0; with --mpi {SAVE_EVERY})"
+    option(files, "save-every", every)
     option(files, "model", "save here (default: the file of --resume, or fastgate-demo.npz)", "FILE.npz")
     picture = "draw the curves here (default: %(default)s)"
     option(files, "picture", picture, "FILE.png", default="fastgate-demo.png")
     files.add_argument("--no-picture", dest="picture", action="store_const", const=None, help="draw nothing")
+
+    machines = parser.add_argument_group("more than one process")
+    machines.add_argument(
+        "--mpi",
+        action="store_true",
+        help="share each batch among the processes that mpiexec started: mpiexec -n 4 python -m fastgate demo --mpi; "
+        "any number of them gives the same bits",
+    )
 
     sampling = parser.add_argument_group("sampled text")
     option(sampling, "sample", "characters to write at the end; 0: none (default: %(default)s)", default=600)
@@ -159,7 +175,12 @@ def settle(args, saved=None):
             raise DemoError(
                 f"--{name} {given[name]}: the model in {args.resume} has {getattr(saved, name)}; leave the option out"
             )
-    return replace(saved or Settings(), **given)
+    if args.mpi and not saved:
+        given = {"shards": min(SHARDS, given.get("batch", Settings.batch))} | given
+    settings = replace(saved or Settings(), **given)
+    if settings.shards > settings.batch:
+        raise DemoError(f"--shards {settings.shards}: expected at most --batch {settings.batch}")
+    return settings
 
 
 def settings_from(saved):

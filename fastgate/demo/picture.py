@@ -2,7 +2,8 @@
 
 import numpy as np
 
-from .checkpoint import replacing
+from fastgate._files import replacing
+
 from .train import difference
 
 # backend -> label, colour, width: the wide line lies below the thin one, so both are seen where they agree

@@ -33,6 +33,19 @@ class Lines:
         pass
 
 
+class Silence:
+    """For all ranks but one."""
+
+    def show(self, done, runs):
+        pass
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        pass
+
+
 class Bar:
     """One line that moves."""
 

@@ -1,11 +1,14 @@
-"""Adam, one training step, and the loop that Ctrl-C ends politely."""
+"""Adam, one training step, and the loop that Ctrl-C ends politely; on any number of ranks, with the same bits."""
 
 import signal
 import threading
 import time
 from contextlib import nullcontext
+from itertools import chain
 
 import numpy as np
+
+from fastgate.parallel import World
 
 from .model import CharModel, backend
 from .options import DemoError
@@ -37,10 +40,15 @@ class Adam:
 
 
 class Run:
-    """The training of one model by one backend: parameters, Adam, carried states, the curve, the time."""
+    """The training of one model by one backend: parameters, Adam, carried states, the curve, the time.
 
-    def __init__(self, name, settings, parameters):
+    Each rank computes its shards of the batch; parameters, Adam and the curve are the same on all. Of the states (N, H) a
+    rank keeps its own rows; `gather_states` completes them.
+    """
+
+    def __init__(self, name, settings, parameters, world=None):
         self.name, self.settings = name, settings
+        self.shards = (world or World()).shards(settings.batch, settings.shards)
         self.model = CharModel(backend(name), settings, parameters)
         self.adam = Adam(parameters, settings.lr)
         self.states = self.model.zero_states(settings.batch)
@@ -51,17 +59,25 @@ class Run:
         begin = time.perf_counter()
         if fresh:
             self.states = self.model.zero_states(len(ids))
-        loss, gradients, states = self.model.loss(ids, y, self.states)
+        for shard in self.shards:
+            states = [tuple(part[shard.rows] for part in state) for state in self.states]
+            loss, gradients, states_T = self.model.loss(ids[shard.rows], y[shard.rows], states)
+            self.shards.add(shard, gradients, loss)
+            for part, part_T in zip(chain(*states), chain(*states_T), strict=True):
+                part[...] = part_T
+        gradients, loss = self.shards.sum()
         norm = self.model.backend.clip_grad_norm(gradients, self.settings.clip or np.inf)
         if not np.isfinite([loss, norm]).all():
             raise DemoError(
                 f"training diverged at step {len(self.losses) + 1} ({self.name}: loss {loss:g}); "
-                "try a smaller --lr, or clipping. Nothing was saved"
+                "try a smaller --lr, or clipping. This was not saved"
             )
         self.adam.update(self.model.parameters, gradients)
-        self.states = states
         self.losses.append(loss)
         self.times.append(time.perf_counter() - begin)
+
+    def gather_states(self):
+        self.states = [tuple(self.shards.gather_rows(part) for part in state) for state in self.states]
 
     def speed(self):
         """Characters per second."""
@@ -70,24 +86,24 @@ class Run:
 
 
 class Interrupt:
-    """Within it Ctrl-C is a wish, `asked`, fulfilled between two steps; a second Ctrl-C ends at once."""
+    """Within it Ctrl-C, or any of the signals, is a wish, `asked`, fulfilled between two steps; a second one ends at once."""
 
-    def __init__(self):
-        self.asked = False
+    def __init__(self, *signals):
+        self.asked, self.signals = False, signals
 
     def __enter__(self):
         self.handled = threading.current_thread() is threading.main_thread()
         if self.handled:
-            self.before = signal.signal(signal.SIGINT, self.ask)
+            self.before = {number: signal.signal(number, self.ask) for number in self.signals}
         return self
 
-    def ask(self, *_):
+    def ask(self, number, _):
         self.asked = True
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+        signal.signal(number, signal.default_int_handler)
 
     def __exit__(self, *_):
-        if self.handled:
-            signal.signal(signal.SIGINT, self.before or signal.default_int_handler)
+        for number, handler in self.before.items() if self.handled else ():
+            signal.signal(number, handler or signal.default_int_handler)
 
 
 def one_blas_thread():
@@ -99,17 +115,25 @@ def one_blas_thread():
     return threadpool_limits(1, user_api="blas")
 
 
-def train(runs, streams, steps, progress, interrupt):
-    """All runs make the same `steps` steps on the same batches, until Ctrl-C. Returns the last batch."""
+def train(runs, streams, steps, progress, interrupt, world, every, save):
+    """All runs make the same `steps` steps on the same batches, until Ctrl-C on any rank.
+
+    save() is called by rank 0 at the end and after every `every` steps. Returns the last batch, and whether Ctrl-C ended it.
+    """
     for done in range(1, steps + 1):
         batch = streams.next()
         for run in runs:
             with np.errstate(over="ignore", invalid="ignore"):  # Run.step itself looks for what is not finite
                 run.step(*batch)
         progress.show(done, runs)
-        if interrupt.asked:
+        asked = world.any(interrupt.asked)
+        if asked or done == steps or (every and done % every == 0):
+            for run in runs:
+                run.gather_states()
+            world.share(save)
+        if asked:
             break
-    return batch
+    return batch, asked
 
 
 def difference(runs):

@@ -1,0 +1,44 @@
+"""Files that are there whole or not at all."""
+
+import os
+from types import TracebackType
+from typing import BinaryIO
+
+
+class replacing:
+    """`with replacing(path) as file`: what is written to `file` becomes `path`, whole or not at all.
+
+    It is written beside its place, in `path`.<process>.part, forced to disk and renamed; an exception leaves the old file
+    and removes the part. A process that is killed leaves the old file, and perhaps the part.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path = os.path.realpath(path)
+        self.part = f"{self.path}.{os.getpid()}.part"
+
+    def __enter__(self) -> BinaryIO:
+        self.file = open(self.part, "wb")
+        return self.file
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        try:
+            with self.file:
+                self.file.flush()
+                os.fsync(self.file.fileno())
+            if kind is None:
+                os.replace(self.part, self.path)
+                _sync_folder(os.path.dirname(self.path))
+        finally:
+            if os.path.exists(self.part):
+                os.unlink(self.part)
+
+
+def _sync_folder(path: str) -> None:
+    """Forces the new name to disk, where the file system can."""
+    folder = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    except OSError:  # a file system without it renames in its own time
+        pass
+    finally:
+        os.close(folder)

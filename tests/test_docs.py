@@ -1,0 +1,98 @@
+"""The Python blocks of docs/ run as they stand: page by page, in order, in one namespace.
+
+A page that needs packages says so in its first line, <!-- needs: name name -->; without them it is skipped.
+"""
+
+import importlib.util
+import os
+import re
+from pathlib import Path
+
+import pytest
+
+import fastgate
+from bench.swap import blocks
+
+DOCS = Path(__file__).parents[1] / "docs"
+ELSEWHERE = {"adding-a-cell.md": "test_adding_a_cell.py adds its code to a copy of the tree"}
+PAGES = sorted(page for folder in (DOCS, DOCS / "swap") for page in folder.glob("*.md"))
+LINK = re.compile(r"\]\(([^)\s]+)\)")
+
+pytestmark = pytest.mark.skipif(not PAGES, reason="docs/ is not beside tests/")
+pages = pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(DOCS)))
+
+
+def needs(text):
+    found = re.match(r"<!-- needs: (.*) -->\n", text)
+    return found[1].split() if found else []
+
+
+@pytest.fixture
+def as_it_was(tmp_path, monkeypatch):
+    """A folder of its own, and settings put back: a page may set the environment and the number of threads."""
+    monkeypatch.chdir(tmp_path)
+    environment, threads = dict(os.environ), fastgate.get_num_threads()
+    yield
+    os.environ.clear()
+    os.environ.update(environment)
+    fastgate.set_num_threads(threads)
+
+
+@pages
+@pytest.mark.usefixtures("as_it_was")
+def test_the_code_of_a_page_runs(page):
+    if page.name in ELSEWHERE:
+        pytest.skip(ELSEWHERE[page.name])
+    text = page.read_text(encoding="utf-8")
+    for name in needs(text):
+        if importlib.util.find_spec(name) is None:
+            pytest.skip(f"{name} is not installed")
+    found = blocks(text)
+    if not found:
+        pytest.skip("no Python on this page")
+    namespace = {"__name__": page.stem}
+    for line, source in found:
+        exec(compile("\n" * line + source, page, "exec"), namespace)
+
+
+@pages
+def test_every_python_block_is_found(page):
+    """Fences in pairs, and none that the pattern does not see: indented, or with words behind `python`."""
+    text = page.read_text(encoding="utf-8")
+    assert len(re.findall(r"^\s*```", text, re.MULTILINE)) % 2 == 0
+    assert len(re.findall(r"```\s*(?:python|py)\b", text)) == len(blocks(text))
+
+
+@pages
+def test_links_lead_somewhere(page):
+    text = page.read_text(encoding="utf-8")
+    for link in LINK.findall(re.sub(r"```.*?```", "", text, flags=re.DOTALL)):
+        path, _, anchor = link.partition("#")
+        if "://" in link:
+            continue
+        target = page.parent / path if path else page
+        assert target.exists(), link
+        if anchor and target.suffix == ".md":
+            headings = re.findall(r"^#+ (.*)$", target.read_text(encoding="utf-8"), re.MULTILINE)
+            assert anchor in {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}, link
+
+
+def test_pages_of_before_and_after_compare_numbers():
+    """A page of docs/swap asserts that what it swaps in gives the numbers of what it replaces."""
+    for page in PAGES:
+        if page.parent.name == "swap":
+            assert any("assert" in source for _, source in blocks(page.read_text(encoding="utf-8"))), page.name
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if page.parent.name == "swap"], ids=lambda page: page.name)
+def test_a_page_is_reached_from_swap_it_in(page):
+    assert f"](swap/{page.name})" in (DOCS / "swap-it-in.md").read_text(encoding="utf-8")
+
+
+def test_a_failing_block_is_reported_at_its_line(tmp_path):
+    page = tmp_path / "page.md"
+    page.write_text("# Title\n\n```python\nx = 1\nassert x == 2\n```\n", encoding="utf-8")
+    ((line, source),) = blocks(page.read_text(encoding="utf-8"))
+    with pytest.raises(AssertionError) as caught:
+        exec(compile("\n" * line + source, page, "exec"), {})
+    assert caught.traceback[-1].lineno + 1 == 5
