@@ -100,8 +100,7 @@ def swap_cases() -> Iterator[tuple[str, Callable[[], float], Callable[[], float]
     """For bench/swap.py: (name, before, after), each call a step of training, which returns the loss."""
     for setup in SWAPS:
         before, after = pair(setup)
-        _, T, N, D, H = setup[1:]
-        yield f"PyTorch, training of nn.{setup.cell}, {(N, T, D, H)}, float32", before.step, after.step
+        yield f"PyTorch, training of nn.{setup.cell}, {setup[2:]}, float32", before.step, after.step
 
 
 def run(setups: list[Setup], threads: int, budget: float, clock: str) -> list[Row]:

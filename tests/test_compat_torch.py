@@ -1177,7 +1177,7 @@ def test_the_training_loop_that_is_timed():
     assert [line.count("|") for line in table.splitlines()[2:]] == [9] * 6
     assert "| nn.GRU, 2 layers, (5, 3, 6, 7) |" in table
     name, before, after = next(bench.swap_cases())
-    assert name == "PyTorch, training of nn.GRU, (8, 100, 64, 128), float32"
+    assert name == "PyTorch, training of nn.GRU, (100, 8, 64, 128), float32"
     np.testing.assert_allclose(before(), after(), rtol=1e-6)
 
 
