@@ -15,4 +15,5 @@ compare.py      what changed between two JSON files
 count.py        instructions instead of time (count.c)
 update_readme.py  the table in README.md
 swap.py         code before and after fastgate is swapped in: python -m bench.swap, the table in docs/swap-it-in.md
+torch_training.py  training in PyTorch, before and after accelerate(model): the table in docs/swap/pytorch.md
 """
