@@ -1208,3 +1208,18 @@ def test_the_example_learns():
     assert len(losses) == 10
     assert losses[-1] < 0.4 < losses[0]
     assert float(re.search(r"([\d.]+)% are named rightly", done.stdout)[1]) > 90
+
+
+def test_parameters_and_gradients_change_in_place_only():
+    layer = fastgate.LSTM(3, 4, rng=0)
+    before, weights = layer.parameters.copy(), layer.weights["Wx0"]
+    layer.parameters -= 0.5
+    layer.parameters *= 2
+    layer.gradients += 1
+    np.testing.assert_array_equal(layer.parameters, 2 * (before - np.float32(0.5)))
+    assert np.shares_memory(layer.weights["Wx0"], layer.parameters)
+    assert layer.weights["Wx0"] is weights
+    assert (layer.gradients == 1).all()
+    for name in ("parameters", "gradients"):
+        with pytest.raises(AttributeError, match=rf"{name}: expected the layer's own array.*layer\.{name}\[\.\.\.\] = values"):
+            setattr(layer, name, before)

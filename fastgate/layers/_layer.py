@@ -258,10 +258,18 @@ class Layer:
         """(num_parameters,), all weights, live: what is written here is what the next call computes with."""
         return self._parameters
 
+    @parameters.setter
+    def parameters(self, value: Array) -> None:
+        _only_in_place("parameters", value, self._parameters)  # layer.parameters -= … ends with this assignment
+
     @property
     def gradients(self) -> Array:
         """(num_parameters,), what backward wrote, at the places of the weights; zeros at first."""
         return self._gradients
+
+    @gradients.setter
+    def gradients(self, value: Array) -> None:
+        _only_in_place("gradients", value, self._gradients)
 
     @property
     def weights(self) -> Mapping[str, Array]:
@@ -611,6 +619,11 @@ class LayerWithC(Layer, Generic[F]):
         `gradients`.
         """
         return self._run_backward(dh, cache, (dh_T, dc_T), accumulate, need_dx)
+
+
+def _only_in_place(name: str, value: Any, own: Array) -> None:
+    if value is not own:
+        raise AttributeError(f"{name}: expected the layer's own array, changed in place; to copy values: layer.{name}[...] = values")
 
 
 def empty_like_rows(x: Array, width: int) -> Array:
