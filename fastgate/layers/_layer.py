@@ -623,7 +623,9 @@ class LayerWithC(Layer, Generic[F]):
 
 def _only_in_place(name: str, value: Any, own: Array) -> None:
     if value is not own:
-        raise AttributeError(f"{name}: expected the layer's own array, changed in place; to copy values: layer.{name}[...] = values")
+        raise AttributeError(
+            f"{name}: expected the layer's own array, changed in place; to copy values: layer.{name}[...] = values"
+        )
 
 
 def empty_like_rows(x: Array, width: int) -> Array:
