@@ -7,13 +7,15 @@ RUN := $(VENV)/bin/python
 SUITE := -m pytest -n auto
 PEERS ?= bench
 # Tests that do not depend on the level, or run every level themselves.
-LEVELLESS := $(patsubst %,--ignore=tests/test_%.py,activations adding_a_cell arguments bench demo malformed threads types)
+LEVELLESS := $(patsubst %,--ignore=tests/test_%.py,activations adding_a_cell arguments bench bench_swap demo docs malformed parallel threads types)
+# Tests that run beside other libraries; each skips, with the reason, what is not installed.
+PEERED := $(wildcard $(patsubst %,tests/test_%.py,compat_* docs layers parallel weights))
 STUBBED := $(patsubst fastgate/%.pyi,fastgate.%,$(wildcard fastgate/[a-z]*.pyi))
 
 # The reference multiplies small matrices: BLAS threads would only wait for each other.
 export OPENBLAS_NUM_THREADS ?= 1
 
-.PHONY: help demo test bench lint types sanitize races model levels arm64 build wheel clean
+.PHONY: help demo test peers bench lint types sanitize races model levels arm64 build wheel clean
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
 
@@ -28,6 +30,10 @@ test: build $(VENV)/has-test  ## build, then all tests
 
 bench: build .venv-bench/has-$(PEERS)  ## speed beside PyTorch, ONNX Runtime, OpenVINO and NumPy; PEERS=bench-all: JAX and Keras, too
 	.venv-bench/bin/python -m bench $(ARGS)
+
+peers: build  ## the drop-ins beside PyTorch, Keras, ONNX, JAX, autograd and MPI, where these can be had
+	@$(MAKE) --no-print-directory .venv-peers/has-peers || { echo "skipped: the peers could not be installed"; exit 0; }; \
+	[ ! -e .venv-peers/has-peers ] || .venv-peers/bin/python $(SUITE) -rs $(PEERED) $(ARGS)
 
 lint: $(VENV)/has-lint  ## ruff: rules and formatting
 	$(RUN) -m ruff check
@@ -75,7 +81,7 @@ wheel: $(VENV)/ready  ## sdist and wheel in dist/, the wheel built from the sdis
 	build/wheel/bin/python -m pip -q install dist/fastgate-*.whl
 	cd build/wheel && bin/python ../../tests/wheel.py ../../dist/fastgate-*.whl
 
-clean:  ## remove what was built (the environments stay: rm -rf .venv .venv-bench)
+clean:  ## remove what was built (the environments stay: rm -rf .venv .venv-bench .venv-peers)
 	rm -rf build dist *.egg-info fastgate/*.so fastgate/_kernels.c .pytest_cache .ruff_cache .mypy_cache .hypothesis
 	find . -name __pycache__ -not -path './.venv*' -prune -exec rm -rf {} +
 	rm -f $(VENV)/installed
@@ -83,7 +89,7 @@ clean:  ## remove what was built (the environments stay: rm -rf .venv .venv-benc
 # ---- The environments; what they hold is listed in pyproject.toml ----
 
 BUILD_NEEDS = $(RUN) -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["build-system"]["requires"], sep="\n")'
-EXTRA_NEEDS = $(RUN) -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["project"]["optional-dependencies"]["$*"], sep="\n")'
+needs_of = $(RUN) -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["project"]["optional-dependencies"]["$(1)"], sep="\n")'
 
 $(VENV)/ready: pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "fastgate needs Python 3.11 or later: make PYTHON=…"; exit 1; }
@@ -96,14 +102,20 @@ $(VENV)/installed: $(VENV)/ready
 	@touch $@
 
 $(VENV)/has-%: $(VENV)/ready
-	@$(EXTRA_NEEDS) > $(VENV)/needs-$*.txt && $(RUN) -m pip -q install -r $(VENV)/needs-$*.txt
+	@$(call needs_of,$*) > $(VENV)/needs-$*.txt && $(RUN) -m pip -q install -r $(VENV)/needs-$*.txt
 	@touch $@
 
 # The extra bench-all names the extra bench of this very package, which is installed before it.
 .venv-bench/has-%: $(VENV)/ready
 	@$(PYTHON) -m venv .venv-bench
-	@$(EXTRA_NEEDS) | sed '/^fastgate/d' > .venv-bench/needs-$*.txt
+	@$(call needs_of,$*) | sed '/^fastgate/d' > .venv-bench/needs-$*.txt
 	.venv-bench/bin/python -m pip -q install numpy -r .venv-bench/needs-$*.txt
 	@touch $@
 
 .venv-bench/has-bench-all: .venv-bench/has-bench
+
+.venv-peers/has-peers: $(VENV)/ready pyproject.toml
+	@$(PYTHON) -m venv .venv-peers
+	@{ $(call needs_of,test); $(call needs_of,peers); } > .venv-peers/needs.txt
+	.venv-peers/bin/python -m pip -q install numpy -r .venv-peers/needs.txt
+	@touch $@
