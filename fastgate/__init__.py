@@ -9,12 +9,13 @@ reference/                the definition of all of it in NumPy: the same names, 
 _arguments.py             judges every argument    _call.py  allocates, calls    _kernels  csrc/ behind Cython
 _cell.py                  what the prepared cells share
 Wings that stand on these functions, imported when they are entered:
-layers/                   RNN, LSTM, GRU: stacks, directions, parameters in one buffer    streams.py  StreamPool: many live streams
+layers/                   RNN, LSTM, GRU: stacks, directions, flat parameters    streams.py  StreamPool: many live streams
 weights/                  import and export       compat/   drop-ins for code that others wrote
 check/                    what a cell computes, and whether it is right                  parallel.py  more than one machine
 """
 
 import importlib
+from typing import TYPE_CHECKING
 
 from fastgate._version import __version__
 from fastgate.clip import clip_grad_norm, clip_grad_value, clip_norm_each
@@ -49,6 +50,9 @@ from fastgate.rnn import (
 )
 from fastgate.threads import get_num_threads, num_threads, set_num_threads
 
+if TYPE_CHECKING:
+    from fastgate.layers import GRU, LSTM, RNN
+
 _WINGS = {"RNN": "layers", "LSTM": "layers", "GRU": "layers", "StreamPool": "streams"}
 
 
@@ -65,6 +69,7 @@ __all__ = [
     "RNNCell",
     "LSTMCell",
     "GRUCell",
+    "RNN", "LSTM", "GRU",
     "clip_grad_norm", "clip_grad_value", "clip_norm_each",
     "softmax_cross_entropy",
     "set_num_threads", "get_num_threads", "num_threads",

@@ -18,6 +18,9 @@ FUNCTIONS = ("forward", "backward", "ragged_forward", "ragged_backward", "step_f
 KERNELS = fastgate.get_config()["cells"]  # csrc/cells.def
 # What has no twin in the reference: what is prepared for its kernels, and what is about this machine and this build.
 CLASSES = [name for name in fastgate.__all__ if inspect.isclass(getattr(fastgate, name))]
+PREPARED = [name for name in CLASSES if name.endswith("Cell")]
+LAYERS = [name for name in CLASSES if getattr(fastgate, name).__module__.startswith("fastgate.layers.")]
+WINGS = [name for name in CLASSES if name not in PREPARED]
 OF_THE_MACHINE = [
     name for module in ("config", "threads") for name in fastgate.__all__
     if getattr(getattr(fastgate, name), "__module__", None) == f"fastgate.{module}"
@@ -79,7 +82,7 @@ def test_a_cell_has_its_functions_on_every_floor(cell, what):
 
 
 def test_a_cell_has_its_prepared_class():
-    assert CLASSES == [f"{cell.name.upper()}Cell" for cell in CELLS]
+    assert PREPARED == [f"{cell.name.upper()}Cell" for cell in CELLS]
 
 
 @cells
@@ -103,6 +106,25 @@ def test_a_prepared_class_is_built_as_its_function_is_called(cell):
     assert parameters(prepared.update) == {name: built[name] for name in ("Wx", "Wh", "b", "bh")}
     for member in (prepared, prepared.step, prepared.forward, prepared.update):
         assert member.__doc__
+
+
+def test_layers_are_of_the_three_cells():
+    assert LAYERS == ["RNN", "LSTM", "GRU"]
+
+
+@pytest.mark.parametrize("name", LAYERS)
+def test_a_layer_has_the_options_of_its_cell(name):
+    """With the same defaults, after those that all layers share."""
+    layer = getattr(fastgate, name)
+    assert layer.__module__ == f"fastgate.layers.{name.lower()}"
+    function = inspect.signature(getattr(fastgate, f"{name.lower()}_forward")).parameters
+    shared = ("num_layers", "bidirectional", "merge", "dropout", "b", "bh", "dtype", "rng")
+    built = {p.name: p for p in inspect.signature(layer).parameters.values() if p.kind is p.KEYWORD_ONLY}
+    options = set(dict(*(cell.options[0] for cell in CELLS if cell.name == name.lower()))) | {"gate_order"} & set(function)
+    assert built.keys() == {*shared, *options}
+    assert {option: built[option].default for option in options} == {option: function[option].default for option in options}
+    for member in ("forward", "backward", "step", "reset", "state_dict", "load_state_dict", "save", "load"):
+        assert getattr(layer, member).__doc__
 
 
 def test_every_listed_cell_is_reached_from_its_public_module(monkeypatch):
@@ -168,9 +190,12 @@ def stubbed(module):
 
 @pytest.mark.parametrize("name", [name for name in fastgate.__all__ if name != "__version__"])
 def test_type_stubs_export_every_function(name):
-    """With the parameters and defaults it has; overloaded ones are left to stubtest."""
+    """With the parameters and defaults it has; overloaded ones are left to stubtest. Wings are annotated where they stand."""
     function = getattr(fastgate, name)
     module = function.__module__.removeprefix("fastgate.")
+    if name in WINGS:
+        assert inspect.signature(function).parameters.keys() == inspect.get_annotations(function.__init__).keys()
+        return
     stubs = stubbed(module)
     assert name in stubs, f"{name} is missing in {module}.pyi"
     if len(stubs[name]) > 1:

@@ -1,0 +1,11 @@
+"""Names for annotations."""
+
+from collections.abc import Sequence
+from typing import Any, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array: TypeAlias = NDArray[Any]  # float32 or float64, that of the layer
+Lengths: TypeAlias = Sequence[int] | NDArray[np.integer[Any]] | None
+Rng: TypeAlias = np.random.Generator | int | None

@@ -1,0 +1,67 @@
+"""Layers of gated recurrent units."""
+
+from typing import Literal
+
+import numpy as np
+from numpy.typing import DTypeLike
+
+from fastgate.gru import GRUCell, GRUForward, gru_backward, gru_forward, gru_step_forward
+from fastgate.layers._layer import Functions, PlainLayer
+from fastgate.layers._types import Rng
+from fastgate.reference.gru import GATES, OPTIONS
+
+
+class GRU(PlainLayer):
+    """Layers of gated recurrent units, one upon the other, in one direction or both.
+
+    Axes batch first: x (N, T, D), h (N, T, output_size). Gate order "rzn"; z keeps h_{t-1}. Weights multiply from the right. In
+    each layer and direction
+
+        r, z = sigmoid(a_r), sigmoid(a_z)                       a = x_t Wx + h_{t-1} Wh + b + bh, blocks a_r a_z
+        n = tanh(x_t Wxn + b_n + r * (h_{t-1} Whn + bh_n))      reset="after" (PyTorch, Keras, cuDNN)
+        n = tanh(x_t Wxn + b_n + (r * h_{t-1}) Whn + bh_n)      reset="before" (Cho et al. 2014; the textbook formula)
+        h_t = (1 - z) * n + z * h_{t-1}
+
+    input_size, hidden_size : D, H
+    num_layers : the output of a layer is the x of the next one.
+    bidirectional : each layer runs over the sequence from both ends. merge : "concat" (output_size 2H), "sum", "mean" or "mul"
+        makes one output of the two.
+    dropout : the probability that a value between two layers becomes 0 in training; the others are divided by 1 - dropout.
+    b, bh : whether there is an input bias, a recurrent bias. bh None: True with reset="after", where b_n and bh_n are different
+        things; False with reset="before", where all that counts is their sum.
+    gate_order : a permutation of "rzn", the order of the 3 blocks of H columns in all weights and their gradients
+    reset : "after" or "before" the candidate's recurrent product
+    dtype : float32 or float64, that of all arrays
+    rng : a numpy Generator, a seed, or None: draws the weights, and the masks of dropout where forward is given no other
+
+    Weights are arrays of one flat array, in this order: layer by layer, the forward direction before the reverse one,
+
+        Wx0 (D, 3H)    Wh0 (H, 3H)    b0 (3H,)    bh0 (3H,)    Wx0_reverse …    Wx1 (output_size, 3H) …
+
+    without gaps. `parameters` is that array and `weights` the views by name, `gradients` and `grads` the same for the
+    gradients: clipping, an optimiser and a sum over machines are one call on one array. Fresh weights, gate by gate: Wx uniform
+    (Glorot and Bengio 2010), Wh orthogonal (Saxe et al. 2014), biases 0. Orthogonal matrices come from NumPy's LAPACK, whose
+    last bits may differ between machines.
+
+    forward, backward : whole sequences. step, state, reset : streams, one step at a time.
+    state_dict, load_state_dict, save, load : weights as arrays, as a file. A layer pickles and copies, with gradients, states
+    and generator.
+
+    Sizes that are no integers > 0 and options that do not exist are a ValueError or TypeError that names the argument, sizes
+    that no memory holds an OverflowError or MemoryError. Cho et al. (2014), arXiv:1406.1078.
+    """
+
+    _cell, _gates, _choices = "gru", GATES, {"gate_order": None, "reset": OPTIONS["reset"]}
+    _functions = Functions(gru_forward, gru_backward, gru_step_forward, GRUForward, GRUCell)
+
+    def __init__(
+        self, input_size: int, hidden_size: int, *, num_layers: int = 1, bidirectional: bool = False,
+        merge: Literal["concat", "sum", "mean", "mul"] = "concat", dropout: float = 0.0, b: bool = True, bh: bool | None = None,
+        gate_order: str = "rzn", reset: Literal["after", "before"] = "after", dtype: DTypeLike = np.float32, rng: Rng = None,
+    ):  # fmt: skip
+        bh = reset == "after" if bh is None else bh
+        config = self._judged(
+            input_size, hidden_size, num_layers, bidirectional, merge, dropout, b, bh, dtype, gate_order=gate_order, reset=reset
+        )
+        self._build(config, rng)
+        self._draw()

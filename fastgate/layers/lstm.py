@@ -1,0 +1,66 @@
+"""Layers of long short-term memory."""
+
+from typing import Literal
+
+import numpy as np
+from numpy.typing import DTypeLike
+
+from fastgate.layers._layer import Functions, LayerWithC
+from fastgate.layers._types import Rng
+from fastgate.lstm import LSTMCell, LSTMForward, lstm_backward, lstm_forward, lstm_step_forward
+from fastgate.reference.lstm import GATES
+
+
+class LSTM(LayerWithC):
+    """Layers of long short-term memory, one upon the other, in one direction or both.
+
+    Axes batch first: x (N, T, D), h (N, T, output_size). Gate order "ifgo". Weights multiply from the right. In each layer and
+    direction
+
+        i, f, o = sigmoid(a_i), sigmoid(a_f), sigmoid(a_o)      a = x_t Wx + h_{t-1} Wh + b + bh, blocks a_i a_f a_g a_o
+        g = tanh(a_g)
+        c_t = f * c_{t-1} + i * g
+        h_t = o * tanh(c_t)
+
+    input_size, hidden_size : D, H
+    num_layers : the output of a layer is the x of the next one.
+    bidirectional : each layer runs over the sequence from both ends. merge : "concat" (output_size 2H), "sum", "mean" or "mul"
+        makes one output of the two.
+    dropout : the probability that a value between two layers becomes 0 in training; the others are divided by 1 - dropout.
+    b, bh : whether there is an input bias, a recurrent bias
+    gate_order : a permutation of "ifgo", the order of the 4 blocks of H columns in all weights and their gradients
+    dtype : float32 or float64, that of all arrays
+    rng : a numpy Generator, a seed, or None: draws the weights, and the masks of dropout where forward is given no other
+
+    Weights are arrays of one flat array, in this order: layer by layer, the forward direction before the reverse one,
+
+        Wx0 (D, 4H)    Wh0 (H, 4H)    b0 (4H,)    bh0 (4H,)    Wx0_reverse …    Wx1 (output_size, 4H) …
+
+    without gaps. `parameters` is that array and `weights` the views by name, `gradients` and `grads` the same for the
+    gradients: clipping, an optimiser and a sum over machines are one call on one array. Fresh weights, gate by gate: Wx uniform
+    (Glorot and Bengio 2010), Wh orthogonal (Saxe et al. 2014), biases 0 but for that of the forget gate, 1 (Jozefowicz et al.
+    2015), in b, or in bh where there is no b. Orthogonal matrices come from NumPy's LAPACK, whose last bits may differ between
+    machines.
+
+    forward, backward : whole sequences. step, state, reset : streams, one step at a time.
+    state_dict, load_state_dict, save, load : weights as arrays, as a file. A layer pickles and copies, with gradients, states
+    and generator.
+
+    Sizes that are no integers > 0 and options that do not exist are a ValueError or TypeError that names the argument, sizes
+    that no memory holds an OverflowError or MemoryError. Hochreiter and Schmidhuber (1997), Gers et al. (2000), Graves and
+    Schmidhuber (2005).
+    """
+
+    _cell, _gates, _choices = "lstm", GATES, {"gate_order": None}
+    _functions = Functions(lstm_forward, lstm_backward, lstm_step_forward, LSTMForward, LSTMCell)
+
+    def __init__(
+        self, input_size: int, hidden_size: int, *, num_layers: int = 1, bidirectional: bool = False,
+        merge: Literal["concat", "sum", "mean", "mul"] = "concat", dropout: float = 0.0, b: bool = True, bh: bool = False,
+        gate_order: str = "ifgo", dtype: DTypeLike = np.float32, rng: Rng = None,
+    ):  # fmt: skip
+        config = self._judged(
+            input_size, hidden_size, num_layers, bidirectional, merge, dropout, b, bh, dtype, gate_order=gate_order
+        )
+        self._build(config, rng)
+        self._draw()

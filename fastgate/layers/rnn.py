@@ -1,0 +1,60 @@
+"""Layers of plain recurrent cells."""
+
+from typing import Literal
+
+import numpy as np
+from numpy.typing import DTypeLike
+
+from fastgate.layers._layer import Functions, PlainLayer
+from fastgate.layers._types import Rng
+from fastgate.reference.rnn import GATES, OPTIONS
+from fastgate.rnn import RNNCell, RNNForward, rnn_backward, rnn_forward, rnn_step_forward
+
+
+class RNN(PlainLayer):
+    """Layers of plain recurrent cells, one upon the other, in one direction or both.
+
+    Axes batch first: x (N, T, D), h (N, T, output_size). Weights multiply from the right. In each layer and direction
+
+        h_t = activation(x_t Wx + h_{t-1} Wh + b + bh)
+
+    input_size, hidden_size : D, H
+    num_layers : the output of a layer is the x of the next one.
+    bidirectional : each layer runs over the sequence from both ends. merge : "concat" (output_size 2H), "sum", "mean" or "mul"
+        makes one output of the two.
+    dropout : the probability that a value between two layers becomes 0 in training; the others are divided by 1 - dropout.
+    b, bh : whether there is an input bias, a recurrent bias
+    activation : "tanh", "relu", "sigmoid" or "identity"
+    dtype : float32 or float64, that of all arrays
+    rng : a numpy Generator, a seed, or None: draws the weights, and the masks of dropout where forward is given no other
+
+    Weights are arrays of one flat array, in this order: layer by layer, the forward direction before the reverse one,
+
+        Wx0 (D, H)    Wh0 (H, H)    b0 (H,)    bh0 (H,)    Wx0_reverse …    Wx1 (output_size, H) …
+
+    without gaps. `parameters` is that array and `weights` the views by name, `gradients` and `grads` the same for the
+    gradients: clipping, an optimiser and a sum over machines are one call on one array. Fresh weights: Wx uniform (Glorot and
+    Bengio 2010), Wh orthogonal (Saxe et al. 2014), biases 0. Orthogonal matrices come from NumPy's LAPACK, whose last bits may
+    differ between machines.
+
+    forward, backward : whole sequences. step, state, reset : streams, one step at a time.
+    state_dict, load_state_dict, save, load : weights as arrays, as a file. A layer pickles and copies, with gradients, states
+    and generator.
+
+    Sizes that are no integers > 0 and options that do not exist are a ValueError or TypeError that names the argument, sizes
+    that no memory holds an OverflowError or MemoryError. Elman (1990).
+    """
+
+    _cell, _gates, _choices = "rnn", GATES, {"activation": OPTIONS["activation"]}
+    _functions = Functions(rnn_forward, rnn_backward, rnn_step_forward, RNNForward, RNNCell)
+
+    def __init__(
+        self, input_size: int, hidden_size: int, *, num_layers: int = 1, bidirectional: bool = False,
+        merge: Literal["concat", "sum", "mean", "mul"] = "concat", dropout: float = 0.0, b: bool = True, bh: bool = False,
+        activation: Literal["tanh", "relu", "sigmoid", "identity"] = "tanh", dtype: DTypeLike = np.float32, rng: Rng = None,
+    ):  # fmt: skip
+        config = self._judged(
+            input_size, hidden_size, num_layers, bidirectional, merge, dropout, b, bh, dtype, activation=activation
+        )
+        self._build(config, rng)
+        self._draw()
