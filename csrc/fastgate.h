@@ -26,6 +26,12 @@ enum fg_dtype { FG_F32, FG_F64, FG_DTYPES };
 /* Values of fg_sequence.option for the cell `rnn`. */
 enum fg_activation { FG_TANH, FG_RELU, FG_SIGMOID, FG_IDENTITY };
 
+/* … for the cells `gru_after` and `gru_before`: what the update gate z multiplies, h_prev or the candidate n. */
+enum fg_update { FG_OLD, FG_NEW };
+
+/* … for the cell `lstm`, added up: g = sigmoid(a_g); i = 1 - f. */
+enum fg_lstm { FG_SIGMOID_CANDIDATE = 1, FG_COUPLED = 2 };
+
 /* A batch of rows: element (n, i) at data[n * row + i]. */
 typedef struct fg_rows { void *data; ptrdiff_t row; } fg_rows;
 
@@ -69,13 +75,15 @@ typedef struct fg_sequence {
     const int64_t *sequence_start;            /* (N,) or NULL; flat x, h, dh, dx, sequence after sequence: the first row of each */
     const int64_t *step_start;                /* (T,) or NULL; flat, step after step: the row of sequence 0 at each step */
     int reverse;                              /* a sequence runs from its own last step to its first */
-    int option;                               /* of the cell; rnn: enum fg_activation */
+    int option;                               /* of the cell; rnn: enum fg_activation, gru: enum fg_update, lstm: enum fg_lstm */
+    double cell_clip, preact_clip;            /* lstm: bounds of |c| and of |a|; 0 = none */
     ptrdiff_t gate_column[FG_MAX_GATES];      /* first column in Wx, Wh, b, bh of each gate, in the cell's own order */
 
     fg_steps x;                               /* (N, T, D), read */
     fg_rows h0, c0;                           /* (N, H), read; data NULL = zeros, row 0 = one state for all */
     fg_matrix Wx, Wh;                         /* (D, G H), (H, G H), read */
     const void *b, *bh;                       /* (G H,), read; NULL = zeros */
+    const void *peephole;                     /* lstm: (3 H,) for i, f, o, read, by backward too; NULL = none */
 
     void *prepared;                           /* these weights and biases as kernels use them, from sequence_prepare(); or NULL */
 
@@ -91,6 +99,7 @@ typedef struct fg_sequence {
     fg_rows dh0, dc0;                         /* (N, H), written */
     fg_matrix dWx, dWh;                       /* as Wx, Wh, written; row or column stride is 1 */
     void *db, *dbh;                           /* (G H,), written */
+    void *dpeephole;                          /* (3 H,), written */
 
     void *scratch;                            /* temporary, size from fg_kernels; 64-byte aligned like cache */
     int shares;                               /* most threads of this call, at least 1: scratch has a room for each */

@@ -14,6 +14,7 @@ raises. Shapes, lengths and names that do not fit are a ValueError, dtypes and k
 holds an OverflowError or MemoryError. The message begins with the name of the argument.
 """
 
+import itertools
 import os
 from collections import Counter
 from functools import lru_cache
@@ -68,6 +69,7 @@ class Forward(NamedTuple):
     Wh: ndarray  # (H, G·H)
     b: ndarray | None  # (G·H,)
     bh: ndarray | None  # (G·H,)
+    peephole: ndarray | None  # (3H,), contiguous
     lengths: ndarray | None  # (N,) int64, C order, private
     position: tuple[int, ...]  # canonical gate g sits in the columns from position[g]·H on
     reverse: bool
@@ -126,12 +128,14 @@ def forward(
     out: Any = None,
     dtypes: tuple[np.dtype, ...] = KERNEL,
     input_size: int | None = None,
+    peephole: Any = None,
 ) -> Forward:
     """Judge a call of `<cell>_forward`, of `<cell>_step_forward` with step=True, of `<cell>_ragged_forward` with ragged=True.
 
     gates: the canonical letters, G = len(gates). has_c: the cell has a second state, c0 (c_prev).
     gate_order None means `gates`. The states of a step are named h_prev and c_prev in messages.
     input_size: D, where the weights are known to be right (those of a prepared cell).
+    peephole: of a cell that has one.
     """
     # A caller's code may run while these become plain data, so that comes before any shape is read.
     if lengths is not None:
@@ -145,7 +149,7 @@ def forward(
     if ragged and type(x) is ndarray and x.ndim == 2:
         flat, lengths, N, T = _flat(offsets, batch_sizes, len(x))
     if (
-        _kernels.is_plain(dims, G, N, x, h0, c0, Wx, Wh, b, bh)
+        _kernels.is_plain(dims, G, N, x, h0, c0, Wx, Wh, b, bh, peephole)
         and (training is True or training is False)
         and (reverse is True or reverse is False)
         and (return_sequences is True or return_sequences is False)
@@ -166,22 +170,23 @@ def forward(
                 lengths = _lengths(lengths, N, T)
             if out is not None:
                 out = outputs(out, _forward_outputs(step, has_c, return_sequences, shape, N, H), dtype)
-                x, h0, c0, Wx, Wh, b, bh = _apart(out, x, h0, c0, Wx, Wh, b, bh)
+                x, h0, c0, Wx, Wh, b, bh, peephole = _apart(out, x, h0, c0, Wx, Wh, b, bh, peephole)
             if training:
                 x, Wx, Wh = x[...], Wx[...], Wh[...]
                 h0 = None if h0 is None else h0[...]
                 c0 = None if c0 is None else c0[...]
                 b = None if b is None else b[...]
                 bh = None if bh is None else bh[...]
+                peephole = None if peephole is None else peephole[...]
             # fmt: off
             return _new(Forward, (
-                cell, step, has_c, N, T, D, H, G, dtype, x, h0, c0, Wx, Wh, b, bh, lengths, position,
+                cell, step, has_c, N, T, D, H, G, dtype, x, h0, c0, Wx, Wh, b, bh, peephole, lengths, position,
                 reverse, training, return_sequences, out, flat))
             # fmt: on
     # fmt: off
     return _forward_in_words(
         cell, x, h0, c0, Wx, Wh, b, bh, step, gates, has_c, gate_order, lengths, ragged, offsets, batch_sizes, reverse,
-        training, return_sequences, out, dtypes, input_size)
+        training, return_sequences, out, dtypes, input_size, peephole)
     # fmt: on
 
 
@@ -208,6 +213,7 @@ def _forward_in_words(
     out,
     dtypes,
     input_size,
+    peephole,
 ):
     reverse = flag("reverse", reverse)
     training = flag("training", training)
@@ -223,6 +229,7 @@ def _forward_in_words(
     Wh = _array("Wh", Wh, (dtype,), "x")
     b = None if b is None else _array("b", b, (dtype,), "x")
     bh = None if bh is None else _array("bh", bh, (dtype,), "x")
+    peephole = None if peephole is None else _array("peephole", peephole, (dtype,), "x")
 
     flat = None
     if x.ndim != (2 if step or ragged else 3):
@@ -239,7 +246,7 @@ def _forward_in_words(
         _shape("x", x, letters, (*x.shape[:-1], input_size))
     G = len(gates)
     H = _hidden_size(D, G, Wx.shape, Wh.shape, [a.shape for a in (h0, c0) if a is not None],
-                     [a.shape for a in (b, bh) if a is not None])  # fmt: skip
+                     _bias_sizes(G, b, bh, peephole))  # fmt: skip
     GH = "H" if G == 1 else f"{G}H"
     for name, state in ((h_name, h0), (c_name, c0)):
         if state is not None:
@@ -249,6 +256,8 @@ def _forward_in_words(
     for name, bias in (("b", b), ("bh", bh)):
         if bias is not None:
             _shape(name, bias, (GH,), (G * H,))
+    if peephole is not None:
+        _shape("peephole", peephole, ("3H",), (3 * H,))
 
     # What a call writes: h, the cache, final states, packed weights. An x that takes no memory counts as if it did.
     per_step = G * H * training + H * (return_sequences and out is None) + max(D, 1) * (D == 0 or 0 in x.strides)
@@ -263,15 +272,16 @@ def _forward_in_words(
     Wx, Wh = _direct(Wx, dtype), _direct(Wh, dtype)
     b = None if b is None else _direct(b, dtype)
     bh = None if bh is None else _direct(bh, dtype)
+    peephole = None if peephole is None else _direct(peephole, dtype, rows=True)
 
     if out is not None:
         out = outputs(out, _forward_outputs(step, has_c, return_sequences, x.shape, N, H), dtype)
-        x, h0, c0, Wx, Wh, b, bh = _apart(out, x, h0, c0, Wx, Wh, b, bh)
+        x, h0, c0, Wx, Wh, b, bh, peephole = _apart(out, x, h0, c0, Wx, Wh, b, bh, peephole)
     if training:
-        x, h0, c0, Wx, Wh, b, bh = (None if a is None else a[...] for a in (x, h0, c0, Wx, Wh, b, bh))
+        x, h0, c0, Wx, Wh, b, bh, peephole = (None if a is None else a[...] for a in (x, h0, c0, Wx, Wh, b, bh, peephole))
     # fmt: off
     return Forward(
-        cell, step, has_c, N, T, D, H, G, dtype, x, h0, c0, Wx, Wh, b, bh, lengths, position,
+        cell, step, has_c, N, T, D, H, G, dtype, x, h0, c0, Wx, Wh, b, bh, peephole, lengths, position,
         reverse, training, return_sequences, out, flat)
     # fmt: on
 
@@ -283,7 +293,13 @@ def _forward_outputs(step, has_c, return_sequences, x_shape, N, H):
     return expected | {"c_T": (N, H)} if has_c else expected
 
 
-def _hidden_size(D, G, Wx, Wh, states, biases):
+def _bias_sizes(G, b, bh, peephole):
+    """H as each of these says it, (G·H,), (G·H,) and (3H,)."""
+    given = ((a.shape, blocks) for a, blocks in ((b, G), (bh, G), (peephole, 3)) if a is not None)
+    return [shape[0] // blocks for shape, blocks in given if len(shape) == 1 and shape[0] % blocks == 0]
+
+
+def _hidden_size(D, G, Wx, Wh, states, sizes):
     """H by the vote of all arguments that speak of it, so that the odd one out is the one named in the error."""
     votes = [state[-1] for state in states if 1 <= len(state) <= 3]
     if len(Wh) == 2 and Wh[1] == G * Wh[0]:
@@ -294,7 +310,7 @@ def _hidden_size(D, G, Wx, Wh, states, biases):
         votes.insert(0, Wx[1] // G)
     elif len(Wx) == 2 and Wx[1] == D and Wx[0] % G == 0:
         votes.append(Wx[0] // G)
-    votes += [bias[0] // G for bias in biases if len(bias) == 1 and bias[0] % G == 0]
+    votes += sizes
     votes += Wh[:1]
     return Counter(votes).most_common(1)[0][0] if votes else 0
 
@@ -389,11 +405,14 @@ class Weights(NamedTuple):
     Wh: ndarray  # (H, G·H)
     b: ndarray | None  # (G·H,)
     bh: ndarray | None  # (G·H,)
+    peephole: ndarray | None  # (3H,)
     gate_order: str | None
     position: tuple[int, ...]  # of the gates, as in Forward
 
 
-def weights(Wx: Any, Wh: Any, b: Any, bh: Any, gates: str, gate_order: Any, like: Weights | None = None) -> Weights:
+def weights(
+    Wx: Any, Wh: Any, b: Any, bh: Any, peephole: Any, gates: str, gate_order: Any, like: Weights | None = None
+) -> Weights:
     """Judge weights on their own; with `like`, they must have its sizes and dtype."""
     position = gate_positions(gates, gate_order)
     # Views: whoever reshapes a caller's array meanwhile, another thread or code of the next argument, does not reach them.
@@ -402,11 +421,12 @@ def weights(Wx: Any, Wh: Any, b: Any, bh: Any, gates: str, gate_order: Any, like
     Wh = _array("Wh", Wh, (dtype,), "Wx")[...]
     b = None if b is None else _array("b", b, (dtype,), "Wx")[...]
     bh = None if bh is None else _array("bh", bh, (dtype,), "Wx")[...]
+    peephole = None if peephole is None else _array("peephole", peephole, (dtype,), "Wx")[...]
     G = len(gates)
     GH = "H" if G == 1 else f"{G}H"
     if like is None:
         D = Wx.shape[0] if Wx.ndim == 2 else -1
-        H = _hidden_size(D, G, Wx.shape, Wh.shape, [], [a.shape for a in (b, bh) if a is not None])
+        H = _hidden_size(D, G, Wx.shape, Wh.shape, [], _bias_sizes(G, b, bh, peephole))
         if D < 0:
             raise ValueError(f"Wx: expected (D, {GH}) = (D, {G * H}), got {Wx.shape}")
     else:
@@ -416,9 +436,11 @@ def weights(Wx: Any, Wh: Any, b: Any, bh: Any, gates: str, gate_order: Any, like
     for name, bias in (("b", b), ("bh", bh)):
         if bias is not None:
             _shape(name, bias, (GH,), (G * H,))
+    if peephole is not None:
+        _shape("peephole", peephole, ("3H",), (3 * H,))
     _affordable(3 * (D + H) * G * H * dtype.itemsize, 0, f"Wx, Wh: D, H = {D}, {H}")
-    Wx, Wh, b, bh = (None if a is None else _frozen(a, dtype) for a in (Wx, Wh, b, bh))
-    return Weights(D, H, dtype, Wx, Wh, b, bh, gate_order, position)
+    Wx, Wh, b, bh, peephole = (None if a is None else _frozen(a, dtype) for a in (Wx, Wh, b, bh, peephole))
+    return Weights(D, H, dtype, Wx, Wh, b, bh, peephole, gate_order, position)
 
 
 def _frozen(a: ndarray, dtype: np.dtype) -> ndarray:
@@ -498,7 +520,7 @@ def backward(call: Forward, dh: Any, dh_T: Any = None, dc_T: Any = None, *, need
         )
     ):
         return _backward_in_words(call, dh, dh_T, dc_T, need, out)
-    names = _NAMES[step, call.has_c, call.b is not None, call.bh is not None]
+    names = gradient_names(call)
     return _new(Backward, (call, dh, dh_T, dc_T, names, _ALL[len(names)], None))
 
 
@@ -528,35 +550,32 @@ def _backward_in_words(call, dh, dh_T, dc_T, need, out):
             "the cache",
         )
         upstream = _apart(out, *upstream)
-        kept = ("x", "h0", "c0", "Wx", "Wh")
+        kept = ("x", "h0", "c0", "Wx", "Wh", "peephole")
         call = call._replace(**dict(zip(kept, _apart(out, *(getattr(call, name) for name in kept)), strict=True)))
     return Backward(call, *upstream, names, need, out)
 
 
-def _names(step, has_c, b, bh):
+def _names(step, has_c, b, bh, peephole):
     names = ["dx", "dh_prev" if step else "dh0"]
     names += ["dc_prev" if step else "dc0"] * has_c
-    names += ["dWx", "dWh"] + ["db"] * b + ["dbh"] * bh
+    names += ["dWx", "dWh"] + ["db"] * b + ["dbh"] * bh + ["dpeephole"] * peephole
     return tuple(names)
 
 
-_BOOLS = (False, True)
-_NAMES = {
-    (step, has_c, b, bh): _names(step, has_c, b, bh) for step in _BOOLS for has_c in _BOOLS for b in _BOOLS for bh in _BOOLS
-}
-_ALL = tuple((True,) * n for n in range(8))
+_NAMES = {given: _names(*given) for given in itertools.product((False, True), repeat=5)}
+_ALL = tuple((True,) * n for n in range(9))
 
 
 def gradient_names(call: Forward) -> tuple[str, ...]:
     """The names of the gradients of a call, in the order of the result."""
-    return _NAMES[call.step, call.has_c, call.b is not None, call.bh is not None]
+    return _NAMES[call.step, call.has_c, call.b is not None, call.bh is not None, call.peephole is not None]
 
 
 def gradient_shapes(call: Forward) -> dict[str, tuple[int, ...]]:
     """The shape of each gradient: that of its argument, (N, H) for a state that was None."""
     state = (call.N, call.H)
     arguments = (call.x, call.h0) + ((call.c0,) if call.has_c else ()) + (call.Wx, call.Wh)
-    arguments += tuple(bias for bias in (call.b, call.bh) if bias is not None)
+    arguments += tuple(a for a in (call.b, call.bh, call.peephole) if a is not None)
     return {name: state if a is None else a.shape for name, a in zip(gradient_names(call), arguments, strict=True)}
 
 

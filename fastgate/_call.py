@@ -1,10 +1,23 @@
 """Between judgement and kernel: allocates what a call returns, orders ragged rows, runs the kernel. No arithmetic but
 one sum."""
 
+from typing import NamedTuple
+
 import numpy as np
 
 from fastgate import _arguments, _kernels
 from fastgate.reference.sequence import gradients_type
+
+
+class Option(NamedTuple):
+    """The options of a cell as its kernel reads them: the fields of these names in fg_sequence."""
+
+    option: int = 0
+    cell_clip: float = 0.0
+    preact_clip: float = 0.0
+
+
+PLAIN = Option()
 
 
 class Cache:
@@ -62,7 +75,7 @@ class Results:
         return self.arrays
 
 
-def forward(call, kernel, option=0):
+def forward(call, kernel, option=PLAIN):
     """(outputs in order …, cache) of a judged forward call. `kernel`: the name of the cell in csrc/cells.def."""
     return _forward(call, kernel, option, None)
 
@@ -115,6 +128,8 @@ def backward(cache, judged):
             kernel[name] = results.add(name, new, fits=has_contiguous_axis)
         elif name == "db" or name == "dbh":
             kernel[name] = results.add(name, np.empty(width, dtype))
+        elif name == "dpeephole":
+            kernel[name] = results.add(name, np.empty(3 * call.H, dtype))
         elif (argument := call.h0 if name in ("dh0", "dh_prev") else call.c0) is not None and argument.ndim == 1:
             kernel[name] = np.empty(state, dtype)
             results.add(name, np.empty(call.H, dtype))
@@ -124,10 +139,11 @@ def backward(cache, judged):
     h, c = ("dh_prev", "dc_prev") if call.step else ("dh0", "dc0")
     # fmt: off
     cache._run.backward(
-        (call.x, call.Wx, call.Wh),
+        (call.x, call.Wx, call.Wh, call.peephole),
         # The steps' dh of a single step is the gradient of its last state.
         None if call.step else judged.dh, judged.dh if call.step else judged.dh_T, judged.dc_T,
-        kernel["dx"], kernel[h], kernel.get(c), kernel["dWx"], kernel["dWh"], kernel.get("db"), kernel.get("dbh"))
+        kernel["dx"], kernel[h], kernel.get(c), kernel["dWx"], kernel["dWh"], kernel.get("db"), kernel.get("dbh"),
+        kernel.get("dpeephole"))
     # fmt: on
     gradients = results.finish()
     for name, gradient in zip(judged.names, gradients, strict=True):

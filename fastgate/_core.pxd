@@ -54,6 +54,8 @@ cdef extern from "fastgate.h" nogil:
         const int64_t *step_start
         int reverse
         int option
+        double cell_clip
+        double preact_clip
         ptrdiff_t gate_column[FG_MAX_GATES]
         fg_steps x
         fg_rows h0
@@ -62,6 +64,7 @@ cdef extern from "fastgate.h" nogil:
         fg_matrix Wh
         const void *b
         const void *bh
+        const void *peephole
         void *prepared
         fg_steps h
         fg_rows h_T
@@ -77,6 +80,7 @@ cdef extern from "fastgate.h" nogil:
         fg_matrix dWh
         void *db
         void *dbh
+        void *dpeephole
         void *scratch
         int shares
         double step_ns

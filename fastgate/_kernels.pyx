@@ -91,13 +91,19 @@ cdef int run(kernel function, core.fg_cell_id cell, core.fg_sequence *s, const c
     return -1 if stop.is_set and PyErr_Occurred() != NULL else 0
 
 
-cdef void set_weights(core.fg_sequence *s, Wx, Wh, b, bh, tuple position) noexcept:
+cdef void set_weights(core.fg_sequence *s, Wx, Wh, b, bh, peephole, tuple position) noexcept:
     """`position`: see _arguments.Forward. s.H is set."""
     cdef Py_ssize_t g
     for g in range(len(position)):
         s.gate_column[g] = <Py_ssize_t>position[g] * s.H
     s.Wx, s.Wh = matrix_of(Wx), matrix_of(Wh)
-    s.b, s.bh = data_of(b), data_of(bh)
+    s.b, s.bh, s.peephole = data_of(b), data_of(bh), data_of(peephole)
+
+
+cdef int set_option(core.fg_sequence *s, option) except -1:
+    """`option`: _call.Option."""
+    s.option, s.cell_clip, s.preact_clip = <tuple>option
+    return 0
 
 
 include "_prepared.pxi"
@@ -116,8 +122,9 @@ cdef class Run:
     cdef object arrays
     cdef readonly Memory cache
 
-    def __cinit__(self, int cell, call, int option, cnp.ndarray order, Py_ssize_t rows, Prepared prepared=None):
-        (_, _, self.has_c, N, T, D, H, _, _, x, h0, c0, Wx, Wh, b, bh, lengths, position, reverse, training, _, _, flat) = <tuple>call
+    def __cinit__(self, int cell, call, option, cnp.ndarray order, Py_ssize_t rows, Prepared prepared=None):
+        (_, _, self.has_c, N, T, D, H, _, _, x, h0, c0, Wx, Wh, b, bh, peephole, lengths, position, reverse, training, _, _,
+         flat) = <tuple>call
         b, bh = (a if a is None or cnp.PyArray_IS_C_CONTIGUOUS(a) else a.copy() for a in (b, bh))
         cdef core.fg_sequence *s = &self.s
 
@@ -125,7 +132,7 @@ cdef class Run:
         self.cell = <core.fg_cell_id>cell
         self.kernels = kernels_of(<cnp.ndarray?>x)
         self.type_number = cnp.PyArray_TYPE(<cnp.ndarray>x)
-        self.arrays = (x, h0, c0, Wx, Wh, b, bh, lengths, order, flat, prepared)
+        self.arrays = (x, h0, c0, Wx, Wh, b, bh, peephole, lengths, order, flat, prepared)
         if prepared is not None:
             s.prepared = prepared.memory.data
         s.N, s.T, s.D, s.H = N, T, D, H
@@ -136,11 +143,11 @@ cdef class Run:
             s.sequence_start = <int64_t *>data_of(sequence_start)
             s.step_start = <int64_t *>data_of(step_start)
         s.reverse = reverse
-        s.option = option
+        set_option(s, option)
         s.shares = 1
         s.x = steps_of(x)
         s.h0, s.c0 = rows_of(h0), rows_of(c0)
-        set_weights(s, Wx, Wh, b, bh, position)
+        set_weights(s, Wx, Wh, b, bh, peephole, position)
         self.rows = rows
         if training:
             self.cache = Memory(self.kernels.cache_size(self.cell, s, rows))
@@ -169,19 +176,19 @@ cdef class Run:
         run(self.kernels.sequence_forward, self.cell, &s, &stop)
 
     def backward(self, tuple inputs, cnp.ndarray dh, cnp.ndarray dh_T, cnp.ndarray dc_T, cnp.ndarray dx, cnp.ndarray dh0, cnp.ndarray dc0,
-                 cnp.ndarray dWx, cnp.ndarray dWh, cnp.ndarray db, cnp.ndarray dbh):
-        """Fills the gradients; None: not wanted. `inputs` are x, Wx, Wh: those of the forward call, or copies."""
+                 cnp.ndarray dWx, cnp.ndarray dWh, cnp.ndarray db, cnp.ndarray dbh, cnp.ndarray dpeephole):
+        """Fills the gradients; None: not wanted. `inputs` are x, Wx, Wh, peephole: those of the forward call, or copies."""
         cdef core.fg_sequence s = self.s
         cdef core.fg_stop stop
         cdef Memory scratch
 
-        s.x, s.Wx, s.Wh = steps_of(inputs[0]), matrix_of(inputs[1]), matrix_of(inputs[2])
+        s.x, s.Wx, s.Wh, s.peephole = steps_of(inputs[0]), matrix_of(inputs[1]), matrix_of(inputs[2]), data_of(inputs[3])
         s.dh = steps_of(dh)
         s.dh_T, s.dc_T = rows_of(dh_T), rows_of(dc_T)
         s.dx = steps_of(dx)
         s.dh0, s.dc0 = rows_of(dh0), rows_of(dc0)
         s.dWx, s.dWh = matrix_of(dWx), matrix_of(dWh)
-        s.db, s.dbh = data_of(db), data_of(dbh)
+        s.db, s.dbh, s.dpeephole = data_of(db), data_of(dbh), data_of(dpeephole)
         share_out(self.kernels, self.cell, &s, self.rows, &stop)
         scratch = Memory(self.kernels.backward_scratch(self.cell, &s, self.rows))
         s.scratch = scratch.data

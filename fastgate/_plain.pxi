@@ -23,7 +23,7 @@ cdef inline bint is_bias(a, object dtype, Py_ssize_t width) noexcept:
     return a is None or is_array(a, dtype, 1) and cnp.PyArray_DIM(<cnp.ndarray>a, 0) == width
 
 
-def is_plain(int dims, Py_ssize_t G, Py_ssize_t N, x, h0, c0, Wx, Wh, b, bh):
+def is_plain(int dims, Py_ssize_t G, Py_ssize_t N, x, h0, c0, Wx, Wh, b, bh, peephole):
     """Whether all arrays of a forward call are ndarrays as kernels read them, of one dtype and with shapes that fit: x of `dims` axes,
     G gates, states of N rows (-1: as many as x)."""
     cdef Py_ssize_t H, width
@@ -38,4 +38,5 @@ def is_plain(int dims, Py_ssize_t G, Py_ssize_t N, x, h0, c0, Wx, Wh, b, bh):
         N = cnp.PyArray_DIM(<cnp.ndarray>x, 0)
     return (G * H == width and cnp.PyArray_DIM(<cnp.ndarray>Wx, 0) == cnp.PyArray_DIM(<cnp.ndarray>x, dims - 1)
             and cnp.PyArray_DIM(<cnp.ndarray>Wx, 1) == width
-            and is_state(h0, dtype, N, H) and is_state(c0, dtype, N, H) and is_bias(b, dtype, width) and is_bias(bh, dtype, width))
+            and is_state(h0, dtype, N, H) and is_state(c0, dtype, N, H) and is_bias(b, dtype, width) and is_bias(bh, dtype, width)
+            and (peephole is None or is_bias(peephole, dtype, 3 * H) and has_rows(<cnp.ndarray>peephole, 1)))

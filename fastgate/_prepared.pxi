@@ -11,12 +11,12 @@ cdef class Prepared:
     cdef object dtype
     cdef Py_ssize_t most_rows                 # of a step that is not asked whether memory suffices
     cdef readonly str kernel
-    cdef readonly int option
+    cdef readonly object option
     cdef readonly object weights
     cdef readonly Memory memory
 
-    def __cinit__(self, str kernel, int option, weights):
-        D, H, self.dtype, Wx, Wh, b, bh, _, position = <tuple>weights
+    def __cinit__(self, str kernel, option, weights):
+        D, H, self.dtype, Wx, Wh, b, bh, peephole, _, position = <tuple>weights
         cdef core.fg_sequence *s = &self.s
 
         memset(s, 0, sizeof(core.fg_sequence))
@@ -25,9 +25,9 @@ cdef class Prepared:
         self.kernels = kernels_of(Wx)
         s.T, s.D, s.H = 1, D, H
         self.most_rows = (1 << 27) // (1 + s.D + s.H)
-        s.option = option
+        set_option(s, option)
         s.shares = 1
-        set_weights(s, Wx, Wh, b, bh, position)
+        set_weights(s, Wx, Wh, b, bh, peephole, position)
         self.memory = Memory(self.kernels.prepared_size(self.cell, s))
         s.prepared = self.memory.data
         with nogil:

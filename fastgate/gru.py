@@ -1,26 +1,42 @@
 """Gated recurrent unit."""
 
 from fastgate import _arguments, _call, _cell
-from fastgate.reference.gru import GATES, GRUForward, GRUStep
+from fastgate.reference.gru import GATES, OPTIONS, GRUForward, GRUStep
 
-KERNELS = {"after": "gru_after", "before": "gru_before"}
+KERNELS = {  # the name in csrc/cells.def, its option
+    (reset, update): (f"gru_{reset}", _call.Option(option))
+    for reset in OPTIONS["reset"]
+    for option, update in enumerate(OPTIONS["update"])
+}
+
+
+def _kernel(reset, update):
+    try:
+        found = KERNELS.get((reset, update))
+    except TypeError:  # no words
+        found = None
+    if found is None:
+        reset = _arguments.option("reset", reset, OPTIONS["reset"])
+        found = KERNELS[reset, _arguments.option("update", update, OPTIONS["update"])]
+    return found
 
 
 def gru_forward(
-    x, h0, Wx, Wh, b=None, *, bh=None, gate_order="rzn", reset="after", lengths=None, reverse=False, training=True,
-    return_sequences=True, out=None,
+    x, h0, Wx, Wh, b=None, *, bh=None, gate_order="rzn", reset="after", update="old", lengths=None, reverse=False,
+    training=True, return_sequences=True, out=None,
 ):  # fmt: skip
     """Run the cell over sequences; returns (h, h_T, cache).
 
-    Axes batch first: x (N, T, D), h (N, T, H). Gate order "rzn"; z keeps h_prev. Weights multiply from the right: x @
-    Wx, with Wx (D, 3H); whoever holds (3H, D), as PyTorch and ONNX do, passes W.T. Weights come in any memory order:
-    a sequence packs them anyway, a single step of a few rows runs fastest on C order.
+    Axes batch first: x (N, T, D), h (N, T, H). Gate order "rzn"; z keeps h_prev unless update="new". Weights multiply
+    from the right: x @ Wx, with Wx (D, 3H); whoever holds (3H, D), as PyTorch and ONNX do, passes W.T. Weights come in
+    any memory order: a sequence packs them anyway, a single step of a few rows runs fastest on C order.
 
         r, z = sigmoid(a_r), sigmoid(a_z)                   a = x_t Wx + h_{t-1} Wh + b + bh, blocks a_r a_z
         n = tanh(x_t Wxn + b_n + r * (h_{t-1} Whn + bh_n))  reset="after" (PyTorch, Keras, cuDNN; ONNX
         linear_before_reset=1)
         n = tanh(x_t Wxn + b_n + (r * h_{t-1}) Whn + bh_n)  reset="before" (Cho et al. 2014; the textbook formula)
-        h_t = (1 - z) * n + z * h_{t-1}                     z keeps h_prev
+        h_t = (1 - z) * n + z * h_{t-1}                     update="old": z keeps h_prev (PyTorch, Keras, ONNX)
+        h_t = z * n + (1 - z) * h_{t-1}                     update="new": z lets n in (Chung et al. 2014)
 
     Parameters
     ----------
@@ -35,6 +51,9 @@ def gru_forward(
         The order of the 3 blocks of H columns in Wx, Wh, b, bh, and in their gradients.
     reset : "after" or "before"
         Where the reset gate meets the candidate's recurrent product; see the equations.
+    update : "old" or "new"
+        What the update gate z multiplies, h_{t-1} or n; see the equations. Negating z's weights and biases turns one into
+        the other.
     lengths : (N,) integers 0..T, in any order, or None
         Steps of each row. Outputs past a row's length are 0, h_T is the state at the row's own end, padding (even
         NaN) influences nothing, and the cost grows with the sum of lengths.
@@ -67,7 +86,7 @@ def gru_forward(
         "gru", x, h0, None, Wx, Wh, b, bh, step=False, gates=GATES, gate_order=gate_order,
         lengths=lengths, reverse=reverse, training=training, return_sequences=return_sequences, out=out,
     )  # fmt: skip
-    return GRUForward._make(_call.forward(call, KERNELS[_arguments.option("reset", reset, tuple(KERNELS))]))
+    return GRUForward._make(_call.forward(call, *_kernel(reset, update)))
 
 
 def gru_backward(dh, cache, dh_T=None, *, need=None, out=None):
@@ -91,8 +110,8 @@ def gru_backward(dh, cache, dh_T=None, *, need=None, out=None):
 
 
 def gru_ragged_forward(
-    x, h0, Wx, Wh, b=None, *, bh=None, offsets=None, batch_sizes=None, gate_order="rzn", reset="after", reverse=False,
-    training=True, return_sequences=True, out=None,
+    x, h0, Wx, Wh, b=None, *, bh=None, offsets=None, batch_sizes=None, gate_order="rzn", reset="after", update="old",
+    reverse=False, training=True, return_sequences=True, out=None,
 ):  # fmt: skip
     """Run the cell over sequences of different lengths on flat rows, without padding; returns (h, h_T, cache).
 
@@ -115,7 +134,7 @@ def gru_ragged_forward(
     offsets : integers that never fall, from 0 to ΣT. A sequence may have no step: its states stay.
     batch_sizes : integers > 0 that never grow, whose sum is ΣT. N is the first of them, 0 where there is none.
     gate_order : a permutation of "rzn"
-    reset : "after" or "before"
+    reset : "after" or "before". update : "old" or "new"
     reverse : run each sequence from its last step to its first; h keeps the order of x.
     training : False keeps nothing for backward, cache is None. return_sequences : False returns h = None.
     out : array for h, or dict with any of "h", "h_T"
@@ -134,7 +153,7 @@ def gru_ragged_forward(
         "gru", x, h0, None, Wx, Wh, b, bh, step=False, gates=GATES, gate_order=gate_order, ragged=True, offsets=offsets,
         batch_sizes=batch_sizes, reverse=reverse, training=training, return_sequences=return_sequences, out=out,
     )  # fmt: skip
-    return GRUForward._make(_call.forward(call, KERNELS[_arguments.option("reset", reset, tuple(KERNELS))]))
+    return GRUForward._make(_call.forward(call, *_kernel(reset, update)))
 
 
 def gru_ragged_backward(dh, cache, dh_T=None, *, need=None, out=None):
@@ -150,13 +169,15 @@ def gru_ragged_backward(dh, cache, dh_T=None, *, need=None, out=None):
     return _call.backward(cache, _arguments.backward(call, dh, dh_T, need=need, out=out))
 
 
-def gru_step_forward(x, h_prev, Wx, Wh, b=None, *, bh=None, gate_order="rzn", reset="after", training=True, out=None):
+def gru_step_forward(
+    x, h_prev, Wx, Wh, b=None, *, bh=None, gate_order="rzn", reset="after", update="old", training=True, out=None
+):  # fmt: skip
     """One step; returns (h_next, cache).
 
     x : (N, D). h_prev : (N, H), (H,) for all rows, or None = zeros. Wx : (D, 3H). Wh : (H, 3H). b, bh : (3H,) or
     None.
     gate_order : a permutation of "rzn".
-    reset : "after" or "before".
+    reset : "after" or "before". update : "old" or "new".
     training : False keeps nothing, cache is None. out : array for h_next, or dict with "h_next".
 
     T steps one by one give the bits of gru_forward over the sequence. Conventions, equations and errors as there. Many
@@ -166,7 +187,7 @@ def gru_step_forward(x, h_prev, Wx, Wh, b=None, *, bh=None, gate_order="rzn", re
         "gru", x, h_prev, None, Wx, Wh, b, bh, step=True, gates=GATES, gate_order=gate_order,
         training=training, out=out,
     )  # fmt: skip
-    return GRUStep._make(_call.forward(call, KERNELS[_arguments.option("reset", reset, tuple(KERNELS))]))
+    return GRUStep._make(_call.forward(call, *_kernel(reset, update)))
 
 
 def gru_step_backward(dh_next, cache, *, need=None, out=None):
@@ -185,7 +206,7 @@ class GRUCell(_cell.PreparedCell):
     """The cell with its weights, prepared for many calls.
 
     Wx : (D, 3H). Wh : (H, 3H). b, bh : (3H,) or None. All float32 or all float64.
-    gate_order : a permutation of "rzn". reset : "after" or "before".
+    gate_order : a permutation of "rzn". reset : "after" or "before". update : "old" or "new".
 
     The weights are judged, copied and packed here, once. What happens to the arrays afterwards changes nothing (update takes
     others), and no call packs anything, which makes a step of a few rows much cheaper than gru_step_forward. A cell may be
@@ -206,6 +227,5 @@ class GRUCell(_cell.PreparedCell):
 
     _cell, _gates, _Forward = "gru", GATES, GRUForward
 
-    def __init__(self, Wx, Wh, b=None, *, bh=None, gate_order="rzn", reset="after"):
-        kernel = KERNELS[_arguments.option("reset", reset, tuple(KERNELS))]
-        self._prepare(Wx, Wh, b, bh, kernel, gate_order=gate_order, reset=reset)
+    def __init__(self, Wx, Wh, b=None, *, bh=None, gate_order="rzn", reset="after", update="old"):
+        self._prepare(Wx, Wh, b, bh, *_kernel(reset, update), gate_order=gate_order, reset=reset, update=update)

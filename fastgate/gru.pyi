@@ -34,6 +34,7 @@ def gru_forward(
     bh: NDArray[F] | None = None,
     gate_order: str = "rzn",
     reset: Literal["after", "before"] = "after",
+    update: Literal["old", "new"] = "old",
     lengths: Lengths = None,
     reverse: bool = False,
     training: bool = True,
@@ -60,6 +61,7 @@ def gru_ragged_forward(
     batch_sizes: Lengths = None,
     gate_order: str = "rzn",
     reset: Literal["after", "before"] = "after",
+    update: Literal["old", "new"] = "old",
     reverse: bool = False,
     training: bool = True,
     return_sequences: bool = True,
@@ -83,6 +85,7 @@ def gru_step_forward(
     bh: NDArray[F] | None = None,
     gate_order: str = "rzn",
     reset: Literal["after", "before"] = "after",
+    update: Literal["old", "new"] = "old",
     training: bool = True,
     out: Out[F] = None,
 ) -> GRUStep[F]: ...
@@ -104,6 +107,7 @@ class GRUCell(PreparedCell[F]):
         bh: NDArray[F] | None = None,
         gate_order: str = "rzn",
         reset: Literal["after", "before"] = "after",
+        update: Literal["old", "new"] = "old",
     ) -> None: ...
     def step(self, x: NDArray[F], h_prev: NDArray[F] | None = None, out: Out[F] = None) -> NDArray[F]: ...
     def forward(

@@ -1,12 +1,20 @@
 """Long short-term memory."""
 
 from fastgate import _arguments, _call, _cell
-from fastgate.reference.lstm import GATES, LSTMForward, LSTMStep
+from fastgate.reference.lstm import CANDIDATES, GATES, LSTMForward, LSTMStep, judged_options
+
+
+def _option(candidate, coupled, cell_clip, preact_clip):
+    """The options as the kernel reads them, enum fg_lstm and two bounds."""
+    if candidate is CANDIDATES[0] and coupled is False and cell_clip is None and preact_clip is None:
+        return _call.PLAIN
+    o = judged_options(candidate, coupled, cell_clip, preact_clip)
+    return _call.Option(CANDIDATES.index(o.candidate) + 2 * o.coupled, o.cell_clip or 0.0, o.preact_clip or 0.0)
 
 
 def lstm_forward(
-    x, h0, c0, Wx, Wh, b=None, *, bh=None, gate_order="ifgo", lengths=None, reverse=False, training=True,
-    return_sequences=True, out=None,
+    x, h0, c0, Wx, Wh, b=None, *, bh=None, peephole=None, gate_order="ifgo", candidate="tanh", coupled=False,
+    cell_clip=None, preact_clip=None, lengths=None, reverse=False, training=True, return_sequences=True, out=None,
 ):  # fmt: skip
     """Run the cell over sequences; returns (h, h_T, c_T, cache).
 
@@ -19,6 +27,14 @@ def lstm_forward(
         c_t = f * c_{t-1} + i * g
         h_t = o * tanh(c_t)
 
+    Options, each with its line, in this order:
+
+        peephole p          a_i, a_f += p_i * c_{t-1}, p_f * c_{t-1};   a_o += p_o * c_t
+        preact_clip v       a_i a_f a_g a_o between -v and v, before the activations (ONNX clip)
+        candidate           g = sigmoid(a_g) with "sigmoid" (Goodfellow et al., Deep Learning, eq. 10.41)
+        coupled             i = 1 - f with True (Greff et al. 2017, CIFG); a_i is not used
+        cell_clip v         c_t between -v and v, before it is used (TensorFlow cell_clip)
+
     Parameters
     ----------
     x : (N, T, D) float32 or float64. All arrays of a call have its dtype.
@@ -28,8 +44,16 @@ def lstm_forward(
     Wh : (H, 4H)
     b : (4H,) or None, input bias
     bh : (4H,) or None, recurrent bias
+    peephole : (3H,) or None, element-wise weights from c to the gates, always in the order i f o: i and f see c_{t-1}, o
+        sees c_t (Gers, Schraudolph and Schmidhuber 2002; ONNX P holds i o f)
     gate_order : a permutation of "ifgo"
         The order of the 4 blocks of H columns in Wx, Wh, b, bh, and in their gradients.
+    candidate : "tanh" or "sigmoid"
+    coupled : bool
+        True: i = 1 - f. The weights keep their 4 blocks; those of i are not used, their gradients are 0. Whoever holds 3
+        blocks fills that of i with zeros.
+    cell_clip, preact_clip : numbers > 0, or None
+        Where a value is clipped, no gradient passes it.
     lengths : (N,) integers 0..T, in any order, or None
         Steps of each row. Outputs past a row's length are 0, h_T and c_T are the states at the row's own end, padding
         (even NaN) influences nothing, and the cost grows with the sum of lengths.
@@ -61,9 +85,9 @@ def lstm_forward(
     """
     call = _arguments.forward(
         "lstm", x, h0, c0, Wx, Wh, b, bh, step=False, gates=GATES, has_c=True, gate_order=gate_order,
-        lengths=lengths, reverse=reverse, training=training, return_sequences=return_sequences, out=out,
+        lengths=lengths, reverse=reverse, training=training, return_sequences=return_sequences, out=out, peephole=peephole,
     )  # fmt: skip
-    return LSTMForward._make(_call.forward(call, "lstm"))
+    return LSTMForward._make(_call.forward(call, "lstm", _option(candidate, coupled, cell_clip, preact_clip)))
 
 
 def lstm_backward(dh, cache, dh_T=None, dc_T=None, *, need=None, out=None):
@@ -77,7 +101,7 @@ def lstm_backward(dh, cache, dh_T=None, dc_T=None, *, need=None, out=None):
     need : names of the gradients wanted, e.g. ("dWx", "dWh"); the others are not computed and are None
     out : array for dx, or dict with any of the gradients by name
 
-    Returns (dx, dh0, dc0, dWx, dWh), then db and dbh for the biases that were given to forward. Each has the shape of
+    Returns (dx, dh0, dc0, dWx, dWh), then db, dbh, dpeephole for those that were given to forward. Each has the shape of
     its argument ((H,) for a state given as (H,): summed over the batch), weights' gradients the gate order and memory
     order of their weight. dx past a row's length is 0. Backpropagation through time over the whole sequence (Werbos
     1990). Errors as in lstm_forward.
@@ -87,8 +111,9 @@ def lstm_backward(dh, cache, dh_T=None, dc_T=None, *, need=None, out=None):
 
 
 def lstm_ragged_forward(
-    x, h0, c0, Wx, Wh, b=None, *, bh=None, offsets=None, batch_sizes=None, gate_order="ifgo", reverse=False, training=True,
-    return_sequences=True, out=None,
+    x, h0, c0, Wx, Wh, b=None, *, bh=None, peephole=None, offsets=None, batch_sizes=None, gate_order="ifgo",
+    candidate="tanh", coupled=False, cell_clip=None, preact_clip=None, reverse=False, training=True, return_sequences=True,
+    out=None,
 ):  # fmt: skip
     """Run the cell over sequences of different lengths on flat rows, without padding; returns (h, h_T, c_T, cache).
 
@@ -108,6 +133,7 @@ def lstm_ragged_forward(
     Wx : (D, 4H)
     Wh : (H, 4H)
     b, bh : (4H,) or None, input and recurrent bias
+    peephole, candidate, coupled, cell_clip, preact_clip : as in lstm_forward
     offsets : integers that never fall, from 0 to ΣT. A sequence may have no step: its states stay.
     batch_sizes : integers > 0 that never grow, whose sum is ΣT. N is the first of them, 0 where there is none.
     gate_order : a permutation of "ifgo"
@@ -128,9 +154,9 @@ def lstm_ragged_forward(
     call = _arguments.forward(
         "lstm", x, h0, c0, Wx, Wh, b, bh, step=False, gates=GATES, has_c=True, gate_order=gate_order, ragged=True,
         offsets=offsets, batch_sizes=batch_sizes, reverse=reverse, training=training,
-        return_sequences=return_sequences, out=out,
+        return_sequences=return_sequences, out=out, peephole=peephole,
     )  # fmt: skip
-    return LSTMForward._make(_call.forward(call, "lstm"))
+    return LSTMForward._make(_call.forward(call, "lstm", _option(candidate, coupled, cell_clip, preact_clip)))
 
 
 def lstm_ragged_backward(dh, cache, dh_T=None, dc_T=None, *, need=None, out=None):
@@ -139,19 +165,23 @@ def lstm_ragged_backward(dh, cache, dh_T=None, dc_T=None, *, need=None, out=None
     dh : (ΣT, H) or None = zeros, row for row as h. dh_T, dc_T : (N, H) or None = zeros. cache : from lstm_ragged_forward.
     need : names of the gradients wanted, the others are None. out : array for dx, or dict.
 
-    Returns (dx, dh0, dc0, dWx, dWh), then db and dbh for the biases that were given: the bits of lstm_backward on the padded
-    batch, dx (ΣT, D) row for row as x. Errors as in lstm_forward.
+    Returns (dx, dh0, dc0, dWx, dWh), then db, dbh, dpeephole for those that were given: the bits of lstm_backward on the
+    padded batch, dx (ΣT, D) row for row as x. Errors as in lstm_forward.
     """
     call = _arguments.cache(cache, _call.Cache, "lstm", False, ragged=True)
     return _call.backward(cache, _arguments.backward(call, dh, dh_T, dc_T, need=need, out=out))
 
 
-def lstm_step_forward(x, h_prev, c_prev, Wx, Wh, b=None, *, bh=None, gate_order="ifgo", training=True, out=None):
+def lstm_step_forward(
+    x, h_prev, c_prev, Wx, Wh, b=None, *, bh=None, peephole=None, gate_order="ifgo", candidate="tanh", coupled=False,
+    cell_clip=None, preact_clip=None, training=True, out=None,
+):  # fmt: skip
     """One step; returns (h_next, c_next, cache).
 
     x : (N, D). h_prev, c_prev : (N, H), (H,) for all rows, or None = zeros. Wx : (D, 4H). Wh : (H, 4H). b, bh : (4H,)
     or None.
-    gate_order : a permutation of "ifgo".
+    peephole : (3H,) or None. gate_order : a permutation of "ifgo". candidate, coupled, cell_clip, preact_clip : as in
+    lstm_forward.
     training : False keeps nothing, cache is None. out : array for h_next, or dict with "h_next", "c_next".
 
     T steps one by one give the bits of lstm_forward over the sequence. Conventions, equations and errors as there. Many
@@ -159,9 +189,9 @@ def lstm_step_forward(x, h_prev, c_prev, Wx, Wh, b=None, *, bh=None, gate_order=
     """
     call = _arguments.forward(
         "lstm", x, h_prev, c_prev, Wx, Wh, b, bh, step=True, gates=GATES, has_c=True, gate_order=gate_order,
-        training=training, out=out,
+        training=training, out=out, peephole=peephole,
     )  # fmt: skip
-    return LSTMStep._make(_call.forward(call, "lstm"))
+    return LSTMStep._make(_call.forward(call, "lstm", _option(candidate, coupled, cell_clip, preact_clip)))
 
 
 def lstm_step_backward(dh_next, dc_next, cache, *, need=None, out=None):
@@ -170,7 +200,7 @@ def lstm_step_backward(dh_next, dc_next, cache, *, need=None, out=None):
     dh_next, dc_next : (N, H) or None = zeros. need : names of the gradients wanted, the others are None. out : array
     for dx, or dict.
 
-    Returns (dx, dh_prev, dc_prev, dWx, dWh), then db and dbh for the biases that were given. Errors as in
+    Returns (dx, dh_prev, dc_prev, dWx, dWh), then db, dbh, dpeephole for those that were given. Errors as in
     lstm_forward.
     """
     call = _arguments.cache(cache, _call.Cache, "lstm", True)
@@ -180,8 +210,8 @@ def lstm_step_backward(dh_next, dc_next, cache, *, need=None, out=None):
 class LSTMCell(_cell.PreparedCellWithC):
     """The cell with its weights, prepared for many calls.
 
-    Wx : (D, 4H). Wh : (H, 4H). b, bh : (4H,) or None. All float32 or all float64.
-    gate_order : a permutation of "ifgo".
+    Wx : (D, 4H). Wh : (H, 4H). b, bh : (4H,) or None. peephole : (3H,) or None. All float32 or all float64.
+    gate_order : a permutation of "ifgo". candidate, coupled, cell_clip, preact_clip : as in lstm_forward.
 
     The weights are judged, copied and packed here, once. What happens to the arrays afterwards changes nothing (update takes
     others), and no call packs anything, which makes a step of a few rows much cheaper than lstm_step_forward. A cell may be
@@ -192,9 +222,9 @@ class LSTMCell(_cell.PreparedCellWithC):
         states that came in: cell.step(x, h, c, out=(h, c)).
     forward(x, h0=None, c0=None, *, lengths=None, reverse=False, training=True, return_sequences=True, out=None)
         As lstm_forward; its cache goes to lstm_backward.
-    update(Wx, Wh, b=None, *, bh=None)
+    update(Wx, Wh, b=None, *, bh=None, peephole=None)
         Takes other weights of the same sizes and dtype.
-    Wx, Wh, b, bh, input_size, hidden_size, dtype, nbytes
+    Wx, Wh, b, bh, peephole, input_size, hidden_size, dtype, nbytes
         Read-only.
 
     Results have the bits of lstm_step_forward and lstm_forward; equations, conventions and errors as there.
@@ -202,5 +232,25 @@ class LSTMCell(_cell.PreparedCellWithC):
 
     _cell, _gates, _Forward = "lstm", GATES, LSTMForward
 
-    def __init__(self, Wx, Wh, b=None, *, bh=None, gate_order="ifgo"):
-        self._prepare(Wx, Wh, b, bh, "lstm", gate_order=gate_order)
+    def __init__(
+        self, Wx, Wh, b=None, *, bh=None, peephole=None, gate_order="ifgo", candidate="tanh", coupled=False, cell_clip=None,
+        preact_clip=None,
+    ):  # fmt: skip
+        self._prepare(
+            Wx, Wh, b, bh, "lstm", _option(candidate, coupled, cell_clip, preact_clip), peephole, gate_order=gate_order,
+            candidate=candidate, coupled=coupled, cell_clip=cell_clip, preact_clip=preact_clip,
+        )  # fmt: skip
+
+    def update(self, Wx, Wh, b=None, *, bh=None, peephole=None):
+        """Take other weights, of the same sizes and dtype, as the constructor does; what is not given is none.
+
+        Calls that are running, and caches of calls that have run, keep the weights that they began with. Errors as in the
+        constructor; the cell is unchanged then.
+        """
+        self._update(Wx, Wh, b, bh, peephole)
+
+    @property
+    def peephole(self):
+        """(3H,), the cell's own copy, read-only; or None."""
+        peephole = self._held().weights.peephole
+        return None if peephole is None else peephole[...]

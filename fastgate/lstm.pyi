@@ -1,5 +1,5 @@
 from collections.abc import Iterable
-from typing import Any, Generic, NamedTuple
+from typing import Any, Generic, Literal, NamedTuple
 
 from numpy.typing import NDArray
 
@@ -21,12 +21,16 @@ class _Gradients(Gradients[F]):
     def dh0(self) -> NDArray[F] | Any: ...
     @property
     def dc0(self) -> NDArray[F] | Any: ...
+    @property
+    def dpeephole(self) -> NDArray[F] | Any: ...
 
 class _StepGradients(Gradients[F]):
     @property
     def dh_prev(self) -> NDArray[F] | Any: ...
     @property
     def dc_prev(self) -> NDArray[F] | Any: ...
+    @property
+    def dpeephole(self) -> NDArray[F] | Any: ...
 
 def lstm_forward(
     x: NDArray[F],
@@ -37,7 +41,12 @@ def lstm_forward(
     b: NDArray[F] | None = None,
     *,
     bh: NDArray[F] | None = None,
+    peephole: NDArray[F] | None = None,
     gate_order: str = "ifgo",
+    candidate: Literal["tanh", "sigmoid"] = "tanh",
+    coupled: bool = False,
+    cell_clip: float | None = None,
+    preact_clip: float | None = None,
     lengths: Lengths = None,
     reverse: bool = False,
     training: bool = True,
@@ -62,9 +71,14 @@ def lstm_ragged_forward(
     b: NDArray[F] | None = None,
     *,
     bh: NDArray[F] | None = None,
+    peephole: NDArray[F] | None = None,
     offsets: Lengths = None,
     batch_sizes: Lengths = None,
     gate_order: str = "ifgo",
+    candidate: Literal["tanh", "sigmoid"] = "tanh",
+    coupled: bool = False,
+    cell_clip: float | None = None,
+    preact_clip: float | None = None,
     reverse: bool = False,
     training: bool = True,
     return_sequences: bool = True,
@@ -88,7 +102,12 @@ def lstm_step_forward(
     b: NDArray[F] | None = None,
     *,
     bh: NDArray[F] | None = None,
+    peephole: NDArray[F] | None = None,
     gate_order: str = "ifgo",
+    candidate: Literal["tanh", "sigmoid"] = "tanh",
+    coupled: bool = False,
+    cell_clip: float | None = None,
+    preact_clip: float | None = None,
     training: bool = True,
     out: Out[F] = None,
 ) -> LSTMStep[F]: ...
@@ -109,8 +128,24 @@ class LSTMCell(PreparedCell[F]):
         b: NDArray[F] | None = None,
         *,
         bh: NDArray[F] | None = None,
+        peephole: NDArray[F] | None = None,
         gate_order: str = "ifgo",
+        candidate: Literal["tanh", "sigmoid"] = "tanh",
+        coupled: bool = False,
+        cell_clip: float | None = None,
+        preact_clip: float | None = None,
     ) -> None: ...
+    def update(
+        self,
+        Wx: NDArray[F],
+        Wh: NDArray[F],
+        b: NDArray[F] | None = None,
+        *,
+        bh: NDArray[F] | None = None,
+        peephole: NDArray[F] | None = None,
+    ) -> None: ...
+    @property
+    def peephole(self) -> NDArray[F] | None: ...
     def step(
         self,
         x: NDArray[F],

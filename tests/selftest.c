@@ -72,17 +72,17 @@ static void *allocate(ptrdiff_t bytes)                            /* at 64, full
 /* ---- One problem ---- */
 
 enum buffer {
-    X, H0, C0, WX, WH, B, BH,                                     /* inputs */
-    DX, DH0, DC0, DWX, DWH, DB, DBH,                              /* their gradients, in the same order */
+    X, H0, C0, WX, WH, B, BH, P,                                  /* inputs */
+    DX, DH0, DC0, DWX, DWH, DB, DBH, DP,                            /* their gradients, in the same order */
     H_, H_T, C_T, DH, DH_T, DC_T,                                 /* outputs, and the gradients that arrive at them */
     BUFFERS
 };
 enum { INPUTS = DX, OUTPUTS = DH - H_ };
-static const char *const input_names[INPUTS] = { "x", "h0", "c0", "Wx", "Wh", "b", "bh" };
+static const char *const input_names[INPUTS] = { "x", "h0", "c0", "Wx", "Wh", "b", "bh", "peephole" };
 
 struct problem {
     enum fg_cell_id cell;
-    int has_c;
+    int has_c, has_peephole;
     fg_sequence s;
     ptrdiff_t rows, size[BUFFERS];
     REAL *data[BUFFERS];                                          /* exactly as large as the arrays: a sanitizer sees every overrun */
@@ -93,7 +93,7 @@ static void make_problem(struct problem *p, int variant, ptrdiff_t N, ptrdiff_t 
 {
     const ptrdiff_t width = FG_MAX_GATES * H, odd = variant % 2;
     const ptrdiff_t size[BUFFERS] = {
-        [X] = N * T * D, [H0] = N * H, [C0] = N * H, [WX] = D * width, [WH] = H * width, [B] = width, [BH] = width,
+        [X] = N * T * D, [H0] = N * H, [C0] = N * H, [WX] = D * width, [WH] = H * width, [B] = width, [BH] = width, [P] = 3 * H,
         [H_] = N * T * H, [H_T] = N * H, [C_T] = N * H };
     fg_sequence *s = &p->s;
 
@@ -128,6 +128,8 @@ static void make_problem(struct problem *p, int variant, ptrdiff_t N, ptrdiff_t 
     s->h0 = ROWS(H0), s->h_T = ROWS(H_T), s->dh_T = ROWS(DH_T), s->dh0 = ROWS(DH0);
     s->Wx = MATRIX(WX, D), s->Wh = MATRIX(WH, H), s->dWx = MATRIX(DWX, D), s->dWh = MATRIX(DWH, H);
     s->b = p->data[B], s->bh = p->data[BH], s->db = p->data[DB], s->dbh = p->data[DBH];
+    if (p->has_peephole)
+        s->peephole = p->data[P], s->dpeephole = p->data[DP];
     if (p->has_c)
         s->c0 = ROWS(C0), s->c_T = ROWS(C_T), s->dc_T = ROWS(DC_T), s->dc0 = ROWS(DC0);
 }
@@ -246,7 +248,7 @@ static double check_gradients(struct problem *p)
     double worst = 0;
 
     for (int i = 0; i < INPUTS; i++) {
-        if (i == C0 && !p->has_c)
+        if ((i == C0 && !p->has_c) || (i == P && !p->has_peephole))
             continue;
         const double step = 1e-5;
         double exact = 0, size = 0, ends[2];
@@ -288,6 +290,24 @@ static int cell_has_c(enum fg_cell_id cell)
     return has_c;
 }
 
+/* Options of a cell: values of fg_sequence.option; of lstm FG_COUPLED and FG_SIGMOID_CANDIDATE in all ways, each without and with a peephole,
+ * and with a peephole and bounds that clip. */
+enum { LSTM_OPTIONS = 4, LSTM_WITH = 3 };
+static int option_count(enum fg_cell_id cell)
+{
+    switch (cell) {
+    case FG_CELL_rnn:
+        return FG_IDENTITY + 1;
+    case FG_CELL_gru_after:
+    case FG_CELL_gru_before:
+        return FG_NEW + 1;
+    case FG_CELL_lstm:
+        return LSTM_OPTIONS * LSTM_WITH;
+    default:
+        return 1;
+    }
+}
+
 static double check_cells(void)
 {
     static const struct { ptrdiff_t N, T, D, H; } sizes[] = {
@@ -296,13 +316,16 @@ static double check_cells(void)
     double worst = 0;
 
     for (int cell = 0; cell < FG_CELLS; cell++) {
-        const int has_c = cell_has_c(cell), options = cell == FG_CELL_rnn ? FG_IDENTITY + 1 : 1;
+        const int has_c = cell_has_c(cell), options = option_count(cell);
         for (int variant = 0; variant < 2 * (int)(sizeof sizes / sizeof *sizes); variant++)
             for (int option = 0; option < options; option++) {
-                struct problem p = { .cell = cell, .has_c = has_c };
+                const int with = cell == FG_CELL_lstm ? option / LSTM_OPTIONS : 0;
+                struct problem p = { .cell = cell, .has_c = has_c, .has_peephole = with > 0 };
                 random_state = 1000 * variant + option;
                 make_problem(&p, variant, sizes[variant / 2].N, sizes[variant / 2].T, sizes[variant / 2].D, sizes[variant / 2].H);
-                p.s.option = option;
+                p.s.option = cell == FG_CELL_lstm ? option % LSTM_OPTIONS : option;
+                p.s.cell_clip = with == 2 ? 0.5 : 0;
+                p.s.preact_clip = with == 2 ? 1.5 : 0;
                 forward_and_keep(&p);
                 for (int i = H_; i < H_ + OUTPUTS; i++)
                     add_to_hash(p.data[i], p.size[i]);

@@ -1,7 +1,9 @@
 """What the tests share.
 
 CELLS             the cells, read from the reference package: a new cell is tested without an edit here
+VARIANTS          (cell, options) that most tests run through
 Cell              name, gates, states, its options one by one, its functions in a module
+WEIGHTS           the names of arguments that do not belong to a row of the batch
 modules()         the packages under test: fastgate.reference, and fastgate where its compiled part is built
 random_call       random, distinct, non-zero arguments of one forward call
 upstream          random upstream gradients for its results
@@ -17,7 +19,7 @@ import hashlib
 import importlib
 import inspect
 import itertools
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -29,7 +31,8 @@ class Cell:
     name: str
     gates: str
     has_c: bool
-    options: tuple  # every combination of the cell's own options, as tuples of (name, value)
+    options: tuple  # combinations of the cell's own options, as tuples of (name, value), the plain cell first
+    peephole: bool = False  # whether its calls have one
 
     @property
     def G(self):
@@ -44,23 +47,35 @@ class Cell:
         return (h, c) if self.has_c else (h,)
 
     def __repr__(self):
-        return self.name
+        return self.name + "-peephole" * self.peephole
+
+
+WEIGHTS = ("Wx", "Wh", "b", "bh", "peephole")
+
+# Of a cell whose combinations are too many to run everything on: these. test_options.py runs through all.
+CHOSEN = {
+    "lstm": ((), (("candidate", "sigmoid"), ("coupled", True)), (("cell_clip", 0.5), ("preact_clip", 1.0))),
+}
 
 
 def _cell(name):
     module = importlib.import_module(f"fastgate.reference.{name}")
     parameters = inspect.signature(getattr(reference, f"{name}_forward")).parameters
     choices = [[(option, value) for value in values] for option, values in module.OPTIONS.items()]
-    return Cell(name, module.GATES, "c0" in parameters, tuple(itertools.product(*choices)))
+    options = CHOSEN.get(name, tuple(itertools.product(*choices)))
+    return Cell(name, module.GATES, "c0" in parameters, options)
 
 
 CELLS = tuple(_cell(name.removesuffix("_step_forward")) for name in reference.__all__ if name.endswith("_step_forward"))
+LSTM = next(cell for cell in CELLS if cell.name == "lstm")
+PEEPHOLE = replace(LSTM, peephole=True)
 VARIANTS = tuple((cell, options) for cell in CELLS for options in cell.options)
+VARIANTS += ((PEEPHOLE, ()), (PEEPHOLE, tuple(itertools.chain(*LSTM.options))))
 
 
 def variant_id(variant):
     cell, options = variant
-    return "-".join([cell.name, *(value for _, value in options)])
+    return "-".join([repr(cell), *(value if isinstance(value, str) else name for name, value in options)])
 
 
 def modules():
@@ -92,6 +107,8 @@ def random_call(cell, rng, *, N=3, T=5, D=4, H=6, dtype=np.float64, step=False, 
         call["b"] = values(rng, (G * H,), dtype, 0.5)
     if bh:
         call["bh"] = values(rng, (G * H,), dtype, 0.5)
+    if cell.peephole:
+        call["peephole"] = values(rng, (3 * H,), dtype, 0.5)
     return call
 
 
@@ -108,10 +125,17 @@ def prepare(cell, call, **options):
     """(the prepared cell of a call or of a step, the arguments that are left)."""
     import fastgate
 
-    weights = ("Wx", "Wh", "b", "bh")
-    left = {name: a for name, a in call.items() if name not in weights}
-    given = {name: a for name, a in call.items() if name in weights}
-    return getattr(fastgate, f"{cell.name.upper()}Cell")(**given, **options), left
+    left = {name: a for name, a in call.items() if name not in WEIGHTS}
+    return getattr(fastgate, f"{cell.name.upper()}Cell")(**weights_of(call), **options), left
+
+
+def weights_of(call):
+    return {name: a for name, a in call.items() if name in WEIGHTS}
+
+
+def of_weights(name):
+    """Whether a gradient belongs to the weights, not to rows of the batch."""
+    return name[0] == "d" and name[1:] in WEIGHTS
 
 
 def run(cell, module, call, gradients=None, step=False, need=None, ragged=False, **keywords):
@@ -124,12 +148,25 @@ def run(cell, module, call, gradients=None, step=False, need=None, ragged=False,
     return {name: a for name, a in results.items() if a is not None}
 
 
-def is_steady(cell, call, step=False, **keywords):
-    """Whether rounding in the dtype of the call cannot move an input of relu across 0, where its slope jumps."""
-    if keywords.get("activation") != "relu" or call["x"].dtype == np.float64:
+def inside(cache):
+    """Where nothing was clipped: what the steps of the reference keep as bools."""
+    return [a for *_, kept in cache.steps for a in kept if a.dtype == bool]
+
+
+def is_steady(cell, call, step=False, ragged=False, **keywords):
+    """Whether rounding in the dtype of the call cannot move an input of relu across 0, nor what is clipped across its bound,
+    where the slope jumps."""
+    eps = np.finfo(call["x"].dtype).eps
+    bounds = {name: keywords[name] for name in ("cell_clip", "preact_clip") if keywords.get(name)}
+    if call["x"].dtype == np.float64 or (keywords.get("activation") != "relu" and not bounds):
         return True
-    distance = 16 * np.finfo(call["x"].dtype).eps
     call = {name: a.astype(np.float64) for name, a in call.items()}
+    if bounds:
+        forward = cell.function(reference, f"{'step_' * step}{'ragged_' * ragged}forward")
+        moved = ({name: bound * (1 + move) for name, bound in bounds.items()} for move in (-8 * eps, 8 * eps))
+        sides = [inside(forward(**call, **keywords | bound).cache) for bound in moved]
+        return all(np.array_equal(a, b) for a, b in zip(*sides, strict=True))
+    distance = 16 * eps
     b = call.pop("b", np.zeros(call["Wx"].shape[1]))
     signs = [run(cell, reference, call | {"b": b + move}, step=step, **keywords) for move in (-distance, distance)]
     return all(np.array_equal(a > 0, b > 0) for a, b in zip(*(s.values() for s in signs), strict=True))

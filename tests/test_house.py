@@ -2,12 +2,13 @@
 
 import ast
 import inspect
+import itertools
 import re
 from pathlib import Path
 
 import numpy as np
 import pytest
-from support import CELLS, VARIANTS, random_call, variant_id
+from support import CELLS, VARIANTS, WEIGHTS, random_call, variant_id
 
 import fastgate
 from fastgate import _call, reference
@@ -101,9 +102,10 @@ def test_a_prepared_class_is_built_as_its_function_is_called(cell):
         function[state] = (function[state][0], None)
     assert built | run == function
     assert built.keys() & run.keys() == set()
-    assert set(built) == {"Wx", "Wh", "b", "bh"} | set(dict(cell.options[0])) | {"gate_order"} & set(function)
+    options = set(dict(itertools.chain(*cell.options)))
+    assert set(built) == {"Wx", "Wh", "b", "bh"} | options | {"gate_order", "peephole"} & set(function)
     assert list(parameters(prepared.step)) == ["x", *cell.states(step=True), "out"]
-    assert parameters(prepared.update) == {name: built[name] for name in ("Wx", "Wh", "b", "bh")}
+    assert parameters(prepared.update) == {name: built[name] for name in WEIGHTS if name in built}
     for member in (prepared, prepared.step, prepared.forward, prepared.update):
         assert member.__doc__
 

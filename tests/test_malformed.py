@@ -101,6 +101,10 @@ def damaged_flag(rng):
     return rng.choice([0, 1, None, "True", 1.0, [], np.array([True]), np.int64(1), object()])
 
 
+def damaged_bound(rng):
+    return rng.choice([0, -1.5, np.nan, -np.inf, "1", b"1", True, 1j, [1.0], np.ones(1), object(), 10**400])
+
+
 def damaged_word(rng, allowed):
     word = rng.choice(allowed)
     bad = [
@@ -282,7 +286,9 @@ def forward_case(rng, cell, options, step, ragged):
         return call, ["gate_order"], False
     if damage == "option":
         name = rng.choice([name for name, _ in options])
-        call[name] = damaged_word(rng, [dict(options)[name]])
+        good = call[name]
+        damaged = damaged_flag if isinstance(good, bool) else damaged_bound if isinstance(good, float) else damaged_word
+        call[name] = damaged(rng, *[[good]] * isinstance(good, str))
         return call, [name], False
     if damage == "out":
         h = (ROWS, H) if ragged else (N, T, H)
@@ -335,7 +341,7 @@ def backward_case(rng, cell, options, step, ragged, module):
         call[name] = (damaged_kind if damage == "kind" else damaged_shape)(rng, call[name])
         return call, [name], False
     if damage == "cache":
-        other = rng.choice([c for c in CELLS if c != cell])
+        other = rng.choice([c for c in CELLS if c.name != cell.name])
         own = random_call(other, seed, N=N, T=T, D=D, H=H, dtype=dtype, step=step)
         own = flattened(own) if ragged else own
         foreign = other.function(module, f"{scope}forward")(**own, **table).cache

@@ -12,7 +12,7 @@ import weakref
 import numpy as np
 import pytest
 from layouts import LAYOUTS, lay_out
-from support import CELLS, VARIANTS, assert_same, digest, permuted, prepare, random_call, run, upstream, variant_id
+from support import CELLS, VARIANTS, assert_same, digest, permuted, prepare, random_call, run, upstream, variant_id, weights_of
 from test_malformed import forward_case, judged
 
 import fastgate
@@ -25,16 +25,12 @@ dtypes = pytest.mark.parametrize("dtype", [np.float32, np.float64], ids=lambda d
 ROWS = [1, 2, 3, 5, 8, 17, 33, 70]
 WIDTHS = [(5, 1), (1, 7), (9, 8), (8, 9), (3, 15), (16, 16), (17, 33), (40, 64), (20, 130)]
 BIASES = list(itertools.product((False, True), repeat=2))
-WEIGHTS = ("Wx", "Wh", "b", "bh")
+WEIGHTS = ("Wx", "Wh", "b", "bh")  # in the order of the gates
 CASES = int(os.environ.get("FASTGATE_MALFORMED", "200"))
 
 
 def drawn(cell, dtype=np.float32, N=3, T=4, D=5, H=7, step=True, **biases):
     return random_call(cell, np.random.default_rng([N, T, D, H]), N=N, T=T, D=D, H=H, dtype=dtype, step=step, **biases)
-
-
-def weights_of(call):
-    return {name: a for name, a in call.items() if name in WEIGHTS}
 
 
 def stepped(cell, prepared, *arguments, **keywords):
@@ -123,14 +119,14 @@ def test_weights_in_any_layout_and_gate_order(cell, options, dtype, layout):
         assert_same(stepped(cell, prepared, **left), expected)
         prepared.update(**weights_of(lay_out_weights(call, layout)))
         assert_same(stepped(cell, prepared, **left), expected)
-        for name in WEIGHTS:
+        for name in weights_of(call):
             own = getattr(prepared, name)
             assert_same({name: own}, {name: call[name]})
             assert own.flags.c_contiguous
             assert own.dtype is np.dtype(dtype)
         if cell.G > 1:
             order = cell.gates[::-1]
-            call |= {name: permuted(a, cell.gates, order) for name, a in weights_of(call).items()}
+            call |= {name: permuted(call[name], cell.gates, order) for name in WEIGHTS}
             prepared, left = prepare(cell, lay_out_weights(call, layout), gate_order=order, **dict(options))
             assert_same(stepped(cell, prepared, **left), expected)
 
@@ -279,7 +275,7 @@ def test_update(cell, options, dtype):
     gradients = upstream(cell, np.random.default_rng(0), call)
     old = prepared.forward(**left)
     for biases in ((), ("b",), ("bh",), ("b", "bh")):
-        given = {name: other[name] for name in ("Wx", "Wh", *biases)}
+        given = {name: other[name] for name in ("Wx", "Wh", *biases, *["peephole"] * cell.peephole)}
         assert prepared.update(**given) is None
         replaced = left | given
         found = prepared.forward(**left)
@@ -326,6 +322,7 @@ def test_what_it_tells_of_itself(cell, options, dtype):
     assert (prepared.input_size, prepared.hidden_size, prepared.dtype) == (5, 7, np.dtype(dtype))
     assert prepared.nbytes >= 2 * (call["Wx"].nbytes + call["Wh"].nbytes)
     words = [f"{cell.name.upper()}Cell", "D=5", "H=7", np.dtype(dtype).name, *(f"{k}={v!r}" for k, v in options)]
+    words += ["peephole"] * cell.peephole
     assert all(word in repr(prepared) for word in words)
 
 
@@ -435,7 +432,7 @@ def test_out_that_is_refused(cell):
 
 def by_a_prepared_cell(cell, step, given):
     """Builds the cell, then calls it: a function of the arguments of the function."""
-    own = {*WEIGHTS, "gate_order", *dict(cell.options[0])}
+    own = {*WEIGHTS, "peephole", "gate_order", *dict(itertools.chain(*cell.options))}
     given.pop("training", None) if step else None
 
     def call(**arguments):
@@ -456,7 +453,7 @@ def test_malformed_calls_are_refused(cell, options, step):
         if step and names == ["training"]:
             continue
         # Where two disagree, the weights are right.
-        names = [*names, "Wx", "Wh"] if set(names) & set(WEIGHTS) else [*names, "x"]
+        names = [*names, "Wx", "Wh"] if set(names) & {*WEIGHTS, "peephole"} else [*names, "x"]
         wrong = judged(by_a_prepared_cell(cell, step, call), call, names, huge)
         assert not wrong, f"seed {seed}: {wrong}"
 

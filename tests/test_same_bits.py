@@ -11,7 +11,19 @@ import numpy as np
 import pytest
 from layouts import LAYOUTS, lay_out
 from levels import FMA_LEVELS, LEVELS, output_at
-from support import VARIANTS, assert_same, permuted, prepare, random_call, run, upstream, variant_id
+from support import (
+    VARIANTS,
+    WEIGHTS,
+    assert_same,
+    of_weights,
+    permuted,
+    prepare,
+    random_call,
+    run,
+    upstream,
+    variant_id,
+    weights_of,
+)
 
 import fastgate
 from fastgate import _call, _kernels
@@ -32,12 +44,12 @@ def drawn(cell, dtype, N, T, D, H, step=False):
 
 def of_rows(results, rows):
     """Results that belong to rows of the batch, for these rows."""
-    return {name: a[rows] for name, a in results.items() if not name.startswith(("dW", "db"))}
+    return {name: a[rows] for name, a in results.items() if not of_weights(name)}
 
 
 def taken(arrays, cell, rows):
     """Arguments or gradients for these rows of the batch."""
-    return {name: a if name in ("Wx", "Wh", "b", "bh") else a[rows] for name, a in arrays.items()}
+    return {name: a if name in WEIGHTS else a[rows] for name, a in arrays.items()}
 
 
 # --- the ways of reading weights ---------------------------------------------------------------------------------
@@ -161,7 +173,7 @@ def in_chunks(cell, options, call, gradients, pieces, **keywords):
 
 def in_steps(cell, options, call, gradients):
     """The same by single steps."""
-    weights = {name: call[name] for name in ("Wx", "Wh", "b", "bh")}
+    weights = weights_of(call)
     states = [call[name] for name in cell.states()]
     h, dx, caches = np.empty_like(gradients["dh"]), np.empty_like(call["x"]), []
     for t in range(call["x"].shape[1]):

@@ -57,6 +57,19 @@ def streaming(x: NDArray[np.float32]) -> NDArray[np.float32]:
     return top
 
 
+def options(x: NDArray[np.float32]) -> NDArray[np.float32]:
+    Wx, Wh, peephole = array(D, 4 * H), array(H, 4 * H), array(3 * H)
+    forward = fastgate.lstm_forward(x, None, None, Wx, Wh, peephole=peephole, candidate="sigmoid", cell_clip=3, preact_clip=0.5)
+    gradients = fastgate.lstm_backward(forward.h, forward.cache, need=["dpeephole"])
+    cell: fastgate.LSTMCell[np.float32] = fastgate.LSTMCell(Wx, Wh, peephole=peephole + gradients.dpeephole, coupled=True)
+    assert_type(cell.peephole, NDArray[np.float32] | None)
+    cell.update(Wx, Wh, peephole=None)
+    h, _ = cell.step(x[:, 0])
+    gru = fastgate.GRUCell(array(D, 3 * H), array(H, 3 * H), update="new")
+    result: NDArray[np.float32] = gru.step(x[:, 1], h)
+    return result
+
+
 def plain(x: NDArray[np.float64]) -> NDArray[np.float64]:
     Wx, Wh, h = np.ones((D, H)), np.ones((H, H)), np.empty((N, T, H))
     forward = fastgate.rnn_forward(x, None, Wx, Wh, activation="relu", reverse=True, out={"h": h})
@@ -83,12 +96,16 @@ def refused(x: NDArray[np.float32], W: NDArray[np.float64]) -> None:
     fastgate.rnn_forward(x, None, x, x, lengths=[0.5])  # type: ignore[list-item]
     fastgate.GRUCell(x, x).step(W)  # type: ignore[arg-type]
     fastgate.GRUCell(x, W)  # type: ignore[type-var]
+    fastgate.GRUCell(x, x, update="keep")  # type: ignore[arg-type]
+    fastgate.LSTMCell(x, x, peephole=W)  # type: ignore[type-var]
+    fastgate.LSTMCell(x, x, cell_clip="3")  # type: ignore[arg-type]
 
 
 def main() -> None:
     print(train(array(N, T, D), array(D, 4 * H), array(H, 4 * H)))
     print(steps(np.ones((N, T, D)), np.ones((D, 3 * H)), np.ones((H, 3 * H))))
     print(streaming(array(N, T, D)))
+    print(options(array(N, T, D)))
     print(plain(np.ones((N, T, D))))
     print(ragged(array(N, T, D)))
     levels: list[str] = fastgate.get_config()["isa_levels"]

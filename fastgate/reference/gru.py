@@ -3,7 +3,8 @@
 r, z = σ(x Wxr + h_prev Whr + b_r + bh_r), σ(x Wxz + h_prev Whz + b_z + bh_z)
 n = tanh(x Wxn + b_n + r⊙(h_prev Whn + bh_n))      reset="after"  (PyTorch, Keras, cuDNN)
 n = tanh(x Wxn + b_n + (r⊙h_prev) Whn + bh_n)      reset="before" (the textbook formula)
-h = (1−z)⊙n + z⊙h_prev                              z keeps h_prev
+h = (1−z)⊙n + z⊙h_prev                              update="old": z keeps h_prev
+h = z⊙n + (1−z)⊙h_prev                              update="new": z lets n in (Chung et al. 2014)
 
 Row vectors: x (N, D), Wx (D, 3H), Wh (H, 3H). Gate order "rzn" unless `gate_order` says otherwise.
 """
@@ -17,7 +18,7 @@ from fastgate.reference import sequence
 from fastgate.reference.sequence import sigmoid
 
 GATES = "rzn"
-OPTIONS = {"reset": ("after", "before")}
+OPTIONS = {"reset": ("after", "before"), "update": ("old", "new")}
 
 
 class GRUForward(NamedTuple):
@@ -31,31 +32,42 @@ class GRUStep(NamedTuple):
     cache: sequence.Cache | None
 
 
-def _forward_after(x, states, W, _):
+def _mix(one, other, z):
+    return (1 - z) * one + z * other
+
+
+def _unmix(dh, n, h_prev, z, update):
+    """The gradients of n, z and h_prev, undoing h."""
+    if update == "old":
+        return dh * (1 - z), dh * (h_prev - n), dh * z
+    return dh * z, dh * (n - h_prev), dh * (1 - z)
+
+
+def _forward_after(x, states, W, update):
     (h_prev,) = states
     ax = x @ W.Wx + W.b  # 1
     ah = h_prev @ W.Wh + W.bh  # 2
     (ax_r, ax_z, ax_n), (ah_r, ah_z, ah_n) = np.split(ax, 3, axis=1), np.split(ah, 3, axis=1)
     r, z = sigmoid(ax_r + ah_r), sigmoid(ax_z + ah_z)  # 3
     n = np.tanh(ax_n + r * ah_n)  # 4
-    h = (1 - z) * n + z * h_prev  # 5
+    h = _mix(n, h_prev, z) if update == "old" else _mix(h_prev, n, z)  # 5
     return (h,), (r, z, n, ah_n)
 
 
-def _backward_after(dstates, states_prev, kept, x, W, _):
+def _backward_after(dstates, states_prev, kept, x, W, update):
     (dh,), (h_prev,), (r, z, n, ah_n) = dstates, states_prev, kept
-    dn, dz = dh * (1 - z), dh * (h_prev - n)  # 5
+    dn, dz, dh_mixed = _unmix(dh, n, h_prev, z, update)  # 5
     dax_n = dn * (1 - n**2)  # 4
     dr, dah_n = dax_n * ah_n, dax_n * r  # 4
     da_r, da_z = dr * r * (1 - r), dz * z * (1 - z)  # 3
     dax, dah = np.hstack([da_r, da_z, dax_n]), np.hstack([da_r, da_z, dah_n])
-    dh_prev = dh * z + dah @ W.Wh.T  # 5, 2
+    dh_prev = dh_mixed + dah @ W.Wh.T  # 5, 2
     dWh, dbh = h_prev.T @ dah, dah.sum(axis=0)  # 2
     dx, dWx, db = dax @ W.Wx.T, x.T @ dax, dax.sum(axis=0)  # 1
     return dx, (dh_prev,), dWx, dWh, db, dbh
 
 
-def _forward_before(x, states, W, _):
+def _forward_before(x, states, W, update):
     (h_prev,) = states
     Whr, Whz, Whn = np.split(W.Wh, 3, axis=1)
     ax = x @ W.Wx + W.b + W.bh  # 1
@@ -63,19 +75,19 @@ def _forward_before(x, states, W, _):
     r, z = sigmoid(ax_r + h_prev @ Whr), sigmoid(ax_z + h_prev @ Whz)  # 2
     q = r * h_prev  # 3
     n = np.tanh(ax_n + q @ Whn)  # 4
-    h = (1 - z) * n + z * h_prev  # 5
+    h = _mix(n, h_prev, z) if update == "old" else _mix(h_prev, n, z)  # 5
     return (h,), (r, z, n, q)
 
 
-def _backward_before(dstates, states_prev, kept, x, W, _):
+def _backward_before(dstates, states_prev, kept, x, W, update):
     (dh,), (h_prev,), (r, z, n, q) = dstates, states_prev, kept
     Whr, Whz, Whn = np.split(W.Wh, 3, axis=1)
-    dn, dz = dh * (1 - z), dh * (h_prev - n)  # 5
+    dn, dz, dh_mixed = _unmix(dh, n, h_prev, z, update)  # 5
     da_n = dn * (1 - n**2)  # 4
     dq, dWhn = da_n @ Whn.T, q.T @ da_n  # 4
     dr = dq * h_prev  # 3
     da_r, da_z = dr * r * (1 - r), dz * z * (1 - z)  # 2
-    dh_prev = dh * z + dq * r + da_r @ Whr.T + da_z @ Whz.T  # 5, 3, 2
+    dh_prev = dh_mixed + dq * r + da_r @ Whr.T + da_z @ Whz.T  # 5, 3, 2
     dWh = np.hstack([h_prev.T @ da_r, h_prev.T @ da_z, dWhn])  # 2, 4
     da = np.hstack([da_r, da_z, da_n])
     dx, dWx = da @ W.Wx.T, x.T @ da  # 1
@@ -83,23 +95,26 @@ def _backward_before(dstates, states_prev, kept, x, W, _):
     return dx, (dh_prev,), dWx, dWh, db, dbh
 
 
-CELLS = {
-    "after": sequence.Cell(_forward_after, _backward_after),
-    "before": sequence.Cell(_forward_before, _backward_before),
-}
+STEPS = {"after": (_forward_after, _backward_after), "before": (_forward_before, _backward_before)}
+
+
+def _cell(reset, update):
+    reset = _arguments.option("reset", reset, OPTIONS["reset"])
+    return sequence.Cell(*STEPS[reset], _arguments.option("update", update, OPTIONS["update"]))
 
 
 def gru_forward(
-    x, h0, Wx, Wh, b=None, *, bh=None, gate_order="rzn", reset="after", lengths=None, reverse=False, training=True,
-    return_sequences=True, out=None,
+    x, h0, Wx, Wh, b=None, *, bh=None, gate_order="rzn", reset="after", update="old", lengths=None, reverse=False,
+    training=True, return_sequences=True, out=None,
 ):  # fmt: skip
     """Run the cell over a sequence; returns (h, h_T, cache).
 
-    Axes (N, T, D), batch first; gate order "rzn"; z keeps h_prev; weights multiply from the right.
+    Axes (N, T, D), batch first; gate order "rzn"; weights multiply from the right.
 
     x: (N, T, D). h0: (N, H), (H,) or None = zeros. Wx: (D, 3H). Wh: (H, 3H). b, bh: (3H,) or None.
     gate_order: a permutation of "rzn"; weights come and gradients return in it.
     reset: "after" the recurrent product of the candidate, or "before" it.
+    update: "old", z multiplies h_prev, or "new", z multiplies n.
     lengths: (N,) integers 0..T; outputs past a row's length are 0, h_T is the state at the row's own end.
     reverse: run from a row's last step to its first; h keeps the order of x.
     training: False keeps nothing for backward, cache is None. return_sequences: False returns h = None.
@@ -110,7 +125,7 @@ def gru_forward(
         "gru", x, h0, None, Wx, Wh, b, bh, step=False, gates=GATES, gate_order=gate_order, lengths=lengths, reverse=reverse,
         training=training, return_sequences=return_sequences, out=out, dtypes=_arguments.REFERENCE,
     )  # fmt: skip
-    cell = CELLS[_arguments.option("reset", reset, OPTIONS["reset"])]
+    cell = _cell(reset, update)
     h, (h_T,), cache = sequence.forward(call, cell)
     return GRUForward(sequence.placed(call, "h", h), sequence.placed(call, "h_T", h_T), cache)
 
@@ -127,8 +142,8 @@ def gru_backward(dh, cache, dh_T=None, *, need=None, out=None):
 
 
 def gru_ragged_forward(
-    x, h0, Wx, Wh, b=None, *, bh=None, offsets=None, batch_sizes=None, gate_order="rzn", reset="after", reverse=False,
-    training=True, return_sequences=True, out=None,
+    x, h0, Wx, Wh, b=None, *, bh=None, offsets=None, batch_sizes=None, gate_order="rzn", reset="after", update="old",
+    reverse=False, training=True, return_sequences=True, out=None,
 ):  # fmt: skip
     """Run the cell over sequences of different lengths on flat rows, without padding; returns (h, h_T, cache).
 
@@ -142,7 +157,7 @@ def gru_ragged_forward(
         batch_sizes=batch_sizes, reverse=reverse, training=training, return_sequences=return_sequences, out=out,
         dtypes=_arguments.REFERENCE,
     )  # fmt: skip
-    cell = CELLS[_arguments.option("reset", reset, OPTIONS["reset"])]
+    cell = _cell(reset, update)
     h, (h_T,), cache = sequence.forward(call, cell)
     return GRUForward(sequence.placed(call, "h", h), sequence.placed(call, "h_T", h_T), cache)
 
@@ -158,7 +173,7 @@ def gru_ragged_backward(dh, cache, dh_T=None, *, need=None, out=None):
 
 
 def gru_step_forward(
-    x, h_prev, Wx, Wh, b=None, *, bh=None, gate_order="rzn", reset="after", training=True, out=None
+    x, h_prev, Wx, Wh, b=None, *, bh=None, gate_order="rzn", reset="after", update="old", training=True, out=None
 ):  # fmt: skip
     """One step; returns (h_next, cache).
 
@@ -169,7 +184,7 @@ def gru_step_forward(
         "gru", x, h_prev, None, Wx, Wh, b, bh, step=True, gates=GATES, gate_order=gate_order, training=training, out=out,
         dtypes=_arguments.REFERENCE,
     )  # fmt: skip
-    cell = CELLS[_arguments.option("reset", reset, OPTIONS["reset"])]
+    cell = _cell(reset, update)
     (h_next,), cache = sequence.step_forward(call, cell)
     return GRUStep(sequence.placed(call, "h_next", h_next), cache)
 

@@ -5,6 +5,9 @@ i, f, o = σ(a_i), σ(a_f), σ(a_o),  g = tanh(a_g)
 c = f⊙c_prev + i⊙g
 h = o⊙tanh(c)
 
+With options: peephole p adds p_i⊙c_prev, p_f⊙c_prev, p_o⊙c to a_i, a_f, a_o; preact_clip v keeps a between ±v;
+candidate="sigmoid" has g = σ(a_g); coupled=True has i = 1−f; cell_clip v keeps c between ±v before it is used.
+
 Row vectors: x (N, D), Wx (D, 4H), Wh (H, 4H). Gate order "ifgo" unless `gate_order` says otherwise.
 """
 
@@ -17,7 +20,15 @@ from fastgate.reference import sequence
 from fastgate.reference.sequence import sigmoid
 
 GATES = "ifgo"
-OPTIONS: dict[str, tuple[str, ...]] = {}
+CANDIDATES = ("tanh", "sigmoid")
+OPTIONS = {"candidate": CANDIDATES}
+
+
+class Options(NamedTuple):
+    candidate: str
+    coupled: bool
+    cell_clip: float | None
+    preact_clip: float | None
 
 
 class LSTMForward(NamedTuple):
@@ -33,40 +44,85 @@ class LSTMStep(NamedTuple):
     cache: sequence.Cache | None
 
 
-def _forward(x, states, W, _):
+def _clipped(a, limit):
+    """(a between ±limit, where it was)."""
+    if limit is None:
+        return a, np.ones(a.shape, bool)
+    with np.errstate(over="ignore", under="ignore"):
+        limit = np.asarray(limit).astype(a.dtype)
+    return np.clip(a, -limit, limit), ~(np.abs(a) > limit)
+
+
+def _forward(x, states, W, option):
     h_prev, c_prev = states
     a = x @ W.Wx + h_prev @ W.Wh + W.b + W.bh  # 1
     a_i, a_f, a_g, a_o = np.split(a, 4, axis=1)
-    i, f, g, o = sigmoid(a_i), sigmoid(a_f), np.tanh(a_g), sigmoid(a_o)  # 2
-    c = f * c_prev + i * g  # 3
-    h = o * np.tanh(c)  # 4
-    return (h, c), (i, f, g, o, c)
+    if W.peephole is not None:
+        p_i, p_f, p_o = np.split(W.peephole, 3)
+        a_i, a_f = a_i + p_i * c_prev, a_f + p_f * c_prev  # 2
+    (a_i, in_i), (a_f, in_f), (a_g, in_g) = (_clipped(a, option.preact_clip) for a in (a_i, a_f, a_g))  # 3
+    i, f, g = sigmoid(a_i), sigmoid(a_f), sigmoid(a_g) if option.candidate == "sigmoid" else np.tanh(a_g)  # 4
+    if option.coupled:
+        i, in_i = 1 - f, np.zeros_like(in_f)  # 5
+    c, in_c = _clipped(f * c_prev + i * g, option.cell_clip)  # 6
+    if W.peephole is not None:
+        a_o = a_o + p_o * c  # 7
+    a_o, in_o = _clipped(a_o, option.preact_clip)  # 8
+    o = sigmoid(a_o)  # 9
+    h = o * np.tanh(c)  # 10
+    return (h, c), (i, f, g, o, c, in_i, in_f, in_g, in_o, in_c)
 
 
-def _backward(dstates, states_prev, kept, x, W, _):
-    (dh, dc), (h_prev, c_prev), (i, f, g, o, c) = dstates, states_prev, kept
-    do = dh * np.tanh(c)  # 4
-    dc = dc + dh * o * (1 - np.tanh(c) ** 2)  # 4
-    di, df, dg, dc_prev = dc * g, dc * c_prev, dc * i, dc * f  # 3
-    da = np.hstack([di * i * (1 - i), df * f * (1 - f), dg * (1 - g**2), do * o * (1 - o)])  # 2
+def _backward(dstates, states_prev, kept, x, W, option):
+    (dh, dc), (h_prev, c_prev), (i, f, g, o, c, in_i, in_f, in_g, in_o, in_c) = dstates, states_prev, kept
+    do = dh * np.tanh(c)  # 10
+    da_o = np.where(in_o, do * o * (1 - o), 0)  # 9, 8
+    dc = dc + dh * o * (1 - np.tanh(c) ** 2)  # 10
+    if W.peephole is not None:
+        p_i, p_f, p_o = np.split(W.peephole, 3)
+        dc = dc + da_o * p_o  # 7
+    dc = np.where(in_c, dc, 0)  # 6
+    di, df, dg = dc * g, dc * c_prev, dc * i  # 6
+    if option.coupled:
+        df = df - di  # 5
+    da_i = np.where(in_i, di * i * (1 - i), 0)  # 4, 3
+    da_f = np.where(in_f, df * f * (1 - f), 0)  # 4, 3
+    da_g = np.where(in_g, dg * (g * (1 - g) if option.candidate == "sigmoid" else 1 - g**2), 0)  # 4, 3
+    dc_prev = dc * f  # 6
+    if W.peephole is not None:
+        dc_prev = dc_prev + da_i * p_i + da_f * p_f  # 2
+    da = np.hstack([da_i, da_f, da_g, da_o])
     dx, dWx = da @ W.Wx.T, x.T @ da  # 1
     dh_prev, dWh = da @ W.Wh.T, h_prev.T @ da  # 1
     db = dbh = da.sum(axis=0)  # 1
-    return dx, (dh_prev, dc_prev), dWx, dWh, db, dbh
+    if W.peephole is None:
+        return dx, (dh_prev, dc_prev), dWx, dWh, db, dbh
+    dpeephole = np.hstack([da_i * c_prev, da_f * c_prev, da_o * c]).sum(axis=0)  # 2, 7
+    return dx, (dh_prev, dc_prev), dWx, dWh, db, dbh, dpeephole
 
 
-CELL = sequence.Cell(_forward, _backward)
+def judged_options(candidate, coupled, cell_clip, preact_clip):
+    candidate = _arguments.option("candidate", candidate, CANDIDATES)
+    coupled = _arguments.flag("coupled", coupled)
+    clips = {"cell_clip": cell_clip, "preact_clip": preact_clip}
+    return Options(candidate, coupled, *(v if v is None else _arguments.number(n, v, positive=True) for n, v in clips.items()))
+
+
+def _cell(candidate, coupled, cell_clip, preact_clip):
+    return sequence.Cell(_forward, _backward, judged_options(candidate, coupled, cell_clip, preact_clip))
 
 
 def lstm_forward(
-    x, h0, c0, Wx, Wh, b=None, *, bh=None, gate_order="ifgo", lengths=None, reverse=False, training=True,
-    return_sequences=True, out=None,
+    x, h0, c0, Wx, Wh, b=None, *, bh=None, peephole=None, gate_order="ifgo", candidate="tanh", coupled=False,
+    cell_clip=None, preact_clip=None, lengths=None, reverse=False, training=True, return_sequences=True, out=None,
 ):  # fmt: skip
     """Run the cell over a sequence; returns (h, h_T, c_T, cache).
 
     Axes (N, T, D), batch first; gate order "ifgo"; weights multiply from the right.
 
     x: (N, T, D). h0, c0: (N, H), (H,) or None = zeros. Wx: (D, 4H). Wh: (H, 4H). b, bh: (4H,) or None.
+    peephole: (3H,) or None, in the order i f o. candidate: "tanh" or "sigmoid". coupled: i = 1 - f; the blocks of i are not
+    used. cell_clip, preact_clip: numbers > 0 or None; no gradient passes where a value is clipped.
     gate_order: a permutation of "ifgo"; weights come and gradients return in it.
     lengths: (N,) integers 0..T; outputs past a row's length are 0, h_T and c_T are the states at the row's own end.
     reverse: run from a row's last step to its first; h keeps the order of x.
@@ -77,8 +133,9 @@ def lstm_forward(
     call = _arguments.forward(
         "lstm", x, h0, c0, Wx, Wh, b, bh, step=False, gates=GATES, has_c=True, gate_order=gate_order, lengths=lengths,
         reverse=reverse, training=training, return_sequences=return_sequences, out=out, dtypes=_arguments.REFERENCE,
+        peephole=peephole,
     )  # fmt: skip
-    h, (h_T, c_T), cache = sequence.forward(call, CELL)
+    h, (h_T, c_T), cache = sequence.forward(call, _cell(candidate, coupled, cell_clip, preact_clip))
     return LSTMForward(
         sequence.placed(call, "h", h),
         sequence.placed(call, "h_T", h_T),
@@ -88,7 +145,7 @@ def lstm_forward(
 
 
 def lstm_backward(dh, cache, dh_T=None, dc_T=None, *, need=None, out=None):
-    """The gradients of lstm_forward: (dx, dh0, dc0, dWx, dWh), then db and dbh of the biases that were given.
+    """The gradients of lstm_forward: (dx, dh0, dc0, dWx, dWh), then db, dbh, dpeephole of those that were given.
 
     dh: (N, T, H), dh_T, dc_T: (N, H), each may be None = zeros. dh past a row's length is ignored.
     need: names of the gradients wanted, the others are None. out: an array for dx, or a dict by name.
@@ -99,8 +156,9 @@ def lstm_backward(dh, cache, dh_T=None, dc_T=None, *, need=None, out=None):
 
 
 def lstm_ragged_forward(
-    x, h0, c0, Wx, Wh, b=None, *, bh=None, offsets=None, batch_sizes=None, gate_order="ifgo", reverse=False, training=True,
-    return_sequences=True, out=None,
+    x, h0, c0, Wx, Wh, b=None, *, bh=None, peephole=None, offsets=None, batch_sizes=None, gate_order="ifgo",
+    candidate="tanh", coupled=False, cell_clip=None, preact_clip=None, reverse=False, training=True, return_sequences=True,
+    out=None,
 ):  # fmt: skip
     """Run the cell over sequences of different lengths on flat rows, without padding; returns (h, h_T, c_T, cache).
 
@@ -113,8 +171,9 @@ def lstm_ragged_forward(
         "lstm", x, h0, c0, Wx, Wh, b, bh, step=False, gates=GATES, has_c=True, gate_order=gate_order, ragged=True,
         offsets=offsets, batch_sizes=batch_sizes, reverse=reverse, training=training,
         return_sequences=return_sequences, out=out, dtypes=_arguments.REFERENCE,
+        peephole=peephole,
     )  # fmt: skip
-    h, (h_T, c_T), cache = sequence.forward(call, CELL)
+    h, (h_T, c_T), cache = sequence.forward(call, _cell(candidate, coupled, cell_clip, preact_clip))
     return LSTMForward(
         sequence.placed(call, "h", h),
         sequence.placed(call, "h_T", h_T),
@@ -124,7 +183,7 @@ def lstm_ragged_forward(
 
 
 def lstm_ragged_backward(dh, cache, dh_T=None, dc_T=None, *, need=None, out=None):
-    """The gradients of lstm_ragged_forward: (dx, dh0, dc0, dWx, dWh), then db and dbh of the biases that were given.
+    """The gradients of lstm_ragged_forward: (dx, dh0, dc0, dWx, dWh), then db, dbh, dpeephole of those that were given.
 
     dh: (ΣT, H), dh_T, dc_T: (N, H), each may be None = zeros. need, out: as in lstm_backward.
     """
@@ -133,7 +192,10 @@ def lstm_ragged_backward(dh, cache, dh_T=None, dc_T=None, *, need=None, out=None
     return sequence.gradients_type("LSTMGradients", judged.names)(*sequence.backward(cache, judged))
 
 
-def lstm_step_forward(x, h_prev, c_prev, Wx, Wh, b=None, *, bh=None, gate_order="ifgo", training=True, out=None):
+def lstm_step_forward(
+    x, h_prev, c_prev, Wx, Wh, b=None, *, bh=None, peephole=None, gate_order="ifgo", candidate="tanh", coupled=False,
+    cell_clip=None, preact_clip=None, training=True, out=None,
+):  # fmt: skip
     """One step; returns (h_next, c_next, cache).
 
     x: (N, D). h_prev, c_prev: (N, H), (H,) or None = zeros. Wx: (D, 4H). Wh: (H, 4H). b, bh: (4H,) or None.
@@ -142,13 +204,14 @@ def lstm_step_forward(x, h_prev, c_prev, Wx, Wh, b=None, *, bh=None, gate_order=
     call = _arguments.forward(
         "lstm", x, h_prev, c_prev, Wx, Wh, b, bh, step=True, gates=GATES, has_c=True, gate_order=gate_order,
         training=training, out=out, dtypes=_arguments.REFERENCE,
+        peephole=peephole,
     )  # fmt: skip
-    (h_next, c_next), cache = sequence.step_forward(call, CELL)
+    (h_next, c_next), cache = sequence.step_forward(call, _cell(candidate, coupled, cell_clip, preact_clip))
     return LSTMStep(sequence.placed(call, "h_next", h_next), sequence.placed(call, "c_next", c_next), cache)
 
 
 def lstm_step_backward(dh_next, dc_next, cache, *, need=None, out=None):
-    """The gradients of lstm_step_forward: (dx, dh_prev, dc_prev, dWx, dWh), then db and dbh of the biases given.
+    """The gradients of lstm_step_forward: (dx, dh_prev, dc_prev, dWx, dWh), then db, dbh, dpeephole of those given.
 
     dh_next, dc_next: (N, H), each may be None = zeros. need, out: as in lstm_backward.
     """

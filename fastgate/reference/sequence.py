@@ -3,7 +3,7 @@
 A cell is two functions on canonical weights (gates in the order of the cell's letters):
 
     forward(x, states, W, option)        -> states, kept                     states is (h,) or (h, c)
-    backward(dstates, states_prev, kept, x, W, option) -> dx, dstates_prev, dWx, dWh, db, dbh
+    backward(dstates, states_prev, kept, x, W, option) -> dx, dstates_prev, dWx, dWh, db, dbh, and dpeephole if it was given
 
 Everything else that a sequence needs is in this file.
 """
@@ -16,18 +16,19 @@ import numpy as np
 
 
 class Weights(NamedTuple):
-    """The weights with their gates in canonical order; a bias that was not given is zero."""
+    """The weights with their gates in canonical order; a bias that was not given is zero, a peephole None."""
 
     Wx: np.ndarray  # (D, G·H)
     Wh: np.ndarray  # (H, G·H)
     b: np.ndarray  # (G·H,)
     bh: np.ndarray  # (G·H,)
+    peephole: np.ndarray | None  # (3H,)
 
 
 class Cell(NamedTuple):
     forward: Any
     backward: Any
-    option: str | None = None
+    option: Any = None
 
 
 class Cache:
@@ -72,7 +73,7 @@ def backward(cache, judged):
     call, cell = judged.call, cache.cell
     W = canonical_weights(call)
     dx = zeros_like_rows(call, call.D)
-    dW = [np.zeros_like(w) for w in W]
+    dW = [np.zeros_like(w) for w in W if w is not None]
     dstates = [np.zeros((call.N, call.H), call.dtype) for _ in range(1 + call.has_c)]
     for dstate, upstream in zip(dstates, (judged.dh_T, judged.dc_T), strict=False):
         if upstream is not None:
@@ -141,7 +142,7 @@ def canonical_weights(call):
     columns = gate_columns(call)
     zero = np.zeros(call.G * call.H, call.dtype)
     b, bh = (zero if bias is None else bias[columns] for bias in (call.b, call.bh))
-    return Weights(call.Wx[:, columns], call.Wh[:, columns], b, bh)
+    return Weights(call.Wx[:, columns], call.Wh[:, columns], b, bh, call.peephole)
 
 
 def zeros_like_rows(call, width):
@@ -156,11 +157,12 @@ def collect(judged, dx, dstates, dW):
     gradients = [dx]
     for state, dstate in zip((call.h0, call.c0), dstates, strict=False):
         gradients.append(dstate.sum(axis=0) if state is not None and state.ndim == 1 else dstate)
-    for weight, dw in zip((call.Wx, call.Wh, call.b, call.bh), dW, strict=True):
+    for weight, dw in zip((call.Wx, call.Wh, call.b, call.bh), dW[:4], strict=True):
         if weight is not None:
             gradient = np.empty_like(weight)
             gradient[..., columns] = dw
             gradients.append(gradient)
+    gradients += dW[4:]
     gradients = [gradient if wanted else None for gradient, wanted in zip(gradients, judged.need, strict=True)]
     return [placed(judged, name, gradient) for name, gradient in zip(judged.names, gradients, strict=True)]
 
