@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 from support import digest, values
 
-onnx = pytest.importorskip("onnx", reason="onnx is not installed")
-from onnx import TensorProto, helper
-from onnx.reference import ReferenceEvaluator
-
 import fastgate
-from fastgate.compat.onnx import new_ops, to_layer
+
+onnx = pytest.importorskip("onnx", reason="onnx is not installed")
+ReferenceEvaluator = pytest.importorskip("onnx.reference").ReferenceEvaluator
+helper, TensorProto = onnx.helper, onnx.TensorProto
+new_ops, to_layer = (getattr(pytest.importorskip("fastgate.compat.onnx"), name) for name in ("new_ops", "to_layer"))
 
 G = {"LSTM": 4, "GRU": 3, "RNN": 1}
 INPUTS = ("X", "W", "R", "B", "sequence_lens", "initial_h", "initial_c", "P")
@@ -110,6 +110,11 @@ def test_results_are_those_of_the_evaluator_of_onnx(op_type, direction, layout, 
 
 ONNX_RUNTIME = (
     ("LSTM", {}),
+    ("LSTM", {"P": True}),
+    ("LSTM", {"clip": 0.4, "P": True}),
+    ("LSTM", {"input_forget": 1}),
+    ("LSTM", {"input_forget": 1, "P": True, "clip": 0.8}),
+    ("LSTM", {"activations": ["Sigmoid", "Sigmoid", "Tanh"]}),
     ("GRU", {"linear_before_reset": 1}),
     ("GRU", {"linear_before_reset": 0}),
     ("RNN", {}),
@@ -138,9 +143,12 @@ def test_results_are_those_of_onnx_runtime(op_type, attributes, direction, lengt
     rng = np.random.default_rng(2)
     S = 1 + (direction == "bidirectional")
     attributes = {name: value * S if isinstance(value, list) else value for name, value in attributes.items()}
+    peepholes = attributes.pop("P", False)
     for H, D in ((1, 3), (7, 4), (8, 1), (16, 9), (33, 5)):
         for B, states in ((True, True), (False, False)):
             inputs = random_inputs(op_type, rng, S=S, H=H, D=D, dtype=np.float32, lengths=lengths, B=B, states=states)
+            if peepholes:
+                inputs["P"] = values(rng, (S, 3 * H), np.float32)
             model = model_of(op_type, inputs, direction=direction, **attributes)
             found = ReferenceEvaluator(model, new_ops=new_ops).run(None, inputs)
             assert_close(found, by_runtime(model, inputs), 1e-6)
@@ -196,17 +204,11 @@ def test_attributes_of_a_function_are_handed_on():
     inputs = random_inputs("GRU", rng)
     node = node_of("GRU", inputs)
     del node.attribute[:]
-    reference = helper.make_attribute_ref_name(helper.make_attribute("linear_before_reset", 1), "linear")
-    node.attribute.append(reference)
+    node.attribute.add(name="linear_before_reset", type=onnx.AttributeProto.INT, ref_attr_name="linear")
     function = helper.make_function(
         "test", "Wrapped", list(inputs), ["Y", "Y_h"], [node], [helper.make_opsetid("", 22)], attributes=["linear"]
     )
-    call = helper.make_node("Wrapped", list(inputs), ["Y", "Y_h"], domain="test", linear=1)
-    infos = [helper.make_tensor_value_info(k, helper.np_dtype_to_tensor_dtype(a.dtype), a.shape) for k, a in inputs.items()]
-    results = [helper.make_tensor_value_info(k, TensorProto.DOUBLE, None) for k in ("Y", "Y_h")]
-    graph = helper.make_graph([call], "calls", infos, results)
-    opsets = [helper.make_opsetid("", 22), helper.make_opsetid("test", 1)]
-    found = ReferenceEvaluator(helper.make_model(graph, functions=[function], opset_imports=opsets), new_ops=new_ops).run(None, inputs)
+    found = ReferenceEvaluator(function, new_ops=new_ops).run(None, inputs, attributes={"linear": 1})
     assert_close(found, run("GRU", inputs, linear_before_reset=1), 0)
 
 
@@ -223,7 +225,8 @@ def test_inputs_are_never_written():
 
 
 NOT_COMPUTED = (
-    ("LSTM", {"activations": ["Sigmoid", "Relu", "Tanh"]}, "activations: expected (Sigmoid, Tanh, Tanh)"),
+    ("LSTM", {"activations": ["Sigmoid", "Relu", "Tanh"]}, "expected (Sigmoid, Tanh, Tanh) or (Sigmoid, Sigmoid, Tanh)"),
+    ("LSTM", {"clip": -1.0}, "clip: expected a number > 0, got -1"),
     ("LSTM", {"activations": ["HardSigmoid", "Tanh", "Tanh"]}, "got (HardSigmoid, Tanh, Tanh)"),
     ("LSTM", {"activations": ["Sigmoid", "Tanh"]}, "activations: "),
     ("GRU", {"activations": ["Sigmoid", "Softsign"]}, "activations: expected (Sigmoid, Tanh)"),
@@ -258,6 +261,7 @@ def test_shapes_and_dtypes_are_judged():
         "B": (good["B"][:, :-1], "B: expected (num_directions, 8H) = (1, 48), got (1, 47)"),
         "initial_h": (good["initial_h"][:, :2], "initial_h: expected (num_directions, N, H) = (1, 3, 6), got (1, 2, 6)"),
         "initial_c": (good["initial_c"][0], "initial_c: expected (num_directions, N, H) = (1, 3, 6), got (3, 6)"),
+        "P": (values(rng, (1, 17)), "P: expected (num_directions, 3H) = (1, 18), got (1, 17)"),
         "sequence_lens": (np.int32([5, 2, 6]), "lengths: expected 0..T = 0..5, got 6 in row 2"),
     }
     for name, (array, words) in bad.items():
@@ -294,7 +298,8 @@ def test_a_node_becomes_a_layer(op_type, direction, attributes, B):
     assert (layer.input_size, layer.hidden_size, layer.num_directions, layer.dtype) == (4, 6, S, np.float64)
     again = to_layer(node, [onnx.numpy_helper.from_array(a, name) for name, a in arrays.items()])
     np.testing.assert_array_equal(layer.parameters, again.parameters)
-    states = [inputs[name] if not layout else inputs[name].swapaxes(0, 1) for name in ("initial_h", "initial_c") if name in inputs]
+    states = [inputs[name] for name in ("initial_h", "initial_c") if name in inputs]
+    states = [state.swapaxes(0, 1) if layout else state for state in states]
     x = inputs["X"] if layout else inputs["X"].swapaxes(0, 1)
     h, *ends, _ = layer.forward(x, *states, lengths=inputs["sequence_lens"])
     Y, *Y_ends = run(op_type, inputs, direction=direction, **attributes)
@@ -316,6 +321,14 @@ def test_a_node_that_no_layer_equals():
 
     refused('direction: expected "forward" or "bidirectional", got "reverse"', direction="reverse")
     refused("clip: expected no clip", clip=1.0)
+    cells = random_inputs("LSTM", rng)
+    weights = {name: cells[name] for name in ("W", "R", "B")}
+    refused("clip: expected the default, which layers compute, got 1.0", weights, op_type="LSTM", given=cells, clip=1.0)
+    refused("input_forget: expected the default", weights, op_type="LSTM", given=cells, input_forget=1)
+    two = ["Sigmoid", "Sigmoid", "Tanh"]
+    refused("activations: expected the default", weights, op_type="LSTM", given=cells, activations=two)
+    P = values(rng, (1, 18))
+    refused("P: expected no peepholes", weights | {"P": P}, op_type="LSTM", given=cells | {"P": P})
     refused("W: expected W among the initializers, got none", arrays={"R": arrays["R"], "B": arrays["B"]})
     refused("B: expected B among the initializers, got none", arrays={"R": arrays["R"], "W": arrays["W"]})
     refused("initial_h: expected zeros as a constant initial_h, got others", arrays=inputs)

@@ -1,8 +1,9 @@
 """What a recurrent ONNX node says, in the words of fastgate; knows nothing of the onnx package.
 
-Conventions of ONNX (operators LSTM, GRU and RNN, versions 1 to 22, https://onnx.ai/onnx/operators): X is (T, N, D), with layout=1
-(N, T, D); W (num_directions, G·H, D) and R (num_directions, G·H, H) are the transposes of Wx and Wh; B (num_directions, 2·G·H)
-is b, then bh; P (num_directions, 3H) has the order i o f. Gates stand as iofc, our "iofg", and as zrh, our "zrn".
+Conventions of ONNX (operators LSTM, GRU and RNN, versions 1 to 22, https://onnx.ai/onnx/operators): X is (T, N, D), with
+layout=1 (N, T, D); W (num_directions, G·H, D) and R (num_directions, G·H, H) are the transposes of Wx and Wh; B
+(num_directions, 2·G·H) is b, then bh; P (num_directions, 3H) has the order i o f. Gates stand as iofc, our "iofg", and as zrh,
+our "zrn".
 """
 
 from collections.abc import Iterator, Mapping
@@ -21,8 +22,10 @@ class Operator(NamedTuple):
 
 
 _INPUTS = "X", "W", "R", "B", "sequence_lens", "initial_h"
+_LSTM: dict[tuple[str, ...], dict[str, Any]]
+_LSTM = {("sigmoid", "tanh", "tanh"): {}, ("sigmoid", "sigmoid", "tanh"): {"candidate": "sigmoid"}}
 OPERATORS = {
-    "LSTM": Operator("lstm", "iofg", (*_INPUTS, "initial_c", "P"), {("sigmoid", "tanh", "tanh"): {}}),
+    "LSTM": Operator("lstm", "iofg", (*_INPUTS, "initial_c", "P"), _LSTM),
     "GRU": Operator("gru", "zrn", _INPUTS, {("sigmoid", "tanh"): {}}),
     "RNN": Operator("rnn", "", _INPUTS, {(name,): {"activation": name} for name in ("tanh", "relu", "sigmoid", "identity")}),
 }
@@ -52,10 +55,16 @@ def options(op_type: str, attributes: Mapping[str, Any]) -> list[dict[str, Any]]
     if operator.gates:
         common["gate_order"] = operator.gates
     if attributes.get("clip") is not None:
-        raise ValueError(f"clip: expected no clip, got {float(attributes['clip']):g}; {op_type} is computed without")
+        clip = float(attributes["clip"])
+        if operator.cell != "lstm":
+            raise ValueError(f"clip: expected no clip, got {clip:g}; {op_type} is computed without")
+        if not clip > 0:
+            raise ValueError(f"clip: expected a number > 0, got {clip:g}")
+        common["preact_clip"] = clip
     if attributes.get("input_forget"):
-        raise ValueError("input_forget: expected 0, got 1; LSTM is computed with gates of its own for input and forget")
-    return [common | activation | {"reverse": back} for activation, back in zip(_activations(op_type, attributes, len(reverse)), reverse, strict=True)]
+        common["coupled"] = True
+    activations = _activations(op_type, attributes, len(reverse))
+    return [common | activation | {"reverse": back} for activation, back in zip(activations, reverse, strict=True)]
 
 
 def _activations(op_type, attributes, directions):
@@ -112,11 +121,9 @@ def shape(name: str, array: Any, letters: str, expected: tuple[int, ...]) -> Non
 
 
 def rows(arrays: Mapping[str, Any], direction: int) -> dict[str, Any]:
-    """Wx (G·H, D), Wh (G·H, H) and, where B is given, b and bh of one direction: parts of W, R and B, whose shapes are judged."""
+    """Wx (G·H, D), Wh (G·H, H) and, where B is given, b and bh (G·H,) of one direction: parts of W, R and B, judged before."""
     found = {"Wx": arrays["W"][direction], "Wh": arrays["R"][direction]}
     if arrays.get("B") is not None:
         B = arrays["B"][direction]
         found |= {"b": B[: B.shape[0] // 2], "bh": B[B.shape[0] // 2 :]}
-    if arrays.get("P") is not None:
-        raise ValueError("P: expected no peepholes, got some; LSTM is computed without")
     return found

@@ -25,7 +25,8 @@ import numpy as np
 
 import fastgate
 
-_zero_output = ContextVar("zero_output_for_mask", default=False)  # of the layer that is calling; Keras tells hooks nothing of it
+# Of the layer that is calling: Keras tells its hooks nothing of it.
+_zero_output = ContextVar("zero_output_for_mask", default=False)
 _replaced: list[tuple[Any, str, Any]] = []  # (owner, name, what was there) while installed
 
 
@@ -38,7 +39,7 @@ def install() -> None:
     if _replaced:
         return
     try:
-        from keras.src import backend, layers
+        from keras.src import backend, layers  # type: ignore[import-not-found,unused-ignore]
     except ImportError as error:
         raise ImportError('fastgate.compat.keras needs Keras 3: pip install "fastgate[keras]"') from error
     if backend.backend() != "numpy":
@@ -135,7 +136,7 @@ def _array(value):
 def _run(cell, x, states, Wx, Wh, b, bh, mask, return_sequences, reverse, **options):
     x, Wx, Wh = map(_array, (x, Wx, Wh))
     states = [_array(state).astype(Wx.dtype, copy=False) for state in states]
-    N, T, H = *x.shape[:2], Wh.shape[0]
+    (N, T), H = x.shape[:2], len(Wh)
     fits = x.dtype == Wx.dtype and all(state.shape == (N, H) for state in states) and (mask is None or np.shape(mask) == (N, T))
     if not fits or Wx.dtype not in (np.float32, np.float64) or T == 0:
         raise NotImplementedError

@@ -2,10 +2,13 @@
 
     ReferenceEvaluator(model, new_ops=fastgate.compat.onnx.new_ops)
 
-onnx' own evaluator ignores sequence_lens, clip, activations, input_forget and most of layout; these follow the text of the
-operators (https://onnx.ai/onnx/operators, conventions in compat/_onnx_node.py), and raise a ValueError that names the attribute
-where fastgate has no kernel for it. Steps past a row's sequence_lens are 0 in Y and Y_h and Y_c are the states at its own end
-(for length 0: the initial ones), as in ONNX Runtime.
+onnx' own evaluator ignores sequence_lens, clip, activations and input_forget. These follow the text of the operators
+(https://onnx.ai/onnx/operators, conventions in compat/_onnx_node.py) and, where it is silent, ONNX Runtime 1.31: steps past a
+row's sequence_lens are 0 in Y, and Y_h and Y_c are the states at its own end (of length 0: the initial ones, where ONNX Runtime
+has zeros); clip bounds the inputs of the gates' functions, not the cell state; input_forget=1 is f = 1 - i.
+
+What fastgate has no kernel for raises a ValueError that begins with the attribute's name: activations other than the default
+ones, Sigmoid as an LSTM's second, Tanh, Relu, Sigmoid, and Affine with alpha 1 and beta 0 as an RNN's; clip of GRU and RNN.
 """
 
 from collections.abc import Iterable, Mapping
@@ -63,7 +66,7 @@ class _Recurrent(OpRun):
             forward(
                 X if layout else X.swapaxes(0, 1),
                 *(None if state is None else state[one] for state in states.values()),
-                **{name: array.T for name, array in _onnx_node.rows(weights, k).items()},
+                **_weights(weights, k, options.get("coupled", False)),
                 **options,
                 lengths=sequence_lens,
                 training=False,
@@ -71,6 +74,24 @@ class _Recurrent(OpRun):
                 out=out,
             )
         return (Y, *ends.values())[: len(wanted)]
+
+
+def _weights(arrays, direction, coupled):
+    """The weights of one direction as keyword arguments; peepholes i o f as i f o.
+
+    Coupled gates are f = 1 - i in ONNX and i = 1 - f in fastgate: the same for a_f = -a_i, since sigmoid(-a) = 1 - sigmoid(a).
+    """
+    found = _onnx_node.rows(arrays, direction)
+    if arrays["P"] is not None:
+        found["peephole"] = arrays["P"][direction]
+    if coupled:
+        for name, array in found.items():
+            i, o, _, *c = np.split(array, 3 if name == "peephole" else 4)
+            found[name] = np.concatenate([i, o, -i, *c])
+    if "peephole" in found:
+        i, o, f = np.split(found["peephole"], 3)
+        found["peephole"] = np.concatenate([i, f, o])
+    return {name: array.T for name, array in found.items()}
 
 
 class LSTM(_Recurrent):

@@ -35,6 +35,12 @@ def cell_of(layer: Any) -> str:
     raise TypeError(f"layer: expected a fastgate.RNN, LSTM or GRU, got {type(layer).__name__}")
 
 
+def judged_layer(layer: Any) -> None:
+    """None, or a layer."""
+    if layer is not None:
+        cell_of(layer)
+
+
 def setting(name: str, layer: Any, options: Mapping[str, Any], default: Any) -> Any:
     """A constructor's argument: that of the layer, or of the one that is to be made."""
     return options.get(name, default) if layer is None else layer.config.get(name, default)
@@ -64,18 +70,20 @@ def judged_dtype(arrays: Mapping[str, Any], dtype: Any, layer: Any = None) -> np
 
 
 def assemble(
-    cell: str, order: str, parts: Sequence[Sequence[Part]], names: Any, *, dtype: np.dtype, layer: Any = None, **options: Any
-) -> Any:
+    cell: str, order: str, parts: Sequence[Sequence[Part]], names: Any, *, dtype: np.dtype, layer: Any,
+    options: Mapping[str, Any], transposed: bool = False,
+) -> Any:  # fmt: skip
     """A layer with the weights of parts[k][direction], whose gates stand in `order`; or `layer` itself, filled with them.
 
-    names(k, direction, field): what the caller calls that array, for errors. Every shape is judged before anything is written.
+    names(k, direction, field): what the caller calls that array; transposed: the caller holds the transposes of Wx and Wh. Both
+    are for errors. Every shape is judged before anything is written.
     """
     G, (first, *_) = GATES[cell], parts[0]
     H, D = first.Wh.shape[-1] if first.Wh.ndim == 2 else 0, first.Wx.shape[-1] if first.Wx.ndim == 2 else 0
     if H < 1 or D < 1:
-        short = "Wh" if H < 1 else "Wx"
-        raise ValueError(f"{names(0, 0, short)}: expected a matrix that is not empty, got {getattr(first, short).shape}")
-    has = {name: getattr(first, name) is not None for name in ("b", "bh")}
+        name, got = names(0, 0, "Wh" if H < 1 else "Wx"), _turned(first.Wh if H < 1 else first.Wx, transposed)
+        raise ValueError(f"{name}: expected a matrix that is not empty, got {got}")
+    has = {name: any(getattr(part, name) is not None for row in parts for part in row) for name in ("b", "bh")}
     found = {
         "input_size": D, "hidden_size": H, "num_layers": len(parts), "bidirectional": len(parts[0]) == 2, **has,
         "dtype": dtype.name,
@@ -84,26 +92,38 @@ def assemble(
         raise ValueError(f"{name}: expected it to be left out, the weights tell it ({found[name]!r}), got {options[name]!r}")
     width = H * len(parts[0]) if setting("merge", layer, options, "concat") == "concat" else H
     GH = "H" if G == 1 else f"{G}H"
-    for k, directions in enumerate(parts):
-        for direction, part in enumerate(directions):
-            into = D if k == 0 else width
-            expected = {"Wx": (G * H, into), "Wh": (G * H, H), "b": (G * H,), "bh": (G * H,)}
+    for k, row in enumerate(parts):
+        expected = {
+            "Wx": ((GH, "D"), (G * H, D if k == 0 else width)), "Wh": ((GH, "H"), (G * H, H)),
+            "b": ((GH,), (G * H,)), "bh": ((GH,), (G * H,)),
+        }  # fmt: skip
+        for direction, part in enumerate(row):
             for field, array in part._asdict().items():
-                if array is not None and tuple(array.shape) != expected[field]:
-                    letters = {"Wx": f"({GH}, D)", "Wh": f"({GH}, H)"}.get(field, f"({GH},)")
-                    name, numbers = names(k, direction, field), expected[field]
-                    raise ValueError(f"{name}: expected {letters} = {numbers}, got {tuple(array.shape)}")
+                letters, sizes = expected[field]
+                if array is not None and tuple(array.shape) != sizes:
+                    if transposed:
+                        letters, sizes = letters[::-1], sizes[::-1]
+                    words = ", ".join(letters) + "," * (len(letters) == 1)
+                    got = _turned(array, transposed)
+                    raise ValueError(f"{names(k, direction, field)}: expected ({words}) = {sizes}, got {got}")
     if layer is None:
         layer = _unfilled(getattr(fastgate, CLASSES[cell]), found, options)
     else:
         _judge_layer(layer, cell, found, options)
     own = layer.config.get("gate_order", "")
-    for k, directions in enumerate(parts):
-        for direction, part in enumerate(directions):
+    for k, row in enumerate(parts):
+        for direction, part in enumerate(row):
             for field, array in part._asdict().items():
+                weight = layer.weights.get(f"{field}{k}{'_reverse' * direction}")
                 if array is not None:
-                    _place(layer.weights[f"{field}{k}{'_reverse' * direction}"].T, array, own, order)
+                    _place(weight.T, array, own, order)
+                elif weight is not None:  # another part has this bias
+                    weight[...] = 0
     return layer
+
+
+def _turned(array, transposed):
+    return tuple(array.shape[::-1] if transposed else array.shape)
 
 
 def _unfilled(kind, found, options):
@@ -150,6 +170,9 @@ def dismantle(layer: Any, order: str) -> list[list[Part]]:
         return target
 
     return [
-        [Part(*(rows(f"{field}{k}{'_reverse' * direction}") for field in Part._fields)) for direction in range(layer.num_directions)]
+        [
+            Part(*(rows(f"{field}{k}{'_reverse' * direction}") for field in Part._fields))
+            for direction in range(layer.num_directions)
+        ]
         for k in range(layer.num_layers)
     ]

@@ -7,8 +7,11 @@ import struct
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
+CUT_SHORT = "source: expected an ONNX model, got a file that is cut short or none"
 VARINT, FIXED64, BYTES, FIXED32 = 0, 1, 2, 5
-MOST_FIELDS = 2**20
+MOST_FIELDS = 2**18
+LONGEST = 2**12  # bytes of a name or a list of numbers
+_WINDOW = 2**12  # bytes read at a time to find where fields begin
 
 
 class Field(NamedTuple):
@@ -28,36 +31,35 @@ class Message:
 
     def __iter__(self) -> Iterator[Field]:
         place, end, count = self.start, self.start + self.size, 0
+        window, first = b"", place
         while place < end:
             count += 1
             if count > MOST_FIELDS:
                 raise ValueError(f"source: expected at most {MOST_FIELDS} fields in a message, got more")
-            self.file.seek(place)
-            head = self.file.read(min(20, end - place))
-            key, used = _varint(head, 0)
+            at = place - first
+            if at + 20 > len(window) and first + len(window) < end:
+                self.file.seek(place)
+                window, first, at = self.file.read(min(_WINDOW, end - place)), place, 0
+            key, at = _varint(window, at)
             number, wire = key >> 3, key & 7
-            if wire == VARINT:
-                value, used = _varint(head, used)
-                yield Field(number, wire, place, value)
-                place += used
-                continue
-            size = {FIXED64: 8, FIXED32: 4}.get(wire)
-            if wire == BYTES:
-                size, used = _varint(head, used)
-            if size is None or place + used + size > end:
-                raise ValueError("source: expected an ONNX model, got a file that is cut short or none")
-            yield Field(number, wire, place + used, size)
-            place += used + size
+            size = {FIXED64: 8, FIXED32: 4, VARINT: 0}.get(wire)
+            if wire in (VARINT, BYTES):
+                value, at = _varint(window, at)
+                size = value if wire == BYTES else 0
+            if size is None or first + at + size > end:
+                raise ValueError(CUT_SHORT)
+            yield Field(number, wire, first + at, value if wire == VARINT else size)
+            place = first + at + size
 
     def inner(self, field: Field) -> "Message":
         if field.wire != BYTES:
             raise ValueError("source: expected an ONNX model, got a message of another kind")
         return Message(self.file, field.start, field.size)
 
-    def bytes(self, field: Field, most: int = 2**16) -> bytes:
+    def bytes(self, field: Field) -> bytes:
         """The bytes of a field, a name or a list of numbers; not of weights."""
-        if field.wire == VARINT or field.size > most:
-            raise ValueError(f"source: expected at most {most} bytes in a field that holds no weights, got {field.size}")
+        if field.wire == VARINT or field.size > LONGEST:
+            raise ValueError(f"source: expected at most {LONGEST} bytes in a field that holds no weights, got {field.size}")
         self.file.seek(field.start)
         return self.file.read(field.size)
 
@@ -91,7 +93,7 @@ def _varint(data, place):
         value |= (byte & 127) << shift
         if byte < 128:
             return value & (2**64 - 1), place
-    raise ValueError("source: expected an ONNX model, got a file that is cut short or none")
+    raise ValueError(CUT_SHORT)
 
 
 def _signed(value):

@@ -28,7 +28,7 @@ def opened(source: Any, what: str):
 
 
 class Stored:
-    """An array of `shape` that lies in `file` from `offset` on, little-endian, in C order. Slices of the first axis are Stored, too."""
+    """An array that lies in `file` from `offset` on, little-endian, in C order. Parts along the first axis are Stored, too."""
 
     def __init__(self, file: Any, offset: int, shape: tuple[int, ...], dtype: str):
         self.file, self.offset, self.shape, self.dtype = file, offset, shape, dtype

@@ -13,12 +13,12 @@ import numpy as np
 
 from fastgate.compat import _onnx_node
 from fastgate.weights import _layers
-from fastgate.weights._stored import BFLOAT16, Stored, opened
 from fastgate.weights._protobuf import BYTES, Message
+from fastgate.weights._stored import BFLOAT16, Stored, opened
 
 _DTYPES = {1: "float32", 11: "float64", 10: "float16", 16: BFLOAT16}  # TensorProto.DataType
-_LARGEST_NODE = 2**14  # bytes
 _MOST_NODES = 256
+_MOST_PARTS = 32  # attributes, inputs, dimensions, …: of any list that is kept
 
 
 def from_onnx(source: Any, node: Any = None, *, layer: Any = None, dtype: Any = None, **options: Any) -> Any:
@@ -33,27 +33,27 @@ def from_onnx(source: Any, node: Any = None, *, layer: Any = None, dtype: Any = 
 
     The layer is batch first, whatever the node's layout; sequence_lens and initial states are arguments of layer.forward, and
     constants other than zeros among them are refused, for they would be lost. What stands between nodes of a stack is not
-    looked at. Raises ValueError naming the attribute or input that no layer has, for files that are cut short or lie about sizes,
-    and for weights that the model computes instead of storing; TypeError for dtypes. Data in other files (external_data) is read
-    from the directory of the model only. A layer that was given is unchanged after an error.
+    looked at. Data in other files (external_data) is read from below the directory of the model only.
+
+    Raises ValueError naming the attribute or input that no layer has, for files that are cut short or lie about sizes, and for
+    weights that the model computes instead of storing; TypeError for dtypes; a layer that was given is unchanged then.
     """
+    _layers.judged_layer(layer)
     directory = os.path.dirname(os.path.abspath(source)) if isinstance(source, (str, os.PathLike)) else None
     if hasattr(source, "SerializeToString"):
         source = source.SerializeToString()
     with opened(source, "an ONNX model") as (file, size):
-        graph = [Message(file, 0, size).inner(field) for field in Message(file, 0, size) if field.number == 7]
-        if len(graph) != 1:
+        graphs = [field for field in Message(file, 0, size) if field.number == 7]
+        if len(graphs) != 1:
             raise ValueError("source: expected an ONNX model, got a file without a graph")
-        nodes = [_node(graph[0].inner(field)) for field in graph[0] if field.number == 1 and _is_recurrent(graph[0].inner(field))]
-        chosen = _chosen(nodes, node)
-        wanted = {name for _, _, inputs, _, _ in chosen for name in inputs[1:] if name}
+        graph = Message(file, 0, size).inner(graphs[0])
+        chosen = [_node(message) for message in _chosen(_recurrent(graph), node)]
+        wanted = {name for _, _, inputs in chosen for name in inputs[1:] if name}
         files: dict[str, Any] = {}
         try:
-            arrays = _tensors(graph[0], wanted, directory, files)
-            parts, every = [], {}
-            for op_type, attributes, inputs, _, _ in chosen:
-                cell, order, row, found, names = _parts(op_type, attributes, inputs, arrays, every)
-                parts.append((cell, order, row, found, names))
+            arrays = _tensors(graph, wanted, directory, files)
+            every: dict[str, Any] = {}
+            parts = [_parts(op_type, attributes, inputs, arrays, every) for op_type, attributes, inputs in chosen]
             return _built(parts, every, layer, dtype, options)
         finally:
             for other, _ in files.values():
@@ -72,7 +72,7 @@ def _parts(op_type, attributes, inputs, arrays, every):
         raise ValueError(f"node: expected an LSTM, GRU or RNN, got {op_type}")
     operator = _onnx_node.OPERATORS[op_type]
     given = {name: value for name, value in zip(operator.inputs, inputs, strict=False) if value}
-    held = {name: arrays.get(given[name]) for name in ("W", "R", "B", "P") if name in given}
+    held = {name: arrays.get(given[name]) for name in ("W", "R", "B") if name in given}
     for name in ("W", "R", *held):
         if held.get(name) is None:
             raise ValueError(f"{given.get(name, name)}: expected {name} among the initializers, got none")
@@ -81,6 +81,11 @@ def _parts(op_type, attributes, inputs, arrays, every):
         if state is not None and state.any():
             raise ValueError(f"{given[name]}: expected zeros as a constant {name}, got others; layers take states in forward")
     directions = _onnx_node.options(op_type, attributes)
+    for name, attribute in (("candidate", "activations"), ("preact_clip", "clip"), ("coupled", "input_forget")):
+        if name in directions[0]:
+            raise ValueError(f"{attribute}: expected the default, which layers compute, got {attributes[attribute]}")
+    if "P" in given:
+        raise ValueError(f"{given['P']}: expected no peepholes P, which layers do not have")
     _onnx_node.sizes(op_type, held, len(directions), attributes.get("hidden_size"))
     every |= {given[name]: array for name, array in held.items()}
     rows = [_onnx_node.rows(held, k) for k in range(len(directions))]
@@ -105,36 +110,63 @@ def _built(parts, every, layer, dtype, options):
         return f"{parts[k][4][{'Wx': 'W', 'Wh': 'R'}.get(field, 'B')]}[{direction}]"
 
     dtype = _layers.judged_dtype(every, dtype, layer)
-    return _layers.assemble(cell, order, [part[2] for part in parts], name, dtype=dtype, layer=layer, **found, **options)
+    rows = [part[2] for part in parts]
+    return _layers.assemble(cell, order, rows, name, dtype=dtype, layer=layer, options=found | options)
 
 
 # --- onnx.proto: ModelProto.graph = 7; GraphProto.node = 1, initializer = 5; the numbers of the others stand with their readers
 
 
-def _is_recurrent(message):
-    """NodeProto.op_type = 4, domain = 7."""
-    texts = {field.number: message.bytes(field) for field in message if field.number in (4, 7) and field.wire == BYTES}
-    return texts.get(4, b"").decode("utf-8", "replace") in _onnx_node.OPERATORS and texts.get(7, b"") in (b"", b"ai.onnx")
+def _recurrent(graph):
+    """[(what to call it, op_type, its message)] of recurrent nodes: NodeProto.output = 2, name = 3, op_type = 4, domain = 7."""
+    found = []
+    for field in graph:
+        if field.number != 1:
+            continue
+        message = graph.inner(field)
+        texts = {}
+        for part in message:
+            if part.number in (2, 3, 4, 7) and part.wire == BYTES and not texts.get(part.number):
+                texts[part.number] = message.text(part)
+        if texts.get(4) in _onnx_node.OPERATORS and texts.get(7, "") in ("", "ai.onnx"):
+            if len(found) == _MOST_NODES:
+                raise ValueError(f"source: expected at most {_MOST_NODES} recurrent nodes, got more")
+            found.append((texts.get(3) or texts.get(2, ""), texts[4], message))
+    return found
+
+
+def _chosen(nodes, wanted):
+    called = [name for name, _, _ in nodes]
+    listed = ", ".join(f"{op_type} {name!r}" for name, op_type, _ in nodes) or "none"
+    if wanted is None and len(nodes) != 1:
+        raise ValueError(f"node: expected the name of one, or a list of names; the recurrent nodes are: {listed}")
+    chosen = called if wanted is None else [wanted] if isinstance(wanted, str) else list(wanted)
+    for name in chosen:
+        if called.count(name) != 1:
+            raise ValueError(f"node: expected the name of one node, got {name!r}; the recurrent nodes are: {listed}")
+    if not chosen:
+        raise ValueError("node: expected a name or a list of names, got none")
+    return [nodes[called.index(name)][2] for name in chosen]
 
 
 def _node(message):
-    """(op_type, attributes, inputs, outputs, name): NodeProto.input = 1, output = 2, name = 3, op_type = 4, attribute = 5."""
-    if message.size > _LARGEST_NODE:
-        raise ValueError(f"source: expected a recurrent node of at most {_LARGEST_NODE} bytes, got {message.size}")
-    inputs, outputs, name, op_type, attributes = [], [], "", "", {}
+    """(op_type, attributes, inputs): NodeProto.input = 1, op_type = 4, attribute = 5."""
+    inputs, op_type, attributes = [], "", {}
     for field in message:
         if field.number == 1:
-            inputs.append(message.text(field))
-        elif field.number == 2:
-            outputs.append(message.text(field))
-        elif field.number == 3:
-            name = message.text(field)
+            _add(inputs, message.text(field))
         elif field.number == 4:
             op_type = message.text(field)
         elif field.number == 5:
             key, value = _attribute(message.inner(field))
             attributes[key] = value
-    return op_type, attributes, inputs, outputs, name
+    return op_type, attributes, inputs
+
+
+def _add(parts, *more):
+    parts += more
+    if len(parts) > _MOST_PARTS:
+        raise ValueError(f"source: expected at most {_MOST_PARTS} parts in a list of a node or tensor, got more")
 
 
 def _attribute(message):
@@ -150,29 +182,10 @@ def _attribute(message):
         elif field.number == 4:
             value = message.text(field)
         elif field.number == 7:
-            value = [*value, *message.floats(field)]
+            _add(value, *message.floats(field))
         elif field.number == 9:
-            value = [*value, message.text(field)]
+            _add(value, message.text(field))
     return name, value
-
-
-def _chosen(nodes, wanted):
-    if len(nodes) > _MOST_NODES:
-        raise ValueError(f"source: expected at most {_MOST_NODES} recurrent nodes, got {len(nodes)}")
-    called = [name or next((output for output in outputs if output), "") for _, _, _, outputs, name in nodes]
-    listed = ", ".join(f"{op_type} {name!r}" for (op_type, *_), name in zip(nodes, called, strict=True)) or "none"
-    if wanted is None and len(nodes) != 1:
-        raise ValueError(f"node: expected the name of one, or a list of names; the recurrent nodes are: {listed}")
-    if wanted is None:
-        return nodes
-    chosen = []
-    for name in [wanted] if isinstance(wanted, str) else wanted:
-        if called.count(name) != 1:
-            raise ValueError(f"node: expected the name of one node, got {name!r}; the recurrent nodes are: {listed}")
-        chosen.append(nodes[called.index(name)])
-    if not chosen:
-        raise ValueError("node: expected a name or a list of names, got none")
-    return chosen
 
 
 def _tensors(graph, wanted, directory, files):
@@ -193,32 +206,34 @@ def _tensors(graph, wanted, directory, files):
 
 def _constant(message):
     """(name of the output, its tensor) of a Constant node; AttributeProto.t = 5."""
-    op_type = next((message.bytes(field) for field in message if field.number == 4), b"")
-    if op_type == b"Constant":
-        outputs = [message.text(field) for field in message if field.number == 2]
-        attributes = [message.inner(field) for field in message if field.number == 5]
-        tensors = [attribute.inner(field) for attribute in attributes for field in attribute if field.number == 5]
-        if len(outputs) == len(tensors) == 1:
-            return outputs[0], tensors[0]
-    return None, None
+    op_type, output, tensor = "", None, None
+    for field in message:
+        if field.number == 2 and output is None:
+            output = message.text(field)
+        elif field.number == 4:
+            op_type = message.text(field)
+        elif field.number == 5 and tensor is None:
+            attribute = message.inner(field)
+            tensor = next((attribute.inner(part) for part in attribute if part.number == 5), None)
+    return (output, tensor) if op_type == "Constant" and tensor is not None else (None, None)
 
 
 def _tensor(name, message, directory, files):
-    """TensorProto.dims = 1, data_type = 2, float_data = 4, raw_data = 9, double_data = 10, external_data = 13, data_location = 14."""
+    """The Stored of a TensorProto: dims = 1, data_type = 2, float_data = 4, raw_data = 9, double_data = 10, external_data = 13."""
     shape, kind, external, stores = [], 0, {}, []
     for field in message:
         if field.number == 1:
-            shape += message.integers(field)
+            _add(shape, *message.integers(field))
         elif field.number == 2:
             kind = message.integers(field)[0]
         elif field.number in (4, 9, 10):
-            stores.append(field)
+            _add(stores, field)
         elif field.number == 13:
             key, value = "", ""
             entry = message.inner(field)
             for part in entry:
                 key, value = (entry.text(part), value) if part.number == 1 else (key, entry.text(part))
-            external[key] = value
+            external[key[:20]] = value
     if kind not in _DTYPES:
         raise TypeError(f"{name}: expected float or double, got TensorProto.DataType {kind}")
     if len(shape) > 8 or any(size < 0 for size in shape):
@@ -248,7 +263,7 @@ def _external(name, entries, directory, files):
     if path not in files:
         if not os.path.isfile(path):
             raise ValueError(f"{name}: expected its data in the file {location!r}, got none there")
-        files[path] = open(path, "rb"), os.path.getsize(path)  # noqa: SIM115
+        files[path] = open(path, "rb"), os.path.getsize(path)
     file, size = files[path]
     try:
         offset, length = int(entries.get("offset", 0)), int(entries.get("length", size - int(entries.get("offset", 0))))
@@ -277,7 +292,9 @@ def to_onnx(layer: Any, *, lengths: bool = False, states: bool = False, opset: i
     operator = _onnx_node.OPERATORS[op_type]
     merge = layer.merge
     kind = TensorProto.FLOAT if layer.dtype == np.float32 else TensorProto.DOUBLE
-    nodes, weights, ends = [], [], {"h": [], "c": []} if cell == "lstm" else {"h": []}
+    nodes: list[Any] = []
+    weights: list[Any] = []
+    ends: dict[str, list[str]] = {"h": [], "c": []} if cell == "lstm" else {"h": []}
 
     def node(name, inputs, output, **attributes):
         nodes.append(helper.make_node(name, inputs, [output] if isinstance(output, str) else output, **attributes))
@@ -296,7 +313,11 @@ def to_onnx(layer: Any, *, lengths: bool = False, states: bool = False, opset: i
         attributes |= {"activation_alpha": [1.0] * S, "activation_beta": [0.0] * S} if identity else {}
     node("Transpose", ["x"], "x0", perm=[1, 0, 2])
     for k, parts in enumerate(_layers.dismantle(layer, operator.gates)):
-        inputs = [f"x{k}", constant(f"W{k}", np.stack([part.Wx for part in parts])), constant(f"R{k}", np.stack([part.Wh for part in parts]))]
+        inputs = [
+            f"x{k}",
+            constant(f"W{k}", np.stack([part.Wx for part in parts])),
+            constant(f"R{k}", np.stack([part.Wh for part in parts])),
+        ]
         given = any(bias is not None for bias in parts[0][2:])
         zeros = np.zeros(operator.G * width, layer.dtype)
         biases = [np.concatenate([zeros if bias is None else bias for bias in part[2:]]) for part in parts]
@@ -306,7 +327,9 @@ def to_onnx(layer: Any, *, lengths: bool = False, states: bool = False, opset: i
             inputs.append(first)
             ends[name].append(f"{name}_T{k}")
             if states:
-                bounds = [constant(f"{first}_{word}", np.array([number])) for word, number in (("from", k * S), ("to", (k + 1) * S))]
+                bounds = [
+                    constant(f"{first}_{word}", np.array([number])) for word, number in (("from", k * S), ("to", (k + 1) * S))
+                ]
                 node("Slice", [f"{name}0", *bounds, constant(f"{first}_axis", np.array([0]))], first)
         node(op_type, inputs, [f"Y{k}", *(names[-1] for names in ends.values())], **attributes)
         if merge == "concat" or S == 1:  # Y is (T, S, N, H)
@@ -330,4 +353,5 @@ def to_onnx(layer: Any, *, lengths: bool = False, states: bool = False, opset: i
         [info("h", kind, ["N", "T", layer.output_size]), *(info(f"{name}_T", kind, state) for name in ends)],
         weights,
     )
-    return helper.make_model(graph, producer_name="fastgate", opset_imports=[helper.make_opsetid("", opset)])
+    opsets = [helper.make_opsetid("", opset)]
+    return helper.make_model(graph, producer_name="fastgate", opset_imports=opsets, ir_version=10)  # that of opset 22

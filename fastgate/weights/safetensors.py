@@ -89,7 +89,7 @@ def _stored(name, array):
 
 
 def to_safetensors(layer: Any, path: Any, prefix: str = "") -> None:
-    """Write the weights of a layer to a safetensors file, under the names of to_torch; a file that is there is replaced as a whole.
+    """Write the weights of a layer to a safetensors file, under the names of to_torch; a file that is there is replaced whole.
 
     Raises what to_torch raises, and OSError.
     """

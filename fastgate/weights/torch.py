@@ -1,8 +1,8 @@
 """Weights as PyTorch names them: state dicts of nn.RNN, nn.LSTM, nn.GRU and of their cells. Needs no PyTorch.
 
-weight_ih_l{k} (G·H, D) and weight_hh_l{k} (G·H, H) are the transposes of Wx{k} and Wh{k}, bias_ih_l{k} and bias_hh_l{k} are b{k}
-and bh{k}, with _reverse for the second direction; a cell's names end before _l{k}. Gate orders are ours: "ifgo" (i f g o) and
-"rzn" (r z n); GRU is reset="after". Source: the documentation of torch.nn.LSTM, GRU and RNN, "Variables".
+weight_ih_l{k} (G·H, D) and weight_hh_l{k} (G·H, H) are the transposes of Wx{k} and Wh{k}, bias_ih_l{k} and bias_hh_l{k} are
+b{k} and bh{k}, with _reverse for the second direction; a cell's names end before _l{k}. Gate orders are ours, "ifgo" and "rzn";
+GRU is reset="after". Source: the documentation of torch.nn.LSTM, GRU and RNN, "Variables".
 """
 
 import re
@@ -19,18 +19,18 @@ _NAME = re.compile(r"(weight_ih|weight_hh|bias_ih|bias_hh)(?:_l(0|[1-9]\d{0,3})(
 
 
 def from_torch(state: Any, prefix: str = "", *, layer: Any = None, dtype: Any = None, **options: Any) -> Any:
-    """A fastgate.RNN, LSTM or GRU with the weights of a PyTorch state dict; which of them, its sizes, layers and directions are
-    read from names and shapes.
+    """A fastgate.RNN, LSTM or GRU with the weights of a PyTorch state dict; names and shapes tell which it is, its sizes, layers
+    and directions.
 
     state : mapping of names to arrays or tensors, e.g. module.state_dict(). Tensors are read as they are, copied once.
-    prefix : what stands before the names, with its dot: "encoder.rnn.". Names without it are another module's and ignored; under
-        it there must be the weights of one module, whole, and nothing else.
+    prefix : what stands before the names, with its dot: "encoder.rnn.". Names without it belong to other modules and are
+        ignored; under it there must be the weights of one module, whole, and nothing else.
     layer : a layer of just this kind and size to write them into; None makes a new one.
     dtype : converts the weights, np.float32 or np.float64. Without it they keep theirs, and float16 or mixed ones are refused.
     options : of a new layer, what weights do not tell: activation="relu", dropout=, gate_order=, …
 
-    Returns the layer. nn.LSTM(proj_size=…) has no equal. Raises ValueError for names that are missing or not expected, and shapes,
-    TypeError for dtypes, naming the array as `state` does; a layer that was given is unchanged then.
+    Returns the layer. nn.LSTM(proj_size=…) has no equal. Raises ValueError for names that are missing or not expected, and for
+    shapes, TypeError for dtypes, naming the array as `state` does; a layer that was given is unchanged then.
     """
     if not isinstance(state, Mapping):
         hint = "; load it first, by torch.load(path, weights_only=True)" if isinstance(state, str) else ""
@@ -40,8 +40,10 @@ def from_torch(state: Any, prefix: str = "", *, layer: Any = None, dtype: Any = 
     return build(parts, prefix, layer, dtype, options)
 
 
-def parts_of(found: Mapping[str, Any], prefix: str, all_names: Any, plain: Any) -> dict[tuple[int, int], dict[str, tuple[str, Any]]]:
-    """{(k, direction): {field: (name, plain(name, array))}} of the names after the prefix; missing and other names are an error."""
+def parts_of(
+    found: Mapping[str, Any], prefix: str, all_names: Any, plain: Any
+) -> dict[tuple[int, int], dict[str, tuple[str, Any]]]:
+    """{(k, direction): {field: (name, plain(name, array))}} of names after the prefix; missing and other names are an error."""
     parts: dict[tuple[int, int], dict[str, tuple[str, Any]]] = {}
     other = []
     fields = {name: field for field, name in FIELDS.items()}
@@ -78,8 +80,11 @@ def parts_of(found: Mapping[str, Any], prefix: str, all_names: Any, plain: Any) 
     return {place: {field: (name, plain(name, a)) for field, (name, a) in part.items()} for place, part in parts.items()}
 
 
-def build(parts: Mapping[tuple[int, int], Mapping[str, tuple[str, Any]]], prefix: str, layer: Any, dtype: Any, options: Any) -> Any:
+def build(
+    parts: Mapping[tuple[int, int], Mapping[str, tuple[str, Any]]], prefix: str, layer: Any, dtype: Any, options: Any
+) -> Any:
     """The layer of what parts_of found."""
+    _layers.judged_layer(layer)
     Wh_name, Wh = parts[0, 0]["Wh"]
     ratio = Wh.shape[0] / Wh.shape[1] if Wh.ndim == 2 and Wh.shape[1] else 0
     cell = {1: "rnn", 3: "gru", 4: "lstm"}.get(ratio)
@@ -97,7 +102,7 @@ def build(parts: Mapping[tuple[int, int], Mapping[str, tuple[str, Any]]], prefix
     def name(k, direction, field):
         return parts[k, direction][field][0]
 
-    return _layers.assemble(cell, ORDERS[cell], rows, name, dtype=dtype, layer=layer, **options)
+    return _layers.assemble(cell, ORDERS[cell], rows, name, dtype=dtype, layer=layer, options=options)
 
 
 def to_torch(layer: Any, prefix: str = "") -> dict[str, np.ndarray]:
@@ -107,7 +112,8 @@ def to_torch(layer: Any, prefix: str = "") -> dict[str, np.ndarray]:
         module.load_state_dict({name: torch.from_numpy(a) for name, a in to_torch(layer).items()})
 
     A layer with one of b and bh gives the other as zeros, for PyTorch has both or none (bias=False). Raises ValueError for what
-    PyTorch's modules do not compute: GRU with reset="before", RNN of another activation than tanh and relu, merge other than concat.
+    PyTorch's modules do not compute: GRU with reset="before", RNN with another activation than tanh and relu, a merge other than
+    concat.
     """
     cell = _layers.cell_of(layer)
     for name, allowed in (("reset", ("after",)), ("activation", ("tanh", "relu")), ("merge", ("concat",))):
@@ -118,7 +124,9 @@ def to_torch(layer: Any, prefix: str = "") -> dict[str, np.ndarray]:
     for k, directions in enumerate(_layers.dismantle(layer, ORDERS[cell])):
         for direction, part in enumerate(directions):
             if part.b is not None or part.bh is not None:
-                part = part._replace(**{name: np.zeros(len(part.Wh), layer.dtype) for name in ("b", "bh") if getattr(part, name) is None})
+                part = part._replace(
+                    **{name: np.zeros(len(part.Wh), layer.dtype) for name in ("b", "bh") if getattr(part, name) is None}
+                )
             for field, array in part._asdict().items():
                 if array is not None:
                     state[f"{prefix}{FIELDS[field]}_l{k}{'_reverse' * direction}"] = array
