@@ -204,6 +204,18 @@ def test_models_predict(kind, calls):
     assert "ragged" in "".join(calls)
 
 
+def test_a_fresh_layer_of_float64_runs_here(calls, monkeypatch):
+    """Its weights claim float64, their arrays are float32 until they are set."""
+    from keras.src.backend.common import dtypes
+
+    monkeypatch.setitem(dtypes.BIT64_TO_BIT32_DTYPE, "float64", "float32")
+    layer = keras.layers.GRU(H, dtype="float64", return_sequences=True)
+    layer.build((N, T, D))
+    assert layer.cell.kernel.value.dtype == np.float32
+    assert_equal(layer, values(np.random.default_rng(13), (N, T, D)), dtype="float32")
+    assert calls == ["gru_forward"]
+
+
 LEFT_TO_KERAS = (
     ("LSTM", {"activation": "relu"}, None),
     ("LSTM", {"recurrent_activation": "hard_sigmoid"}, None),

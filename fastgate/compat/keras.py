@@ -1,14 +1,10 @@
 """Keras 3 on its NumPy backend: install() gives keras.layers.LSTM, GRU and Bidirectional the kernels that this backend lacks.
 
 Keras asks its backend for a whole sequence at once (backend.lstm, gru, bidirectional_lstm, bidirectional_gru) and, where that
-raises NotImplementedError, runs the layer's cell step by step. The NumPy backend has none of the four; these are they. What
-they leave to Keras' own loop, by NotImplementedError:
-
-    activation other than tanh, recurrent_activation other than sigmoid    float16 and bfloat16    unroll=True with a mask
-    states or masks that only broadcast to (N, H) and (N, T)               inputs of another dtype than the weights
-
-Keras itself runs its loop for recurrent_dropout and use_cudnn=False; dropout and stateful=True are settled before a hook is
-called, so they run here. Masks may have holes: the steps that count are run as a ragged batch without padding.
+raises NotImplementedError, runs the layer's cell step by step. The NumPy backend has none of the four; these are they. Left to
+Keras' loop are other activations than tanh and sigmoid, float16 and bfloat16, inputs of another dtype than the weights, a mask
+with unroll=True, states and masks that only broadcast; and, by Keras itself, recurrent_dropout and use_cudnn=False. Dropout and
+stateful=True are settled before a hook is called. Masks may have holes: the steps that count run as a ragged batch.
 
 Conventions of Keras: axes batch first, x (N, T, D); Wx = kernel (D, G·H), Wh = recurrent_kernel (H, G·H); gate order "ifgo"
 (its c is our g) and "zrn" (its h is our n); reset_after=True is reset="after", with bias (2, 3H) = b and bh; z keeps h_prev.
@@ -44,8 +40,8 @@ def install() -> None:
         raise ImportError('fastgate.compat.keras needs Keras 3: pip install "fastgate[keras]"') from error
     if backend.backend() != "numpy":
         raise ValueError(f"KERAS_BACKEND: expected numpy, got {backend.backend()}; set it before Keras is imported")
-    for hook in (lstm, gru, bidirectional_lstm, bidirectional_gru):
-        if hasattr(backend, hook.__name__):  # the last two came with later versions
+    for hook in (lstm, gru, bidirectional_lstm, bidirectional_gru):  # the last two came with later versions
+        if hasattr(backend, hook.__name__):
             _replace(backend, hook.__name__, hook)
     for layer in (layers.LSTM, layers.GRU):
         _replace(layer, "inner_loop", _telling(layer.inner_loop))
@@ -76,26 +72,16 @@ def _telling(inner_loop):
     return told
 
 
-def lstm(
-    inputs, initial_state_h, initial_state_c, mask, kernel, recurrent_kernel, bias, activation, recurrent_activation,
-    return_sequences=False, go_backwards=False, unroll=False,
-):  # fmt: skip
+def lstm(inputs, initial_state_h, initial_state_c, mask, *, kernel, recurrent_kernel, bias, **given):
     """backend.lstm: (last output (N, H), outputs (N, T, H), [h_T, c_T]); outputs (N, 1, H) without return_sequences."""
-    _judge(activation, recurrent_activation, mask, unroll)
-    states = initial_state_h, initial_state_c
-    return _run("lstm", inputs, states, kernel, recurrent_kernel, bias, None, mask, return_sequences, go_backwards)
+    return _run("lstm", inputs, (initial_state_h, initial_state_c), mask, kernel, recurrent_kernel, bias, None, {}, **given)
 
 
-def gru(
-    inputs, initial_state, mask, kernel, recurrent_kernel, bias, activation, recurrent_activation,
-    return_sequences=False, go_backwards=False, unroll=False, reset_after=True,
-):  # fmt: skip
+def gru(inputs, initial_state, mask, *, kernel, recurrent_kernel, bias, reset_after=True, **given):
     """backend.gru: (last output (N, H), outputs (N, T, H), [h_T]); outputs (N, 1, H) without return_sequences."""
-    _judge(activation, recurrent_activation, mask, unroll)
     b, bh = _array(bias) if reset_after and bias is not None else (bias, None)
     options = {"gate_order": "zrn", "reset": "after" if reset_after else "before"}
-    states = (initial_state,)
-    return _run("gru", inputs, states, kernel, recurrent_kernel, b, bh, mask, return_sequences, go_backwards, **options)
+    return _run("gru", inputs, (initial_state,), mask, kernel, recurrent_kernel, b, bh, options, **given)
 
 
 def bidirectional_lstm(inputs, *states, mask, **given):
@@ -119,43 +105,41 @@ def _both(hook, inputs, states, mask, given):
     return hook(inputs, *states[:half], mask, **forward), (last, outputs[:, ::-1], ends)
 
 
-def _judge(activation, recurrent_activation, mask, unroll):
+def _array(value):
+    """An array, or a Keras variable in the dtype that it claims: that of its array may still be another."""
+    return np.asarray(value.value, value.dtype) if hasattr(value, "value") else np.asarray(value)
+
+
+def _run(cell, x, states, mask, Wx, Wh, b, bh, options, *, activation, recurrent_activation, go_backwards=False, **given):
     from keras.src import activations, ops
 
-    if activation not in (activations.tanh, ops.tanh) or recurrent_activation not in (activations.sigmoid, ops.sigmoid):
-        raise NotImplementedError
-    if mask is not None and unroll:  # there a masked first step gives zeros
-        raise NotImplementedError
-
-
-def _array(value):
-    """An array or a Keras variable, cast as Keras' autocast scope wants it."""
-    return np.asarray(getattr(value, "value", value))
-
-
-def _run(cell, x, states, Wx, Wh, b, bh, mask, return_sequences, reverse, **options):
+    return_sequences, unroll = given["return_sequences"], given["unroll"]
     x, Wx, Wh = map(_array, (x, Wx, Wh))
     states = [_array(state).astype(Wx.dtype, copy=False) for state in states]
     (N, T), H = x.shape[:2], len(Wh)
-    fits = x.dtype == Wx.dtype and all(state.shape == (N, H) for state in states) and (mask is None or np.shape(mask) == (N, T))
-    if not fits or Wx.dtype not in (np.float32, np.float64) or T == 0:
+    if (
+        activation not in (activations.tanh, ops.tanh)
+        or recurrent_activation not in (activations.sigmoid, ops.sigmoid)
+        or (Wx.dtype not in (np.float32, np.float64) or x.dtype != Wx.dtype or T == 0)
+        or any(state.shape != (N, H) for state in states)
+        or (mask is not None and (np.shape(mask) != (N, T) or unroll))  # unrolled, a masked first step gives zeros
+    ):
         raise NotImplementedError
-    biases = {name: _array(bias) for name, bias in (("b", b), ("bh", bh)) if bias is not None}
-    options |= biases | {"reverse": reverse, "training": False, "return_sequences": return_sequences}
+    options |= {name: _array(bias) for name, bias in (("b", b), ("bh", bh)) if bias is not None}
+    options |= {"reverse": go_backwards, "training": False, "return_sequences": return_sequences}
     if mask is None:
-        h, *states, _ = getattr(fastgate, f"{cell}_forward")(x, *states, Wx, Wh, **options)
-        last = states[0]
-        return last, h[:, ::-1] if return_sequences and reverse else h if return_sequences else last[:, None], states
+        h, *ends, _ = getattr(fastgate, f"{cell}_forward")(x, *states, Wx, Wh, **options)
+        return ends[0], ends[0][:, None] if h is None else h[:, ::-1] if go_backwards else h, ends
     mask = np.asarray(mask, bool)
     offsets = np.append(0, np.cumsum(mask.sum(axis=1)))
     rows, *ends, _ = getattr(fastgate, f"{cell}_ragged_forward")(x[mask], *states, Wx, Wh, offsets=offsets, **options)
-    zero, counted = _zero_output.get(), mask[:, ::-1] if reverse else mask
+    zero, counted = _zero_output.get(), mask[:, ::-1] if go_backwards else mask
     last = np.where(counted[:, -1:], ends[0], 0) if zero else ends[0]
     if not return_sequences:
         return last, last[:, None], ends
     h = np.zeros((N, T + 1, H), x.dtype)  # before the first step: the initial state
     h[:, 1:][mask] = rows
-    if reverse:
+    if go_backwards:
         h[:, 1:] = h[:, :0:-1].copy()
     if not zero:
         h[:, 0] = states[0]

@@ -219,7 +219,7 @@ def _constant(message):
 
 
 def _tensor(name, message, directory, files):
-    """The Stored of a TensorProto: dims = 1, data_type = 2, float_data = 4, raw_data = 9, double_data = 10, external_data = 13."""
+    """The Stored of a TensorProto: dims = 1, data_type = 2, float_data = 4, raw_data = 9, double_data = 10, external = 13."""
     shape, kind, external, stores = [], 0, {}, []
     for field in message:
         if field.number == 1:

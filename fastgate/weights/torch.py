@@ -19,8 +19,8 @@ _NAME = re.compile(r"(weight_ih|weight_hh|bias_ih|bias_hh)(?:_l(0|[1-9]\d{0,3})(
 
 
 def from_torch(state: Any, prefix: str = "", *, layer: Any = None, dtype: Any = None, **options: Any) -> Any:
-    """A fastgate.RNN, LSTM or GRU with the weights of a PyTorch state dict; names and shapes tell which it is, its sizes, layers
-    and directions.
+    """A fastgate.RNN, LSTM or GRU with the weights of a PyTorch state dict; names and shapes tell which it is, its sizes,
+    layers and directions.
 
     state : mapping of names to arrays or tensors, e.g. module.state_dict(). Tensors are read as they are, copied once.
     prefix : what stands before the names, with its dot: "encoder.rnn.". Names without it belong to other modules and are
@@ -112,8 +112,8 @@ def to_torch(layer: Any, prefix: str = "") -> dict[str, np.ndarray]:
         module.load_state_dict({name: torch.from_numpy(a) for name, a in to_torch(layer).items()})
 
     A layer with one of b and bh gives the other as zeros, for PyTorch has both or none (bias=False). Raises ValueError for what
-    PyTorch's modules do not compute: GRU with reset="before", RNN with another activation than tanh and relu, a merge other than
-    concat.
+    PyTorch's modules do not compute: GRU with reset="before", RNN with another activation than tanh and relu, a merge other
+    than concat.
     """
     cell = _layers.cell_of(layer)
     for name, allowed in (("reset", ("after",)), ("activation", ("tanh", "relu")), ("merge", ("concat",))):
