@@ -20,6 +20,8 @@ BURST = 0.02  # seconds a burst should last
 LEAD_IN = 0.1  # share of a burst's calls that run untimed before it, so that the weights are in the caches
 MIN_ROUNDS, MAX_ROUNDS = 3, 50
 CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
+IDLE = 0.05  # share of a pause that threads may be busy
+MOST_PAUSES = 20
 SLOW = 4  # times as long as the fastest from which on a contender may leave early
 
 
@@ -71,7 +73,8 @@ def measure(
 ) -> dict[str, Timing]:
     """Time every call in `calls` within about `budget` seconds altogether, in MIN_ROUNDS rounds at least.
 
-    pause  seconds of rest before each burst: other libraries' workers keep spinning after a threaded call.
+    pause  seconds of rest before each burst, again and again until this process is idle: libraries' workers go on spinning
+           after a threaded call, ONNX Runtime's for 50 ms.
     sweep  called untimed before every call to empty the caches; a burst is then one cold call.
     clock  time.process_time leaves out the times when another process has the core; for one thread only.
     known  seconds of an earlier call, where there was one: spares a long call a trial.
@@ -95,7 +98,7 @@ def measure(
                 if done and name not in staying and spent[name] > share:
                     continue
                 with _adding_to(spent, name):
-                    time.sleep(pause)
+                    rest(pause)
                     if sweep:
                         sweep()
                     bursts[name].append(_burst(calls[name], plans[name], clock))
@@ -136,6 +139,15 @@ def _burst(call: Callable[[], Any], plan: _Plan, clock: Callable[[], float]) -> 
     for _ in range(plan.calls):
         call()
     return (clock() - start) / plan.calls
+
+
+def rest(pause: float) -> None:
+    """Sleep until no thread of this process is busy any more, at most MOST_PAUSES times as long."""
+    for _ in range(MOST_PAUSES if pause else 0):
+        start = time.process_time()
+        time.sleep(pause)
+        if time.process_time() - start < IDLE * pause:
+            return
 
 
 @contextmanager

@@ -90,8 +90,10 @@ typedef struct fg_sequence {
     fg_steps h;                               /* (N, T, H), written; data NULL = not wanted */
     fg_rows h_T, c_T;                         /* (N, H), written; c_T.data NULL for a cell without c */
 
-    /* Kept for backward, sizes from fg_kernels; NULL in a forward call that keeps nothing. */
+    /* Kept for backward, sizes from fg_kernels; NULL in a forward call that keeps nothing. Where `segment` is not 0, it holds no more than
+     * the first state and `checkpoints` states between segments of so many steps, and backward runs forward again (checkpoints.inc). */
     void *cache;
+    ptrdiff_t segment, checkpoints;
 
     fg_steps dh;                              /* (N, T, H), read; data NULL = zeros */
     fg_rows dh_T, dc_T;                       /* (N, H), read; data NULL = zeros */
@@ -133,6 +135,7 @@ typedef struct fg_kernels {
     ptrdiff_t (*cache_size)(enum fg_cell_id, const fg_sequence *, ptrdiff_t rows);
     ptrdiff_t (*forward_scratch)(enum fg_cell_id, const fg_sequence *);
     ptrdiff_t (*backward_scratch)(enum fg_cell_id, const fg_sequence *, ptrdiff_t rows);
+    double (*recomputed_steps)(const fg_sequence *);                      /* that backward runs forward again */
     void (*sequence_prepare)(enum fg_cell_id, const fg_sequence *);       /* fills s->prepared */
     void (*sequence_forward)(enum fg_cell_id, const fg_sequence *);
     void (*sequence_backward)(enum fg_cell_id, const fg_sequence *);

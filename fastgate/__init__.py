@@ -9,7 +9,7 @@ reference/                the definition of all of it in NumPy: the same names, 
 _arguments.py             judges every argument    _call.py  allocates, calls    _kernels  csrc/ behind Cython
 _cell.py                  what the prepared cells share
 Wings that stand on these functions, imported when they are entered:
-layers/                   RNN, LSTM, GRU: stacks, directions, flat parameters    streams.py  StreamPool: many live streams
+layers/                   RNN, LSTM, GRU: stacks, directions, parameters in one buffer   streams.py  StreamPool: live streams
 weights/                  import and export       compat/   drop-ins for code that others wrote
 check/                    what a cell computes, and whether it is right                  parallel.py  more than one machine
 """
@@ -52,6 +52,7 @@ from fastgate.threads import get_num_threads, num_threads, set_num_threads
 
 if TYPE_CHECKING:
     from fastgate.layers import GRU, LSTM, RNN
+    from fastgate.streams import StreamPool
 
 _WINGS = {"RNN": "layers", "LSTM": "layers", "GRU": "layers", "StreamPool": "streams"}
 
@@ -70,6 +71,7 @@ __all__ = [
     "LSTMCell",
     "GRUCell",
     "RNN", "LSTM", "GRU",
+    "StreamPool",
     "clip_grad_norm", "clip_grad_value", "clip_norm_each",
     "softmax_cross_entropy",
     "set_num_threads", "get_num_threads", "num_threads",

@@ -77,6 +77,7 @@ class Forward(NamedTuple):
     return_sequences: bool
     out: dict[str, ndarray] | None
     flat: Flat | None  # of a ragged call, whose T is the largest of `lengths`
+    memory: int | None  # bytes, with training only
 
 
 class Backward(NamedTuple):
@@ -124,6 +125,7 @@ def forward(
     batch_sizes: Any = None,
     reverse: Any = False,
     training: Any = True,
+    memory: Any = None,
     return_sequences: Any = True,
     out: Any = None,
     dtypes: tuple[np.dtype, ...] = KERNEL,
@@ -153,6 +155,7 @@ def forward(
         and (training is True or training is False)
         and (reverse is True or reverse is False)
         and (return_sequences is True or return_sequences is False)
+        and memory is None
     ):
         dtype, shape = x.dtype, x.shape
         H, width = Wh.shape
@@ -181,12 +184,12 @@ def forward(
             # fmt: off
             return _new(Forward, (
                 cell, step, has_c, N, T, D, H, G, dtype, x, h0, c0, Wx, Wh, b, bh, peephole, lengths, position,
-                reverse, training, return_sequences, out, flat))
+                reverse, training, return_sequences, out, flat, None))
             # fmt: on
     # fmt: off
     return _forward_in_words(
         cell, x, h0, c0, Wx, Wh, b, bh, step, gates, has_c, gate_order, lengths, ragged, offsets, batch_sizes, reverse,
-        training, return_sequences, out, dtypes, input_size, peephole)
+        training, memory, return_sequences, out, dtypes, input_size, peephole)
     # fmt: on
 
 
@@ -209,6 +212,7 @@ def _forward_in_words(
     batch_sizes,
     reverse,
     training,
+    memory,
     return_sequences,
     out,
     dtypes,
@@ -217,6 +221,7 @@ def _forward_in_words(
 ):
     reverse = flag("reverse", reverse)
     training = flag("training", training)
+    memory = _bytes("memory", memory, training)
     return_sequences = flag("return_sequences", return_sequences)
     position = gate_positions(gates, gate_order)
 
@@ -260,7 +265,8 @@ def _forward_in_words(
         _shape("peephole", peephole, ("3H",), (3 * H,))
 
     # What a call writes: h, the cache, final states, packed weights. An x that takes no memory counts as if it did.
-    per_step = G * H * training + H * (return_sequences and out is None) + max(D, 1) * (D == 0 or 0 in x.strides)
+    keeps_all = training and memory is None
+    per_step = G * H * keeps_all + H * (return_sequences and out is None) + max(D, 1) * (D == 0 or 0 in x.strides)
     needed = rows * per_step + N * max(H, 1) + (D + H) * G * H
     touched = max(rows * max(D + G * H, 1), N * T)
     _affordable(needed * dtype.itemsize, touched * dtype.itemsize, f"x, Wx, Wh: N, T, D, H = {N}, {T}, {D}, {H}")
@@ -282,8 +288,27 @@ def _forward_in_words(
     # fmt: off
     return Forward(
         cell, step, has_c, N, T, D, H, G, dtype, x, h0, c0, Wx, Wh, b, bh, peephole, lengths, position,
-        reverse, training, return_sequences, out, flat)
+        reverse, training, return_sequences, out, flat, memory)
     # fmt: on
+
+
+def _bytes(name, value, training):
+    """An integer > 0 or None; only a call that keeps something has a use for it."""
+    if value is None:
+        return None
+    if isinstance(value, (bool, np.bool_)) or not isinstance(value, Integral):
+        raise TypeError(f"{name}: expected an integer > 0 (bytes) or None, got {_kind(value)}")
+    if value <= 0:
+        raise ValueError(f"{name}: expected an integer > 0 (bytes) or None, got {int(value)}")
+    if not training:
+        raise ValueError(f"{name}: expected None with training=False, got {int(value)}")
+    return int(value)
+
+
+def memory_too_small(call, least):
+    """The error of a call whose `memory` holds no plan; `least` bytes hold one."""
+    sizes = f"N, T, D, H = {call.N}, {call.T}, {call.D}, {call.H}"
+    return ValueError(f"memory: expected at least {least} bytes for {sizes}, got {call.memory}")
 
 
 def _forward_outputs(step, has_c, return_sequences, x_shape, N, H):
@@ -520,7 +545,7 @@ def backward(call: Forward, dh: Any, dh_T: Any = None, dc_T: Any = None, *, need
         )
     ):
         return _backward_in_words(call, dh, dh_T, dc_T, need, out)
-    names = gradient_names(call)
+    names = _NAMES[step, call.has_c, call.b is not None, call.bh is not None, call.peephole is not None]
     return _new(Backward, (call, dh, dh_T, dc_T, names, _ALL[len(names)], None))
 
 

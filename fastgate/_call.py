@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from fastgate import _arguments, _kernels
+from fastgate import _arguments, _checkpoints, _kernels
 from fastgate.reference.sequence import gradients_type
 
 
@@ -44,6 +44,11 @@ class Cache:
     def nbytes(self):
         """Bytes kept besides x and the weights."""
         return self._run.cache.size
+
+    @property
+    def recomputed(self):
+        """How often backward runs the steps of forward again, on average: 0.0 where all is kept, else at least 1.0."""
+        return self._run.recomputed / max(self.call.T, 1)
 
 
 class Results:
@@ -92,6 +97,8 @@ def _forward(call, kernel, option, prepared):
     else:
         order, rows = np.argsort(-lengths, kind="stable").astype(np.int64, copy=False), int(lengths.sum())
     run = _kernels.Run(_kernels.CELLS[kernel], call, option, order, rows, prepared)
+    if call.memory is not None:
+        run.keep(_checkpoints.choose(call, run.needs))
     cache = Cache(call, run) if call.training else None
     if call.out is None:
         if call.step:

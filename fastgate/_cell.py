@@ -41,10 +41,10 @@ class _Cell(_kernels.Holder):
             dtypes=(w.dtype,), input_size=w.D, peephole=w.peephole, **options,
         )  # fmt: skip
 
-    def _run(self, x, h0, c0, lengths, reverse, training, return_sequences, out):
+    def _run(self, x, h0, c0, lengths, reverse, training, memory, return_sequences, out):
         prepared = self._held()
         call = self._judge(
-            prepared, x, h0, c0, step=False, lengths=lengths, reverse=reverse, training=training,
+            prepared, x, h0, c0, step=False, lengths=lengths, reverse=reverse, training=training, memory=memory,
             return_sequences=return_sequences, out=out,
         )  # fmt: skip
         return self._Forward._make(_call.forward_prepared(call, prepared))
@@ -119,22 +119,26 @@ class _Cell(_kernels.Holder):
 class PreparedCell(_Cell, _kernels.Cell):
     _has_c = False
 
-    def forward(self, x, h0=None, *, lengths=None, reverse=False, training=True, return_sequences=True, out=None):
+    def forward(
+        self, x, h0=None, *, lengths=None, reverse=False, training=True, memory=None, return_sequences=True, out=None
+    ):  # fmt: skip
         """Run the cell over sequences; returns (h, h_T, cache).
 
         Arguments, results and errors as those of the function that the class is named after, bit for bit; the cache goes to its
         backward twin. Weights' gradients are in C order, as the cell's own copies are.
         """
-        return self._run(x, h0, None, lengths, reverse, training, return_sequences, out)
+        return self._run(x, h0, None, lengths, reverse, training, memory, return_sequences, out)
 
 
 class PreparedCellWithC(_Cell, _kernels.CellWithC):
     _has_c = True
 
-    def forward(self, x, h0=None, c0=None, *, lengths=None, reverse=False, training=True, return_sequences=True, out=None):
+    def forward(
+        self, x, h0=None, c0=None, *, lengths=None, reverse=False, training=True, memory=None, return_sequences=True, out=None
+    ):  # fmt: skip
         """Run the cell over sequences; returns (h, h_T, c_T, cache).
 
         Arguments, results and errors as those of the function that the class is named after, bit for bit; the cache goes to its
         backward twin. Weights' gradients are in C order, as the cell's own copies are.
         """
-        return self._run(x, h0, c0, lengths, reverse, training, return_sequences, out)
+        return self._run(x, h0, c0, lengths, reverse, training, memory, return_sequences, out)

@@ -70,6 +70,8 @@ cdef extern from "fastgate.h" nogil:
         fg_rows h_T
         fg_rows c_T
         void *cache
+        ptrdiff_t segment
+        ptrdiff_t checkpoints
         fg_steps dh
         fg_rows dh_T
         fg_rows dc_T
@@ -112,6 +114,7 @@ cdef extern from "fastgate.h" nogil:
         ptrdiff_t (*cache_size)(fg_cell_id, const fg_sequence *, ptrdiff_t rows) noexcept nogil
         ptrdiff_t (*forward_scratch)(fg_cell_id, const fg_sequence *) noexcept nogil
         ptrdiff_t (*backward_scratch)(fg_cell_id, const fg_sequence *, ptrdiff_t rows) noexcept nogil
+        double (*recomputed_steps)(const fg_sequence *) noexcept nogil
         void (*sequence_prepare)(fg_cell_id, const fg_sequence *) noexcept nogil
         void (*sequence_forward)(fg_cell_id, const fg_sequence *) noexcept nogil
         void (*sequence_backward)(fg_cell_id, const fg_sequence *) noexcept nogil

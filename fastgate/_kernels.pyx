@@ -6,6 +6,7 @@
 
 # cython: cdivision=True, boundscheck=False, wraparound=False
 cimport cython
+from libc.limits cimport INT_MAX
 from libc.stdint cimport int64_t
 from libc.string cimport memset
 cimport numpy as cnp
@@ -119,12 +120,14 @@ cdef class Run:
     cdef Py_ssize_t rows                      # the sum of lengths
     cdef int type_number
     cdef bint has_c
+    cdef int most_shares                      # that the memory is planned for
     cdef object arrays
     cdef readonly Memory cache
+    cdef readonly double recomputed           # steps that backward runs forward again
 
     def __cinit__(self, int cell, call, option, cnp.ndarray order, Py_ssize_t rows, Prepared prepared=None):
         (_, _, self.has_c, N, T, D, H, _, _, x, h0, c0, Wx, Wh, b, bh, peephole, lengths, position, reverse, training, _, _,
-         flat) = <tuple>call
+         flat, memory) = <tuple>call
         b, bh = (a if a is None or cnp.PyArray_IS_C_CONTIGUOUS(a) else a.copy() for a in (b, bh))
         cdef core.fg_sequence *s = &self.s
 
@@ -149,9 +152,34 @@ cdef class Run:
         s.h0, s.c0 = rows_of(h0), rows_of(c0)
         set_weights(s, Wx, Wh, b, bh, peephole, position)
         self.rows = rows
-        if training:
+        self.most_shares = INT_MAX
+        if training and memory is None:
             self.cache = Memory(self.kernels.cache_size(self.cell, s, rows))
             s.cache = self.cache.data
+
+    def needs(self, Py_ssize_t segment, Py_ssize_t checkpoints):
+        """(bytes of cache and scratch, steps to run again) of this call and a backward with all gradients: _checkpoints.Plan."""
+        cdef core.fg_sequence s = self.s
+        cdef core.fg_stop stop
+        s.segment, s.checkpoints = segment, checkpoints
+        self.share_out(&s, &stop)
+        s.cache = s.dx.data = <void *>&self.s  # so much as: given
+        kept = allocated(self.kernels.cache_size(self.cell, &s, self.rows))
+        scratch = max(allocated(self.kernels.forward_scratch(self.cell, &s)), allocated(self.kernels.backward_scratch(self.cell, &s, self.rows)))
+        return kept + scratch, self.kernels.recomputed_steps(&s)
+
+    def keep(self, plan):
+        """Makes room for what a plan keeps."""
+        cdef core.fg_stop stop
+        self.s.segment, self.s.checkpoints, _, self.recomputed = <tuple>plan
+        self.share_out(&self.s, &stop)
+        self.most_shares = self.s.shares
+        self.cache = Memory(self.kernels.cache_size(self.cell, &self.s, self.rows))
+        self.s.cache = self.cache.data
+
+    cdef void share_out(self, core.fg_sequence *s, core.fg_stop *stop) noexcept:
+        share_out(self.kernels, self.cell, s, self.rows, stop)
+        s.shares = min(s.shares, self.most_shares)
 
     def forward_into_new(self, cnp.ndarray h):
         """forward() into new arrays: (h_T,) or, for a cell with c, (h_T, c_T)."""
@@ -170,7 +198,7 @@ cdef class Run:
 
         s.h = steps_of(h)
         s.h_T, s.c_T = rows_of(h_T), rows_of(c_T)
-        share_out(self.kernels, self.cell, &s, self.rows, &stop)
+        self.share_out(&s, &stop)
         scratch = Memory(self.kernels.forward_scratch(self.cell, &s))
         s.scratch = scratch.data
         run(self.kernels.sequence_forward, self.cell, &s, &stop)
@@ -189,7 +217,7 @@ cdef class Run:
         s.dh0, s.dc0 = rows_of(dh0), rows_of(dc0)
         s.dWx, s.dWh = matrix_of(dWx), matrix_of(dWh)
         s.db, s.dbh, s.dpeephole = data_of(db), data_of(dbh), data_of(dpeephole)
-        share_out(self.kernels, self.cell, &s, self.rows, &stop)
+        self.share_out(&s, &stop)
         scratch = Memory(self.kernels.backward_scratch(self.cell, &s, self.rows))
         s.scratch = scratch.data
         run(self.kernels.sequence_backward, self.cell, &s, &stop)

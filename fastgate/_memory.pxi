@@ -10,6 +10,7 @@ cdef extern from *:
     enum { FG_HUGE_PAGE = 2 << 20 };
     #ifdef __SANITIZE_ADDRESS__
     enum { FG_REUSE = 0 };                /* exact sizes and no reuse: the sanitizer sees every slip */
+    static size_t fg_allocated(size_t size) { return size; }
     static void *fg_allocate(size_t size)
     {
         void *data;
@@ -17,10 +18,11 @@ cdef extern from *:
     }
     #else
     enum { FG_REUSE = 1 };
+    static size_t fg_alignment(size_t size) { return size >= 2 * FG_HUGE_PAGE ? FG_HUGE_PAGE : 64; }
+    static size_t fg_allocated(size_t size) { return (size / fg_alignment(size) + 1) * fg_alignment(size); }
     static void *fg_allocate(size_t size)
     {
-        const size_t alignment = size >= 2 * FG_HUGE_PAGE ? FG_HUGE_PAGE : 64;
-        const size_t rounded = (size / alignment + 1) * alignment;
+        const size_t alignment = fg_alignment(size), rounded = fg_allocated(size);
         void *data = rounded < size ? NULL : aligned_alloc(alignment, rounded);
     #ifdef MADV_HUGEPAGE
         if (data && alignment == FG_HUGE_PAGE)
@@ -32,6 +34,7 @@ cdef extern from *:
     """
     enum:
         FG_REUSE
+    size_t allocated "fg_allocated"(size_t size) nogil  # bytes that `size` bytes take
     void *fg_allocate(size_t size) nogil
 
 cdef enum:

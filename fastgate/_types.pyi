@@ -17,6 +17,8 @@ Out: TypeAlias = NDArray[F] | Mapping[str, NDArray[F]] | None
 class Cache(Generic[F]):
     @property
     def nbytes(self) -> int: ...
+    @property
+    def recomputed(self) -> float: ...
 
 class Gradients(tuple[NDArray[F] | Any, ...]):
     """A NamedTuple that has the fields of the arguments that were given."""

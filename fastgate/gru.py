@@ -23,7 +23,7 @@ def _kernel(reset, update):
 
 def gru_forward(
     x, h0, Wx, Wh, b=None, *, bh=None, gate_order="rzn", reset="after", update="old", lengths=None, reverse=False,
-    training=True, return_sequences=True, out=None,
+    training=True, memory=None, return_sequences=True, out=None,
 ):  # fmt: skip
     """Run the cell over sequences; returns (h, h_T, cache).
 
@@ -62,6 +62,11 @@ def gru_forward(
         step.
     training : bool
         False keeps nothing for backward: cache is None, and memory beyond the outputs does not grow with T.
+    memory : int or None
+        The most bytes that this call and its backward may take besides arguments and results, what is kept between them
+        included. Where that does not hold everything, some states are kept, and backward runs forward again between them:
+        cache.recomputed says beforehand how much. Gradients are the same bit for bit. Too few bytes are a ValueError
+        that says how many are needed. Griewank and Walther (2000).
     return_sequences : bool
         False returns only the final state; h is None.
     out : array for h, or dict with any of "h", "h_T"
@@ -84,7 +89,7 @@ def gru_forward(
     """
     call = _arguments.forward(
         "gru", x, h0, None, Wx, Wh, b, bh, step=False, gates=GATES, gate_order=gate_order,
-        lengths=lengths, reverse=reverse, training=training, return_sequences=return_sequences, out=out,
+        lengths=lengths, reverse=reverse, training=training, memory=memory, return_sequences=return_sequences, out=out,
     )  # fmt: skip
     return GRUForward._make(_call.forward(call, *_kernel(reset, update)))
 
@@ -111,7 +116,7 @@ def gru_backward(dh, cache, dh_T=None, *, need=None, out=None):
 
 def gru_ragged_forward(
     x, h0, Wx, Wh, b=None, *, bh=None, offsets=None, batch_sizes=None, gate_order="rzn", reset="after", update="old",
-    reverse=False, training=True, return_sequences=True, out=None,
+    reverse=False, training=True, memory=None, return_sequences=True, out=None,
 ):  # fmt: skip
     """Run the cell over sequences of different lengths on flat rows, without padding; returns (h, h_T, cache).
 
@@ -137,6 +142,7 @@ def gru_ragged_forward(
     reset : "after" or "before". update : "old" or "new"
     reverse : run each sequence from its last step to its first; h keeps the order of x.
     training : False keeps nothing for backward, cache is None. return_sequences : False returns h = None.
+    memory : the most bytes besides arguments and results, as gru_forward.
     out : array for h, or dict with any of "h", "h_T"
 
     Returns
@@ -151,7 +157,7 @@ def gru_ragged_forward(
     """
     call = _arguments.forward(
         "gru", x, h0, None, Wx, Wh, b, bh, step=False, gates=GATES, gate_order=gate_order, ragged=True, offsets=offsets,
-        batch_sizes=batch_sizes, reverse=reverse, training=training, return_sequences=return_sequences, out=out,
+        batch_sizes=batch_sizes, reverse=reverse, training=training, memory=memory, return_sequences=return_sequences, out=out,
     )  # fmt: skip
     return GRUForward._make(_call.forward(call, *_kernel(reset, update)))
 
@@ -215,7 +221,8 @@ class GRUCell(_cell.PreparedCell):
     step(x, h_prev=None, out=None) -> h_next
         One step, nothing kept for backward. Only the result is allocated; not even this with out=, which may be the state
         that came in: cell.step(x, h, out=h).
-    forward(x, h0=None, *, lengths=None, reverse=False, training=True, return_sequences=True, out=None)
+    forward(x, h0=None, *, lengths=None, reverse=False, training=True, memory=None, return_sequences=True,
+            out=None)
         As gru_forward; its cache goes to gru_backward.
     update(Wx, Wh, b=None, *, bh=None)
         Takes other weights of the same sizes and dtype.

@@ -38,6 +38,7 @@ def gru_forward(
     lengths: Lengths = None,
     reverse: bool = False,
     training: bool = True,
+    memory: int | None = None,
     return_sequences: bool = True,
     out: Out[F] = None,
 ) -> GRUForward[F]: ...
@@ -64,6 +65,7 @@ def gru_ragged_forward(
     update: Literal["old", "new"] = "old",
     reverse: bool = False,
     training: bool = True,
+    memory: int | None = None,
     return_sequences: bool = True,
     out: Out[F] = None,
 ) -> GRUForward[F]: ...
@@ -118,6 +120,7 @@ class GRUCell(PreparedCell[F]):
         lengths: Lengths = None,
         reverse: bool = False,
         training: bool = True,
+        memory: int | None = None,
         return_sequences: bool = True,
         out: Out[F] = None,
     ) -> GRUForward[F]: ...

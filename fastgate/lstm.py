@@ -3,10 +3,12 @@
 from fastgate import _arguments, _call, _cell
 from fastgate.reference.lstm import CANDIDATES, GATES, LSTMForward, LSTMStep, judged_options
 
+TANH = CANDIDATES[0]
+
 
 def _option(candidate, coupled, cell_clip, preact_clip):
     """The options as the kernel reads them, enum fg_lstm and two bounds."""
-    if candidate is CANDIDATES[0] and coupled is False and cell_clip is None and preact_clip is None:
+    if candidate is TANH and coupled is False and cell_clip is None and preact_clip is None:
         return _call.PLAIN
     o = judged_options(candidate, coupled, cell_clip, preact_clip)
     return _call.Option(CANDIDATES.index(o.candidate) + 2 * o.coupled, o.cell_clip or 0.0, o.preact_clip or 0.0)
@@ -14,7 +16,8 @@ def _option(candidate, coupled, cell_clip, preact_clip):
 
 def lstm_forward(
     x, h0, c0, Wx, Wh, b=None, *, bh=None, peephole=None, gate_order="ifgo", candidate="tanh", coupled=False,
-    cell_clip=None, preact_clip=None, lengths=None, reverse=False, training=True, return_sequences=True, out=None,
+    cell_clip=None, preact_clip=None, lengths=None, reverse=False, training=True, memory=None,
+    return_sequences=True, out=None,
 ):  # fmt: skip
     """Run the cell over sequences; returns (h, h_T, c_T, cache).
 
@@ -62,6 +65,11 @@ def lstm_forward(
         row's first step.
     training : bool
         False keeps nothing for backward: cache is None, and memory beyond the outputs does not grow with T.
+    memory : int or None
+        The most bytes that this call and its backward may take besides arguments and results, what is kept between them
+        included. Where that does not hold everything, some states are kept, and backward runs forward again between them:
+        cache.recomputed says beforehand how much. Gradients are the same bit for bit. Too few bytes are a ValueError
+        that says how many are needed. Griewank and Walther (2000).
     return_sequences : bool
         False returns only the final state; h is None.
     out : array for h, or dict with any of "h", "h_T", "c_T"
@@ -85,7 +93,8 @@ def lstm_forward(
     """
     call = _arguments.forward(
         "lstm", x, h0, c0, Wx, Wh, b, bh, step=False, gates=GATES, has_c=True, gate_order=gate_order,
-        lengths=lengths, reverse=reverse, training=training, return_sequences=return_sequences, out=out, peephole=peephole,
+        lengths=lengths, reverse=reverse, training=training, memory=memory, return_sequences=return_sequences, out=out,
+        peephole=peephole,
     )  # fmt: skip
     return LSTMForward._make(_call.forward(call, "lstm", _option(candidate, coupled, cell_clip, preact_clip)))
 
@@ -112,8 +121,8 @@ def lstm_backward(dh, cache, dh_T=None, dc_T=None, *, need=None, out=None):
 
 def lstm_ragged_forward(
     x, h0, c0, Wx, Wh, b=None, *, bh=None, peephole=None, offsets=None, batch_sizes=None, gate_order="ifgo",
-    candidate="tanh", coupled=False, cell_clip=None, preact_clip=None, reverse=False, training=True, return_sequences=True,
-    out=None,
+    candidate="tanh", coupled=False, cell_clip=None, preact_clip=None, reverse=False, training=True, memory=None,
+    return_sequences=True, out=None,
 ):  # fmt: skip
     """Run the cell over sequences of different lengths on flat rows, without padding; returns (h, h_T, c_T, cache).
 
@@ -139,6 +148,7 @@ def lstm_ragged_forward(
     gate_order : a permutation of "ifgo"
     reverse : run each sequence from its last step to its first; h keeps the order of x.
     training : False keeps nothing for backward, cache is None. return_sequences : False returns h = None.
+    memory : the most bytes besides arguments and results, as lstm_forward.
     out : array for h, or dict with any of "h", "h_T", "c_T"
 
     Returns
@@ -153,7 +163,7 @@ def lstm_ragged_forward(
     """
     call = _arguments.forward(
         "lstm", x, h0, c0, Wx, Wh, b, bh, step=False, gates=GATES, has_c=True, gate_order=gate_order, ragged=True,
-        offsets=offsets, batch_sizes=batch_sizes, reverse=reverse, training=training,
+        offsets=offsets, batch_sizes=batch_sizes, reverse=reverse, training=training, memory=memory,
         return_sequences=return_sequences, out=out, peephole=peephole,
     )  # fmt: skip
     return LSTMForward._make(_call.forward(call, "lstm", _option(candidate, coupled, cell_clip, preact_clip)))
@@ -220,7 +230,8 @@ class LSTMCell(_cell.PreparedCellWithC):
     step(x, h_prev=None, c_prev=None, out=None) -> (h_next, c_next)
         One step, nothing kept for backward. No array is allocated but the results; not even these with out=, which may name the
         states that came in: cell.step(x, h, c, out=(h, c)).
-    forward(x, h0=None, c0=None, *, lengths=None, reverse=False, training=True, return_sequences=True, out=None)
+    forward(x, h0=None, c0=None, *, lengths=None, reverse=False, training=True, memory=None, return_sequences=True,
+            out=None)
         As lstm_forward; its cache goes to lstm_backward.
     update(Wx, Wh, b=None, *, bh=None, peephole=None)
         Takes other weights of the same sizes and dtype.

@@ -50,6 +50,7 @@ def lstm_forward(
     lengths: Lengths = None,
     reverse: bool = False,
     training: bool = True,
+    memory: int | None = None,
     return_sequences: bool = True,
     out: Out[F] = None,
 ) -> LSTMForward[F]: ...
@@ -81,6 +82,7 @@ def lstm_ragged_forward(
     preact_clip: float | None = None,
     reverse: bool = False,
     training: bool = True,
+    memory: int | None = None,
     return_sequences: bool = True,
     out: Out[F] = None,
 ) -> LSTMForward[F]: ...
@@ -162,6 +164,7 @@ class LSTMCell(PreparedCell[F]):
         lengths: Lengths = None,
         reverse: bool = False,
         training: bool = True,
+        memory: int | None = None,
         return_sequences: bool = True,
         out: Out[F] = None,
     ) -> LSTMForward[F]: ...

@@ -11,7 +11,7 @@ def _activation(name):
 
 
 def rnn_forward(
-    x, h0, Wx, Wh, b=None, *, bh=None, activation="tanh", lengths=None, reverse=False, training=True,
+    x, h0, Wx, Wh, b=None, *, bh=None, activation="tanh", lengths=None, reverse=False, training=True, memory=None,
     return_sequences=True, out=None,
 ):  # fmt: skip
     """Run the cell over sequences; returns (h, h_T, cache).
@@ -40,6 +40,11 @@ def rnn_forward(
         step.
     training : bool
         False keeps nothing for backward: cache is None, and memory beyond the outputs does not grow with T.
+    memory : int or None
+        The most bytes that this call and its backward may take besides arguments and results, what is kept between them
+        included. Where that does not hold everything, some states are kept, and backward runs forward again between them:
+        cache.recomputed says beforehand how much. Gradients are the same bit for bit. Too few bytes are a ValueError
+        that says how many are needed. Griewank and Walther (2000).
     return_sequences : bool
         False returns only the final state; h is None.
     out : array for h, or dict with any of "h", "h_T"
@@ -62,7 +67,7 @@ def rnn_forward(
     """
     call = _arguments.forward(
         "rnn", x, h0, None, Wx, Wh, b, bh, step=False, gates=GATES, lengths=lengths, reverse=reverse,
-        training=training, return_sequences=return_sequences, out=out,
+        training=training, memory=memory, return_sequences=return_sequences, out=out,
     )  # fmt: skip
     return RNNForward._make(_call.forward(call, "rnn", _activation(activation)))
 
@@ -88,7 +93,8 @@ def rnn_backward(dh, cache, dh_T=None, *, need=None, out=None):
 
 
 def rnn_ragged_forward(
-    x, h0, Wx, Wh, b=None, *, bh=None, offsets=None, batch_sizes=None, activation="tanh", reverse=False, training=True,
+    x, h0, Wx, Wh, b=None, *, bh=None, offsets=None, batch_sizes=None, activation="tanh", reverse=False,
+    training=True, memory=None,
     return_sequences=True, out=None,
 ):  # fmt: skip
     """Run the cell over sequences of different lengths on flat rows, without padding; returns (h, h_T, cache).
@@ -114,6 +120,7 @@ def rnn_ragged_forward(
     activation : "tanh", "relu", "sigmoid" or "identity"
     reverse : run each sequence from its last step to its first; h keeps the order of x.
     training : False keeps nothing for backward, cache is None. return_sequences : False returns h = None.
+    memory : the most bytes besides arguments and results, as rnn_forward.
     out : array for h, or dict with any of "h", "h_T"
 
     Returns
@@ -128,7 +135,7 @@ def rnn_ragged_forward(
     """
     call = _arguments.forward(
         "rnn", x, h0, None, Wx, Wh, b, bh, step=False, gates=GATES, ragged=True, offsets=offsets,
-        batch_sizes=batch_sizes, reverse=reverse, training=training, return_sequences=return_sequences, out=out,
+        batch_sizes=batch_sizes, reverse=reverse, training=training, memory=memory, return_sequences=return_sequences, out=out,
     )  # fmt: skip
     return RNNForward._make(_call.forward(call, "rnn", _activation(activation)))
 
@@ -187,7 +194,8 @@ class RNNCell(_cell.PreparedCell):
     step(x, h_prev=None, out=None) -> h_next
         One step, nothing kept for backward. Only the result is allocated; not even this with out=, which may be the state
         that came in: cell.step(x, h, out=h).
-    forward(x, h0=None, *, lengths=None, reverse=False, training=True, return_sequences=True, out=None)
+    forward(x, h0=None, *, lengths=None, reverse=False, training=True, memory=None, return_sequences=True,
+            out=None)
         As rnn_forward; its cache goes to rnn_backward.
     update(Wx, Wh, b=None, *, bh=None)
         Takes other weights of the same sizes and dtype.

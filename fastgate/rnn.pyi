@@ -34,6 +34,7 @@ def rnn_forward(
     lengths: Lengths = None,
     reverse: bool = False,
     training: bool = True,
+    memory: int | None = None,
     return_sequences: bool = True,
     out: Out[F] = None,
 ) -> RNNForward[F]: ...
@@ -58,6 +59,7 @@ def rnn_ragged_forward(
     activation: Literal["tanh", "relu", "sigmoid", "identity"] = "tanh",
     reverse: bool = False,
     training: bool = True,
+    memory: int | None = None,
     return_sequences: bool = True,
     out: Out[F] = None,
 ) -> RNNForward[F]: ...
@@ -108,6 +110,7 @@ class RNNCell(PreparedCell[F]):
         lengths: Lengths = None,
         reverse: bool = False,
         training: bool = True,
+        memory: int | None = None,
         return_sequences: bool = True,
         out: Out[F] = None,
     ) -> RNNForward[F]: ...

@@ -184,6 +184,16 @@ def test_every_row_makes_its_case():
             assert case.nbytes >= case.reads_from > 0
 
 
+def test_a_rest_lasts_until_no_thread_is_busy(monkeypatch):
+    slept, used = [], iter([0.0, 0.03, 0.03, 0.05, 0.05, 0.051])  # before and after each pause: busy, busy, idle
+    monkeypatch.setattr(timer.time, "sleep", slept.append)
+    monkeypatch.setattr(timer.time, "process_time", lambda: next(used))
+    timer.rest(0.03)
+    assert slept == [0.03] * 3
+    timer.rest(0.0)
+    assert len(slept) == 3
+
+
 # contenders
 
 

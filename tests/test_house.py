@@ -120,10 +120,11 @@ def test_a_layer_has_the_options_of_its_cell(name):
     layer = getattr(fastgate, name)
     assert layer.__module__ == f"fastgate.layers.{name.lower()}"
     function = inspect.signature(getattr(fastgate, f"{name.lower()}_forward")).parameters
-    shared = ("num_layers", "bidirectional", "merge", "dropout", "b", "bh", "dtype", "rng")
+    run = inspect.signature(getattr(fastgate, f"{name}Cell").forward).parameters
+    shared = {"num_layers", "bidirectional", "merge", "dropout", "b", "bh", "dtype", "rng"} | {"peephole"} & set(function)
     built = {p.name: p for p in inspect.signature(layer).parameters.values() if p.kind is p.KEYWORD_ONLY}
-    options = set(dict(*(cell.options[0] for cell in CELLS if cell.name == name.lower()))) | {"gate_order"} & set(function)
-    assert built.keys() == {*shared, *options}
+    options = set(function) - set(run) - {"Wx", "Wh"} - shared
+    assert built.keys() == shared | options
     assert {option: built[option].default for option in options} == {option: function[option].default for option in options}
     for member in ("forward", "backward", "step", "reset", "state_dict", "load_state_dict", "save", "load"):
         assert getattr(layer, member).__doc__

@@ -272,8 +272,8 @@ def forward_case(rng, cell, options, step, ragged):
         call[name] = None
         return call, [name], False
     if damage == "flag":
-        name = rng.choice(["training"] if step else ["training", "reverse", "return_sequences"])
-        call[name] = damaged_flag(rng)
+        name = rng.choice(["training"] if step else ["training", "reverse", "return_sequences", "memory"])
+        call[name] = rng.choice([0, -(2**70), 1.5, True, "2**20", b"1"]) if name == "memory" else damaged_flag(rng)
         return call, [name], False
     if damage == "lengths":
         call["lengths"] = damaged_lengths(rng)

@@ -12,6 +12,7 @@ import faulthandler
 import itertools
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -128,9 +129,16 @@ class Call:
         if self.keeps == "some":
             names = ("dx", "dWx", "dWh")
             self.need = tuple(name for name in names if rng.random() < 0.5) or ("dx",)
+        self.memory = None if self.step or self.keeps == "nothing" else rng.choice((None, None, 1.0, 1.2, 2.0))
 
-    def run(self):
+    def run(self, budget=False):
+        """budget: within the drawn multiple of the least memory, if one was drawn."""
         keywords, gradients = dict(self.keywords), self.gradients
+        if budget and self.memory and self.call["x"].size:
+            forward = self.cell.function(fastgate, "ragged_forward" if self.kind == "ragged" else "forward")
+            with pytest.raises(ValueError, match="memory: expected at least") as error:
+                forward(**self.call, **keywords, memory=1)
+            keywords["memory"] = int(self.memory * int(re.search(r"least (\d+)", str(error.value))[1]))
         if self.keeps == "nothing":
             keywords["training"], gradients = False, None
         if self.keeps == "no sequence" and not self.step:
@@ -154,7 +162,7 @@ def test_bits_for_any_number_of_threads(cell, options, dtype):
         assert all(np.isfinite(a).all() for a in expected.values()), str(call)
         for count in THREADS:
             with shared(count):
-                found = call.run()
+                found = call.run(budget=True)
             try:
                 assert_same(found, expected)
             except AssertionError as error:

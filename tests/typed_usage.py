@@ -90,12 +90,27 @@ def ragged(x: NDArray[np.float32]) -> NDArray[np.float32]:
     return result
 
 
+def layered(x: NDArray[np.float32]) -> float:
+    layer = fastgate.LSTM(D, H, num_layers=2, bidirectional=True, merge="mean", dropout=0.1, rng=0)
+    h, h_T, c_T, cache = layer.forward(x, lengths=[T, 1])
+    dx, dh0, dc0 = layer.backward(h, cache, h_T, c_T)
+    fastgate.clip_grad_norm([layer.gradients], 1.0)
+    layer.parameters[:] -= 0.1 * layer.gradients
+    layer.load_state_dict({name: 2 * a for name, a in layer.weights.items()})
+    gru = fastgate.GRU(D, H, reset="before", rng=np.random.default_rng(0))
+    gru.step(x[:, 0])
+    assert_type(gru.num_parameters, int)
+    gradients = gru.backward(None, gru.forward(x, training=True).cache, accumulate=True, need_dx=False)
+    return float(gradients.dh0.sum() + dx.sum() + dh0.sum() + dc0.sum() + gru.state.h.sum())
+
+
 def refused(x: NDArray[np.float32], W: NDArray[np.float64]) -> None:
     fastgate.rnn_forward(x, None, W, W)  # type: ignore[type-var]
     fastgate.rnn_forward(x, None, x, x, activation="softplus")  # type: ignore[arg-type]
     fastgate.rnn_forward(x, None, x, x, lengths=[0.5])  # type: ignore[list-item]
     fastgate.GRUCell(x, x).step(W)  # type: ignore[arg-type]
     fastgate.GRUCell(x, W)  # type: ignore[type-var]
+    fastgate.LSTM(D, H, merge="max")  # type: ignore[arg-type]
     fastgate.GRUCell(x, x, update="keep")  # type: ignore[arg-type]
     fastgate.LSTMCell(x, x, peephole=W)  # type: ignore[type-var]
     fastgate.LSTMCell(x, x, cell_clip="3")  # type: ignore[arg-type]
@@ -108,6 +123,7 @@ def main() -> None:
     print(options(array(N, T, D)))
     print(plain(np.ones((N, T, D))))
     print(ragged(array(N, T, D)))
+    print(layered(array(N, T, D)))
     levels: list[str] = fastgate.get_config()["isa_levels"]
     print(levels)
 

@@ -10,14 +10,19 @@ from numpy.typing import NDArray
 from fastgate import _arguments
 from fastgate.layers._types import Array
 
+_LARGEST = 2**62  # no memory has as many bytes
+
 
 def size(name: str, value: Any, least: int = 1) -> int:
-    """An integer >= `least`."""
+    """An integer >= `least`, and small enough for sums of a few."""
     if isinstance(value, (bool, np.bool_)) or not isinstance(value, Integral):
         raise TypeError(f"{name}: expected an integer >= {least}, got {_arguments._kind(value)}")
     if value < least:
         raise ValueError(f"{name}: expected an integer >= {least}, got {value}")
-    return int(value)
+    value = int(value)
+    if value >= _LARGEST:
+        raise OverflowError(f"{name} is too large: a number of {value.bit_length()} bits")
+    return value
 
 
 def probability(name: str, value: Any) -> float:
@@ -26,6 +31,19 @@ def probability(name: str, value: Any) -> float:
     if value >= 1:
         raise ValueError(f"{name}: expected a number < 1, got {value}")
     return value
+
+
+def option(name: str, value: Any, allowed: Any, gates: str) -> Any:
+    """An option of a cell: one of some words, a flag (`allowed` is bool), a number > 0 or None (float), an order of gates
+    (None)."""
+    if allowed is bool:
+        return _arguments.flag(name, value)
+    if allowed is float:
+        return None if value is None else _arguments.number(name, value, positive=True)
+    if allowed is None:
+        _arguments.gate_positions(gates, value)
+        return gates if value is None else value
+    return _arguments.option(name, value, allowed)
 
 
 def dtype(value: Any) -> np.dtype[Any]:
@@ -54,6 +72,8 @@ def generator(value: Any) -> np.random.Generator:
 
 def array(name: str, a: Any, dtype: np.dtype[Any], letters: tuple[str, ...], sizes: tuple[int, ...]) -> Array:
     """An array of the layer's dtype (in any byte order) and of this shape."""
+    if type(a) is np.ndarray and a.dtype is dtype and a.shape == sizes:
+        return a
     a = _arguments._array(name, a, (dtype,), "the layer")[...]
     if a.shape != sizes:
         _arguments._shape(name, a, letters, sizes)
@@ -71,6 +91,26 @@ def rows(x: Any, dtype: np.dtype[Any], letters: tuple[str, ...], D: int) -> Arra
     if x.shape[-1] != D:
         _arguments._shape("x", x, letters, (*x.shape[:-1], D))
     return x
+
+
+def state(
+    name: str, given: Any, fields: tuple[str, ...], sizes: tuple[int, int | None, int], dtype: np.dtype[Any]
+) -> list[Array]:
+    """A tuple of arrays (num_layers, N, H), one for each field; N None is that of the first."""
+    if not isinstance(given, tuple):
+        raise TypeError(f"{name}: expected a tuple ({', '.join(fields)}), got {_arguments._kind(given)}")
+    if len(given) != len(fields):
+        raise ValueError(f"{name}: expected a tuple of {len(fields)}, ({', '.join(fields)}), got one of {len(given)}")
+    names = [f"{name}.{field}" for field in fields]
+    arrays = [_arguments._array(name, a, (dtype,), "the layer")[...] for name, a in zip(names, given, strict=True)]
+    L, N, H = sizes
+    if N is None:
+        if arrays[0].ndim != 3:
+            raise ValueError(f"{names[0]}: expected (num_layers, N, H), got {arrays[0].shape}")
+        N = arrays[0].shape[1]
+    for name, a in zip(names, arrays, strict=True):
+        _arguments._shape(name, a, ("num_layers", "N", "H"), (L, N, H))
+    return arrays
 
 
 def named(
@@ -92,7 +132,7 @@ def named(
 
 def places(name: str, given: Any, N: int) -> NDArray[np.int64]:
     """Integers 0..N-1, or (N,) bools: the places that are meant."""
-    a = np.asarray(given)
+    a = given if type(given) is np.ndarray else _arguments._ndarray(name, given, "integers")
     if a.dtype == bool:
         if a.shape != (N,):
             raise ValueError(f"{name}: expected (N,) = ({N},) bools, got {a.shape}")

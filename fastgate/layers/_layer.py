@@ -1,23 +1,24 @@
 """What RNN, LSTM and GRU share: everything but the constructor's options, which each of them names in a table."""
 
 import copyreg
+import inspect
 import os
-import threading
-import weakref
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
-from typing import Any, ClassVar, NamedTuple, Self
+from typing import Any, ClassVar, Generic, NamedTuple, Self, TypeVar
 
 import numpy as np
 
-from fastgate import _arguments, _files
+from fastgate import _arguments, _locks, _npz
 from fastgate.layers import _buffer, _initial, _judge
 from fastgate.layers._types import Array, Lengths, Rng
 
 MERGES = ("concat", "sum", "mean", "mul")
 FORMAT = "fastgate layer 1"
 WANTED = "a layer saved by fastgate"
+WEIGHTS = ("Wx", "Wh", "b", "bh", "peephole")
 SUFFIXES = ("", "_reverse")
+F = TypeVar("F")  # what forward returns
 KINDS: "dict[str, type[Layer]]" = {}
 
 
@@ -59,15 +60,6 @@ class LSTMLayerState(NamedTuple):
     c: Array  # (num_layers, N, H)
 
 
-class Direction(NamedTuple):
-    """One run of the cell over the sequence: views of a flat array of weights, or None; "d" + name is the gradient's name."""
-
-    Wx: Array  # (D, G·H)
-    Wh: Array  # (H, G·H)
-    b: Array | None  # (G·H,)
-    bh: Array | None  # (G·H,)
-
-
 class Cache:
     """What a layer's forward keeps for its backward. It refers to x and to the layer's weights without copying them: write into
     them after backward, not before."""
@@ -97,14 +89,18 @@ class Cache:
 class Layer:
     """The body of RNN, LSTM and GRU; their docstrings are the manual."""
 
+    _lock: Any  # of `gradients`
     _cell: ClassVar[str]
     _gates: ClassVar[str]
     _functions: ClassVar[Functions]
-    _choices: ClassVar[dict[str, tuple[str, ...] | None]]  # the cell's own options, and what they may be where they are words
+    # The cell's own options and what they may be: words, a flag, a number > 0 or None, or (None) an order of the gates.
+    _choices: ClassVar[dict[str, tuple[str, ...] | type[bool] | type[float] | None]]
+    _peephole: ClassVar[bool] = False  # whether there may be one
     _Gradients: ClassVar[Any] = LayerGradients
     _State: ClassVar[Any] = LayerState
 
     def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
         if "_functions" in vars(cls):
             KINDS[cls._cell.upper()] = cls
 
@@ -125,14 +121,12 @@ class Layer:
             "b": _arguments.flag("b", b),
             "bh": _arguments.flag("bh", bh),
         }
+        if cls._peephole:
+            config["peephole"] = _arguments.flag("peephole", options.pop("peephole"))
         if options.keys() != cls._choices.keys():
             raise TypeError(f"{cls.__name__}: expected the options {', '.join(cls._choices)}, got {', '.join(options)}")
         for name, allowed in cls._choices.items():
-            if allowed is None:
-                _arguments.gate_positions(cls._gates, options[name])
-                config[name] = cls._gates if options[name] is None else options[name]
-            else:
-                config[name] = _arguments.option(name, options[name], allowed)
+            config[name] = _judge.option(name, options[name], allowed, cls._gates)
         return config | {"dtype": _judge.dtype(dtype).name}
 
     def _build(self, config: dict[str, Any], rng: Rng) -> None:
@@ -146,16 +140,22 @@ class Layer:
         self._dtype = np.dtype(self._config["dtype"])
         self._D, self._H = self._config["input_size"], self._config["hidden_size"]
         self._options = {name: self._config[name] for name in self._choices}
-        shapes = {name: sizes for name, (_, sizes) in self._shapes().items()}
-        count = sum(int(np.prod(sizes, dtype=object)) for sizes in shapes.values())
+        count = self._count()
         words = ", ".join(f"{name} = {self._config[name]}" for name in ("input_size", "hidden_size", "num_layers"))
         _arguments._affordable(2 * count * self._dtype.itemsize, 0, words)
+        shapes = {name: sizes for name, (_, sizes) in self._shapes().items()}
         self._parameters, self._gradients = (_buffer.zeros(count, self._dtype) for _ in range(2))
         self._weights: Mapping[str, Array] = MappingProxyType(_buffer.views(self._parameters, shapes))
         self._grads: Mapping[str, Array] = MappingProxyType(_buffer.views(self._gradients, shapes))
-        self._live, self._gradients_of = self._directions(self._weights), self._directions(self._grads)
-        self._lock = threading.RLock()
-        _layers.add(self)
+        self._live, self._written = self._by_direction(self._weights), self._by_direction(self._grads, "d")
+        _locks.give_lock(self)
+
+    def _count(self) -> int:
+        """The number of weights, without a list of them."""
+        G, H = len(self._gates), self._H
+        inputs = self._D + (self.num_layers - 1) * self.output_size
+        vectors = G * (self._config["b"] + self._config["bh"]) + 3 * self._config.get("peephole", 0)
+        return self.num_directions * H * (G * inputs + self.num_layers * (G * H + vectors))
 
     def _shapes(self) -> dict[str, tuple[tuple[str, ...], tuple[int, ...]]]:
         """Name -> (letters, sizes) of every weight, in the order in which they lie in memory."""
@@ -170,25 +170,29 @@ class Layer:
                     if self._config[bias]:
                         result[f"{bias}{k}{suffix}"] = ((GH,), (G * H,))
             D = self.output_size
+        if self._config.get("peephole"):  # behind the matrices, of which each then begins on a cache line
+            result |= {f"peephole{end}": (("3H",), (3 * H,)) for end in self._ends()}
         return result
 
-    def _directions(self, arrays: Mapping[str, Array]) -> list[list[Direction]]:
-        """The arrays by [layer][direction]."""
-        suffixes = SUFFIXES[: self.num_directions]
-        ends = [[f"{k}{suffix}" for suffix in suffixes] for k in range(self.num_layers)]
-        return [[Direction._make(arrays.get(name + end) for name in Direction._fields) for end in layer] for layer in ends]
+    def _ends(self) -> list[str]:
+        """What the names of weights end in, for each layer and direction: "0", "0_reverse", "1", …"""
+        return [f"{k}{suffix}" for k in range(self.num_layers) for suffix in SUFFIXES[: self.num_directions]]
+
+    def _by_direction(self, arrays: Mapping[str, Array], d: str = "") -> list[dict[str, Array]]:
+        """For each layer and direction, its arrays by the names of the functions' arguments, or of their gradients."""
+        return [{f"{d}{name}": arrays[name + end] for name in WEIGHTS if name + end in arrays} for end in self._ends()]
 
     def _draw(self) -> None:
         """Fresh weights from the layer's generator, layer by layer, direction by direction, gates in canonical order."""
         position = _arguments.gate_positions(self._gates, self._options.get("gate_order"))
         H = self._H
-        for weights in (direction for directions in self._live for direction in directions):
-            columns = [slice(p * H, (p + 1) * H) for p in position]
+        columns = [slice(p * H, (p + 1) * H) for p in position]
+        for W in self._live:
             for gate in columns:
-                weights.Wx[:, gate] = _initial.glorot_uniform(self._rng, len(weights.Wx), H)
+                W["Wx"][:, gate] = _initial.glorot_uniform(self._rng, len(W["Wx"]), H)
             for gate in columns:
-                weights.Wh[:, gate] = _initial.orthogonal(self._rng, H)
-            bias = weights.bh if weights.b is None else weights.b
+                W["Wh"][:, gate] = _initial.orthogonal(self._rng, H)
+            bias = W.get("b", W.get("bh"))
             if "f" in self._gates and bias is not None:
                 bias[columns[self._gates.index("f")]] = 1
 
@@ -216,10 +220,12 @@ class Layer:
 
     @property
     def num_layers(self) -> int:
+        """How many layers stand one upon the other."""
         return self._config["num_layers"]
 
     @property
     def bidirectional(self) -> bool:
+        """Whether each layer runs in both directions."""
         return self._config["bidirectional"]
 
     @property
@@ -244,6 +250,7 @@ class Layer:
 
     @property
     def num_parameters(self) -> int:
+        """How many weights there are, biases too."""
         return self._parameters.size
 
     @property
@@ -267,20 +274,13 @@ class Layer:
         return self._grads
 
     def __repr__(self) -> str:
-        defaults = {"num_layers": 1, "bidirectional": False, "merge": "concat", "dropout": 0.0, "b": True, "dtype": "float32"}
-        defaults |= {
-            "bh": self._config.get("reset") == "after",
-            "gate_order": self._gates,
-            "reset": "after",
-            "activation": "tanh",
-        }
-        words = [str(self._D), str(self._H)]
-        words += [f"{name}={value!r}" for name, value in self._config.items() if name in defaults and value != defaults[name]]
+        defaults = {name: p.default for name, p in inspect.signature(KINDS[self._cell.upper()]).parameters.items()}
+        defaults |= {"dtype": "float32", "bh": self._config.get("reset") == "after"}
+        words = [f"{name}={value!r}" for name, value in self._config.items() if value != defaults[name]]
+        words[:2] = [str(self._D), str(self._H)]
         lines = [f"{type(self).__name__}({', '.join(words)}): {self.num_parameters} parameters"]
-        for directions, k in zip(self._live, range(self.num_layers), strict=True):
-            for direction, suffix in zip(directions, SUFFIXES, strict=False):
-                shapes = [(name, a.shape) for name, a in zip(Direction._fields, direction, strict=True) if a is not None]
-                lines.append("  " + "  ".join(f"{name}{k}{suffix} {shape}" for name, shape in shapes))
+        for end, W in zip(self._ends(), self._live, strict=True):
+            lines.append("  " + "  ".join(f"{name}{end} {a.shape}" for name, a in W.items()))
         return "\n".join(lines)
 
     # --- sequences ---------------------------------------------------------------------------------------------------
@@ -297,18 +297,18 @@ class Layer:
 
         cache = Cache(self, (N, T, return_sequences)) if training else None
         final = [np.empty((self.num_layers * self.num_directions, N, self._H), self._dtype) for _ in given]
-        for k, directions in enumerate(self._live):
+        for k in range(self.num_layers):
             last = k + 1 == self.num_layers
             sequences = return_sequences or not last
             joined = empty_like_rows(x, self.output_size) if sequences and self.output_size > self._H else None
             halves, caches = [], []
-            for d, W in enumerate(directions):
+            for d in range(self.num_directions):
                 s = k * self.num_directions + d
                 out = {name: states[s] for name, states in zip(("h_T", "c_T"), final, strict=False)}
                 if joined is not None:
                     out["h"] = joined[..., d * self._H : (d + 1) * self._H]
                 h, *_, kept = self._functions.forward(
-                    x, *(None if states is None else states[s] for states in given), W.Wx, W.Wh, W.b, bh=W.bh, lengths=lengths,
+                    x, *(None if states is None else states[s] for states in given), **self._live[s], lengths=lengths,
                     reverse=d == 1, training=training, return_sequences=sequences, out=out, **self._options,
                 )  # fmt: skip
                 halves.append(h)
@@ -317,7 +317,7 @@ class Layer:
             mask = None
             if training and not last and self.dropout:
                 mask = inverted_mask(rng, y.shape, self.dropout, self._dtype)
-                y *= mask
+                times(y, mask)
             if cache is not None:
                 cache._caches.append(caches)
                 cache._halves.append(halves if sequences and self.bidirectional and self.merge == "mul" else [])
@@ -343,12 +343,13 @@ class Layer:
         if accumulate:
             fresh = np.empty_like(self._gradients)
             shapes = {name: a.shape for name, a in self._grads.items()}
-            result = self._gradients_into(self._directions(_buffer.views(fresh, shapes)), dh, cache, upstream, need_dx)
+            views = self._by_direction(_buffer.views(fresh, shapes), "d")
+            result = self._gradients_into(views, dh, cache, upstream, need_dx)
             with self._lock:
-                self._gradients += fresh
+                plus(self._gradients, fresh)
             return result
         with self._lock:
-            return self._gradients_into(self._gradients_of, dh, cache, upstream, need_dx)
+            return self._gradients_into(self._written, dh, cache, upstream, need_dx)
 
     def _gradients_into(self, gradients, dh, cache, upstream, need_dx):
         N = cache._sizes[0]
@@ -359,15 +360,14 @@ class Layer:
             dx = None
             for d in range(self.num_directions):
                 s = k * self.num_directions + d
-                out = {f"d{name}": a for name, a in gradients[k][d]._asdict().items() if a is not None}
-                out |= {name: states[s] for name, states in zip(("dh0", "dc0"), first, strict=False)}
+                out = gradients[s] | {name: states[s] for name, states in zip(("dh0", "dc0"), first, strict=False)}
                 found = self._functions.backward(
                     halves[d], cache._caches[k][d], *(None if states is None else states[s] for states in upstream),
-                    need=(*out, "dx") if k or need_dx else tuple(out), out=out,
+                    need=None if k or need_dx else tuple(out), out=out,
                 )  # fmt: skip
-                dx = found.dx if dx is None else np.add(dx, found.dx, out=dx)
+                dx = found.dx if dx is None else plus(dx, found.dx)
             if k and cache._masks[k - 1] is not None:
-                dx *= cache._masks[k - 1]
+                times(dx, cache._masks[k - 1])
         return self._Gradients._make((dx, *first))
 
     def _split(self, dh, halves):
@@ -378,10 +378,13 @@ class Layer:
             return (dh,)
         if self.merge == "concat":
             return dh[..., : self._H], dh[..., self._H :]
-        with np.errstate(all="ignore"):
-            if self.merge == "mul":
-                return dh * halves[1], dh * halves[0]
-            return (dh * self._dtype.type(0.5) if self.merge == "mean" else dh,) * 2
+        if self.merge == "mul":
+            return times(dh.copy(), halves[1]), times(dh.copy(), halves[0])
+        return (times(dh.copy(), self._dtype.type(0.5)) if self.merge == "mean" else dh,) * 2
+
+    def _prepared(self) -> list[Any]:
+        """A prepared cell for each layer, with its present weights."""
+        return [self._functions.Cell(**W, **self._options) for W in self._live]
 
     def _states(self, names, given, N):
         """Arrays (num_layers·num_directions, N, H) or None, judged."""
@@ -412,8 +415,8 @@ class Layer:
                 f"x: expected (N, D) = {(N, self._D)} as the streams' states, got {x.shape}; call reset(N={len(x)})?"
             )
         after = []
-        for (W,), states in zip(self._live, stream, strict=True):
-            *states, _ = self._functions.step_forward(x, *states, W.Wx, W.Wh, W.b, bh=W.bh, training=False, **self._options)
+        for W, states in zip(self._live, stream, strict=True):
+            *states, _ = self._functions.step_forward(x, *states, **W, training=False, **self._options)
             after.append(tuple(states))
             x = states[0]
         self._stream = after
@@ -434,19 +437,7 @@ class Layer:
         if state is None:
             self._stream = None
             return
-        names = self._State._fields
-        if not isinstance(state, tuple) or len(state) != len(names):
-            got = f"a tuple of {len(state)}" if isinstance(state, tuple) else _arguments._kind(state)
-            raise ValueError(f"state: expected a tuple of {len(names)}, ({', '.join(names)}), got {got}")
-        arrays = [
-            _arguments._array(f"state.{name}", a, (self._dtype,), "the layer")[...]
-            for name, a in zip(names, state, strict=True)
-        ]
-        if arrays[0].ndim != 3:
-            raise ValueError(f"state.h: expected (num_layers, N, H), got {arrays[0].shape}")
-        letters, sizes = ("num_layers", "N", "H"), (self.num_layers, arrays[0].shape[1], self._H)
-        for name, a in zip(names, arrays, strict=True):
-            _arguments._shape(f"state.{name}", a, letters, sizes)
+        arrays = _judge.state("state", state, self._State._fields, (self.num_layers, None, self._H), self._dtype)
         arrays = [a.astype(self._dtype, order="C") for a in arrays]
         self._stream = [tuple(a[k] for a in arrays) for k in range(self.num_layers)]
 
@@ -457,10 +448,14 @@ class Layer:
         rows : integers 0..N-1, or (N,) bools: only these streams begin anew, the others go on.
         """
         one_direction(self, "reset")
+        if rows is None and N is None:
+            self._stream = None
+            return
         if rows is None:
-            parts = len(self._State._fields)
-            zeros = None if N is None else np.zeros((_judge.size("N", N, 0), self._H), self._dtype)
-            self._stream = None if zeros is None else [(zeros,) * parts] * self.num_layers
+            N = _judge.size("N", N, 0)
+            _arguments._affordable(N * self._H * self._dtype.itemsize, 0, f"N: {N} streams")
+            zeros = np.zeros((N, self._H), self._dtype)
+            self._stream = [(zeros,) * len(self._State._fields)] * self.num_layers
             return
         if N is not None:
             raise ValueError("rows: expected None where N is given")
@@ -491,7 +486,7 @@ class Layer:
         in it.
         """
         header = {"format": FORMAT, "layer": self._cell.upper(), "config": self._config}
-        _files.write_npz(path, header, dict(self._weights))
+        _npz.write(path, header, dict(self._weights))
 
     @classmethod
     def load(cls, path: str | os.PathLike[str], *, rng: Rng = None) -> Self:
@@ -518,38 +513,17 @@ class Layer:
 
 
 _REBUILT = (
-    "_dtype",
-    "_D",
-    "_H",
-    "_options",
-    "_parameters",
-    "_gradients",
-    "_weights",
-    "_grads",
-    "_live",
-    "_gradients_of",
-    "_lock",
-)
-_layers: "weakref.WeakSet[Layer]" = weakref.WeakSet()
+    "_dtype", "_D", "_H", "_options", "_parameters", "_gradients", "_weights", "_grads", "_live", "_written", "_lock",
+)  # fmt: skip
 
 
-def _new_locks() -> None:
-    """In a child of fork: another thread of the parent may have held a lock."""
-    for layer in _layers:
-        layer._lock = threading.RLock()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_new_locks)
-
-
-class PlainLayer(Layer):
+class PlainLayer(Layer, Generic[F]):
     """A layer whose cell has no c."""
 
     def forward(
         self, x: Array, h0: Array | None = None, *, lengths: Lengths = None, training: bool = True,
         return_sequences: bool = True, rng: Rng = None,
-    ) -> Any:  # fmt: skip
+    ) -> F:  # fmt: skip
         """Run the layer over sequences; returns (h, h_T, cache).
 
         x : (N, T, D), any strides. h0 : (num_layers·num_directions, N, H) or None = zeros, layer 0 forward, layer 0 reverse,
@@ -570,7 +544,7 @@ class PlainLayer(Layer):
         return self._run(x, (h0,), lengths, training, return_sequences, rng)
 
     def backward(
-        self, dh: Array | None, cache: Cache, dh_T: Array | None = None, *, accumulate: bool = False, need_dx: bool = True
+        self, dh: Array | None, cache: Any, dh_T: Array | None = None, *, accumulate: bool = False, need_dx: bool = True
     ) -> LayerGradients:
         """The gradients of forward; returns (dx, dh0) and writes those of the weights into `gradients`.
 
@@ -589,7 +563,7 @@ class PlainLayer(Layer):
         return self._run_backward(dh, cache, (dh_T,), accumulate, need_dx)
 
 
-class LayerWithC(Layer):
+class LayerWithC(Layer, Generic[F]):
     """A layer whose cell has a second state, c."""
 
     _Gradients = LSTMLayerGradients
@@ -598,7 +572,7 @@ class LayerWithC(Layer):
     def forward(
         self, x: Array, h0: Array | None = None, c0: Array | None = None, *, lengths: Lengths = None, training: bool = True,
         return_sequences: bool = True, rng: Rng = None,
-    ) -> Any:  # fmt: skip
+    ) -> F:  # fmt: skip
         """Run the layer over sequences; returns (h, h_T, c_T, cache).
 
         x : (N, T, D), any strides. h0, c0 : (num_layers·num_directions, N, H) or None = zeros, layer 0 forward, layer 0
@@ -620,7 +594,7 @@ class LayerWithC(Layer):
         return self._run(x, (h0, c0), lengths, training, return_sequences, rng)
 
     def backward(
-        self, dh: Array | None, cache: Cache, dh_T: Array | None = None, dc_T: Array | None = None, *, accumulate: bool = False,
+        self, dh: Array | None, cache: Any, dh_T: Array | None = None, dc_T: Array | None = None, *, accumulate: bool = False,
         need_dx: bool = True,
     ) -> LSTMLayerGradients:  # fmt: skip
         """The gradients of forward; returns (dx, dh0, dc0) and writes those of the weights into `gradients`.
@@ -651,13 +625,24 @@ def merged(merge: str, h: Array, h_reverse: Array | None = None, *, keep: bool) 
     """The output of a layer from those of its directions; keep: both are needed as they are where they were multiplied."""
     if h_reverse is None:
         return h
+    if merge == "mul":
+        return times(h.copy() if keep else h, h_reverse)
+    plus(h, h_reverse)
+    return times(h, h.dtype.type(0.5)) if merge == "mean" else h
+
+
+def plus(a: Array, b: Array) -> Array:
+    """a += b, as silent about infinities as the kernels are."""
     with np.errstate(all="ignore"):
-        if merge == "mul":
-            return np.multiply(h, h_reverse, out=None if keep else h)
-        np.add(h, h_reverse, out=h)
-        if merge == "mean":
-            h *= h.dtype.type(0.5)
-    return h
+        a += b
+    return a
+
+
+def times(a: Array, b: Array) -> Array:
+    """a *= b, as silent."""
+    with np.errstate(all="ignore"):
+        a *= b
+    return a
 
 
 def inverted_mask(rng: np.random.Generator, shape: tuple[int, ...], p: float, dtype: np.dtype[Any]) -> Array:
@@ -682,7 +667,7 @@ def load(path: str | os.PathLike[str], *, rng: Rng = None) -> Layer:
 
 def _load(path, rng, cls):
     rng = _judge.generator(rng)
-    with _files.Npz(path, WANTED) as file:
+    with _npz.Npz(path, WANTED) as file:
         header = file.header()
         if not isinstance(header, dict) or header.get("format") != FORMAT:
             raise ValueError(f"its header has not the format {FORMAT!r}")
@@ -693,7 +678,7 @@ def _load(path, rng, cls):
             raise ValueError(f"it holds {header['layer']}; fastgate.layers.load reads any layer")
         layer = object.__new__(kind if cls is Layer else cls)
         config = kind._judged(**given)
-        per_layer = (1 + config["bidirectional"]) * (2 + config["b"] + config["bh"])
+        per_layer = (1 + config["bidirectional"]) * (2 + config["b"] + config["bh"] + config.get("peephole", 0))
         if config["num_layers"] * per_layer + 1 != len(file.entries):
             raise ValueError(f"it has {len(file.entries) - 1} arrays, not those of {config['num_layers']} layers")
         layer._config = config

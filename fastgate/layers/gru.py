@@ -1,6 +1,6 @@
 """Layers of gated recurrent units."""
 
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import DTypeLike
@@ -11,16 +11,17 @@ from fastgate.layers._types import Rng
 from fastgate.reference.gru import GATES, OPTIONS
 
 
-class GRU(PlainLayer):
+class GRU(PlainLayer[GRUForward[Any]]):
     """Layers of gated recurrent units, one upon the other, in one direction or both.
 
-    Axes batch first: x (N, T, D), h (N, T, output_size). Gate order "rzn"; z keeps h_{t-1}. Weights multiply from the right. In
-    each layer and direction
+    Axes batch first: x (N, T, D), h (N, T, output_size). Gate order "rzn"; z keeps h_{t-1} unless update="new". Weights
+    multiply from the right. In each layer and direction
 
         r, z = sigmoid(a_r), sigmoid(a_z)                       a = x_t Wx + h_{t-1} Wh + b + bh, blocks a_r a_z
         n = tanh(x_t Wxn + b_n + r * (h_{t-1} Whn + bh_n))      reset="after" (PyTorch, Keras, cuDNN)
         n = tanh(x_t Wxn + b_n + (r * h_{t-1}) Whn + bh_n)      reset="before" (Cho et al. 2014; the textbook formula)
-        h_t = (1 - z) * n + z * h_{t-1}
+        h_t = (1 - z) * n + z * h_{t-1}                         update="old"
+        h_t = z * n + (1 - z) * h_{t-1}                         update="new"
 
     input_size, hidden_size : D, H
     num_layers : the output of a layer is the x of the next one.
@@ -30,7 +31,7 @@ class GRU(PlainLayer):
     b, bh : whether there is an input bias, a recurrent bias. bh None: True with reset="after", where b_n and bh_n are different
         things; False with reset="before", where all that counts is their sum.
     gate_order : a permutation of "rzn", the order of the 3 blocks of H columns in all weights and their gradients
-    reset : "after" or "before" the candidate's recurrent product
+    reset : "after" or "before" the candidate's recurrent product. update : "old" or "new", what z weighs
     dtype : float32 or float64, that of all arrays
     rng : a numpy Generator, a seed, or None: draws the weights, and the masks of dropout where forward is given no other
 
@@ -51,17 +52,19 @@ class GRU(PlainLayer):
     that no memory holds an OverflowError or MemoryError. Cho et al. (2014), arXiv:1406.1078.
     """
 
-    _cell, _gates, _choices = "gru", GATES, {"gate_order": None, "reset": OPTIONS["reset"]}
+    _cell, _gates, _choices = "gru", GATES, {"gate_order": None, "reset": OPTIONS["reset"], "update": OPTIONS["update"]}
     _functions = Functions(gru_forward, gru_backward, gru_step_forward, GRUForward, GRUCell)
 
     def __init__(
         self, input_size: int, hidden_size: int, *, num_layers: int = 1, bidirectional: bool = False,
         merge: Literal["concat", "sum", "mean", "mul"] = "concat", dropout: float = 0.0, b: bool = True, bh: bool | None = None,
-        gate_order: str = "rzn", reset: Literal["after", "before"] = "after", dtype: DTypeLike = np.float32, rng: Rng = None,
+        gate_order: str = "rzn", reset: Literal["after", "before"] = "after", update: Literal["old", "new"] = "old",
+        dtype: DTypeLike = np.float32, rng: Rng = None,
     ):  # fmt: skip
         bh = reset == "after" if bh is None else bh
         config = self._judged(
-            input_size, hidden_size, num_layers, bidirectional, merge, dropout, b, bh, dtype, gate_order=gate_order, reset=reset
-        )
+            input_size, hidden_size, num_layers, bidirectional, merge, dropout, b, bh, dtype, gate_order=gate_order,
+            reset=reset, update=update,
+        )  # fmt: skip
         self._build(config, rng)
         self._draw()

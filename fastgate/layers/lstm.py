@@ -1,6 +1,6 @@
 """Layers of long short-term memory."""
 
-from typing import Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 from numpy.typing import DTypeLike
@@ -8,10 +8,10 @@ from numpy.typing import DTypeLike
 from fastgate.layers._layer import Functions, LayerWithC
 from fastgate.layers._types import Rng
 from fastgate.lstm import LSTMCell, LSTMForward, lstm_backward, lstm_forward, lstm_step_forward
-from fastgate.reference.lstm import GATES
+from fastgate.reference.lstm import CANDIDATES, GATES
 
 
-class LSTM(LayerWithC):
+class LSTM(LayerWithC[LSTMForward[Any]]):
     """Layers of long short-term memory, one upon the other, in one direction or both.
 
     Axes batch first: x (N, T, D), h (N, T, output_size). Gate order "ifgo". Weights multiply from the right. In each layer and
@@ -22,6 +22,10 @@ class LSTM(LayerWithC):
         c_t = f * c_{t-1} + i * g
         h_t = o * tanh(c_t)
 
+    and with options, in this order: a_i, a_f += p_i * c_{t-1}, p_f * c_{t-1} and a_o += p_o * c_t (peephole p); a between
+    -preact_clip and preact_clip; g = sigmoid(a_g) (candidate="sigmoid"); i = 1 - f (coupled); c_t between -cell_clip and
+    cell_clip.
+
     input_size, hidden_size : D, H
     num_layers : the output of a layer is the x of the next one.
     bidirectional : each layer runs over the sequence from both ends. merge : "concat" (output_size 2H), "sum", "mean" or "mul"
@@ -29,12 +33,14 @@ class LSTM(LayerWithC):
     dropout : the probability that a value between two layers becomes 0 in training; the others are divided by 1 - dropout.
     b, bh : whether there is an input bias, a recurrent bias
     gate_order : a permutation of "ifgo", the order of the 4 blocks of H columns in all weights and their gradients
+    peephole : whether there are weights from c to the gates, peephole0 (3H,), in the order i f o; fresh ones are zeros
+    candidate, coupled, cell_clip, preact_clip : as in lstm_forward
     dtype : float32 or float64, that of all arrays
     rng : a numpy Generator, a seed, or None: draws the weights, and the masks of dropout where forward is given no other
 
     Weights are arrays of one flat array, in this order: layer by layer, the forward direction before the reverse one,
 
-        Wx0 (D, 4H)    Wh0 (H, 4H)    b0 (4H,)    bh0 (4H,)    Wx0_reverse …    Wx1 (output_size, 4H) …
+        Wx0 (D, 4H)    Wh0 (H, 4H)    b0 (4H,)    bh0 (4H,)    Wx0_reverse …    Wx1 (output_size, 4H) …    peephole0 (3H,) …
 
     without gaps. `parameters` is that array and `weights` the views by name, `gradients` and `grads` the same for the
     gradients: clipping, an optimiser and a sum over machines are one call on one array. Fresh weights, gate by gate: Wx uniform
@@ -51,16 +57,25 @@ class LSTM(LayerWithC):
     Schmidhuber (2005).
     """
 
-    _cell, _gates, _choices = "lstm", GATES, {"gate_order": None}
+    _cell, _gates, _peephole = "lstm", GATES, True
+    _choices: ClassVar = {
+        "gate_order": None,
+        "candidate": CANDIDATES,
+        "coupled": bool,
+        "cell_clip": float,
+        "preact_clip": float,
+    }
     _functions = Functions(lstm_forward, lstm_backward, lstm_step_forward, LSTMForward, LSTMCell)
 
     def __init__(
         self, input_size: int, hidden_size: int, *, num_layers: int = 1, bidirectional: bool = False,
         merge: Literal["concat", "sum", "mean", "mul"] = "concat", dropout: float = 0.0, b: bool = True, bh: bool = False,
-        gate_order: str = "ifgo", dtype: DTypeLike = np.float32, rng: Rng = None,
+        peephole: bool = False, gate_order: str = "ifgo", candidate: Literal["tanh", "sigmoid"] = "tanh", coupled: bool = False,
+        cell_clip: float | None = None, preact_clip: float | None = None, dtype: DTypeLike = np.float32, rng: Rng = None,
     ):  # fmt: skip
         config = self._judged(
-            input_size, hidden_size, num_layers, bidirectional, merge, dropout, b, bh, dtype, gate_order=gate_order
-        )
+            input_size, hidden_size, num_layers, bidirectional, merge, dropout, b, bh, dtype, peephole=peephole,
+            gate_order=gate_order, candidate=candidate, coupled=coupled, cell_clip=cell_clip, preact_clip=preact_clip,
+        )  # fmt: skip
         self._build(config, rng)
         self._draw()

@@ -1,6 +1,6 @@
 """Layers of plain recurrent cells."""
 
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import DTypeLike
@@ -11,7 +11,7 @@ from fastgate.reference.rnn import GATES, OPTIONS
 from fastgate.rnn import RNNCell, RNNForward, rnn_backward, rnn_forward, rnn_step_forward
 
 
-class RNN(PlainLayer):
+class RNN(PlainLayer[RNNForward[Any]]):
     """Layers of plain recurrent cells, one upon the other, in one direction or both.
 
     Axes batch first: x (N, T, D), h (N, T, output_size). Weights multiply from the right. In each layer and direction

@@ -6,6 +6,8 @@ n = tanh(x Wxn + b_n + (r⊙h_prev) Whn + bh_n)      reset="before" (the textboo
 h = (1−z)⊙n + z⊙h_prev                              update="old": z keeps h_prev
 h = z⊙n + (1−z)⊙h_prev                              update="new": z lets n in (Chung et al. 2014)
 
+Both are h = (1−k)⊙n + k⊙h_prev, where k is what z keeps: k = z, or k = 1−z = σ(−a_z).
+
 Row vectors: x (N, D), Wx (D, 3H), Wh (H, 3H). Gate order "rzn" unless `gate_order` says otherwise.
 """
 
@@ -19,6 +21,7 @@ from fastgate.reference.sequence import sigmoid
 
 GATES = "rzn"
 OPTIONS = {"reset": ("after", "before"), "update": ("old", "new")}
+SIGN = {"old": 1, "new": -1}
 
 
 class GRUForward(NamedTuple):
@@ -32,36 +35,25 @@ class GRUStep(NamedTuple):
     cache: sequence.Cache | None
 
 
-def _mix(one, other, z):
-    return (1 - z) * one + z * other
-
-
-def _unmix(dh, n, h_prev, z, update):
-    """The gradients of n, z and h_prev, undoing h."""
-    if update == "old":
-        return dh * (1 - z), dh * (h_prev - n), dh * z
-    return dh * z, dh * (n - h_prev), dh * (1 - z)
-
-
 def _forward_after(x, states, W, update):
     (h_prev,) = states
     ax = x @ W.Wx + W.b  # 1
     ah = h_prev @ W.Wh + W.bh  # 2
     (ax_r, ax_z, ax_n), (ah_r, ah_z, ah_n) = np.split(ax, 3, axis=1), np.split(ah, 3, axis=1)
-    r, z = sigmoid(ax_r + ah_r), sigmoid(ax_z + ah_z)  # 3
+    r, k = sigmoid(ax_r + ah_r), sigmoid(SIGN[update] * (ax_z + ah_z))  # 3
     n = np.tanh(ax_n + r * ah_n)  # 4
-    h = _mix(n, h_prev, z) if update == "old" else _mix(h_prev, n, z)  # 5
-    return (h,), (r, z, n, ah_n)
+    h = (1 - k) * n + k * h_prev  # 5
+    return (h,), (r, k, n, ah_n)
 
 
 def _backward_after(dstates, states_prev, kept, x, W, update):
-    (dh,), (h_prev,), (r, z, n, ah_n) = dstates, states_prev, kept
-    dn, dz, dh_mixed = _unmix(dh, n, h_prev, z, update)  # 5
+    (dh,), (h_prev,), (r, k, n, ah_n) = dstates, states_prev, kept
+    dn, dk = dh * (1 - k), dh * (h_prev - n)  # 5
     dax_n = dn * (1 - n**2)  # 4
     dr, dah_n = dax_n * ah_n, dax_n * r  # 4
-    da_r, da_z = dr * r * (1 - r), dz * z * (1 - z)  # 3
+    da_r, da_z = dr * r * (1 - r), SIGN[update] * dk * k * (1 - k)  # 3
     dax, dah = np.hstack([da_r, da_z, dax_n]), np.hstack([da_r, da_z, dah_n])
-    dh_prev = dh_mixed + dah @ W.Wh.T  # 5, 2
+    dh_prev = dh * k + dah @ W.Wh.T  # 5, 2
     dWh, dbh = h_prev.T @ dah, dah.sum(axis=0)  # 2
     dx, dWx, db = dax @ W.Wx.T, x.T @ dax, dax.sum(axis=0)  # 1
     return dx, (dh_prev,), dWx, dWh, db, dbh
@@ -72,22 +64,22 @@ def _forward_before(x, states, W, update):
     Whr, Whz, Whn = np.split(W.Wh, 3, axis=1)
     ax = x @ W.Wx + W.b + W.bh  # 1
     ax_r, ax_z, ax_n = np.split(ax, 3, axis=1)
-    r, z = sigmoid(ax_r + h_prev @ Whr), sigmoid(ax_z + h_prev @ Whz)  # 2
+    r, k = sigmoid(ax_r + h_prev @ Whr), sigmoid(SIGN[update] * (ax_z + h_prev @ Whz))  # 2
     q = r * h_prev  # 3
     n = np.tanh(ax_n + q @ Whn)  # 4
-    h = _mix(n, h_prev, z) if update == "old" else _mix(h_prev, n, z)  # 5
-    return (h,), (r, z, n, q)
+    h = (1 - k) * n + k * h_prev  # 5
+    return (h,), (r, k, n, q)
 
 
 def _backward_before(dstates, states_prev, kept, x, W, update):
-    (dh,), (h_prev,), (r, z, n, q) = dstates, states_prev, kept
+    (dh,), (h_prev,), (r, k, n, q) = dstates, states_prev, kept
     Whr, Whz, Whn = np.split(W.Wh, 3, axis=1)
-    dn, dz, dh_mixed = _unmix(dh, n, h_prev, z, update)  # 5
+    dn, dk = dh * (1 - k), dh * (h_prev - n)  # 5
     da_n = dn * (1 - n**2)  # 4
     dq, dWhn = da_n @ Whn.T, q.T @ da_n  # 4
     dr = dq * h_prev  # 3
-    da_r, da_z = dr * r * (1 - r), dz * z * (1 - z)  # 2
-    dh_prev = dh_mixed + dq * r + da_r @ Whr.T + da_z @ Whz.T  # 5, 3, 2
+    da_r, da_z = dr * r * (1 - r), SIGN[update] * dk * k * (1 - k)  # 2
+    dh_prev = dh * k + dq * r + da_r @ Whr.T + da_z @ Whz.T  # 5, 3, 2
     dWh = np.hstack([h_prev.T @ da_r, h_prev.T @ da_z, dWhn])  # 2, 4
     da = np.hstack([da_r, da_z, da_n])
     dx, dWx = da @ W.Wx.T, x.T @ da  # 1
@@ -105,7 +97,7 @@ def _cell(reset, update):
 
 def gru_forward(
     x, h0, Wx, Wh, b=None, *, bh=None, gate_order="rzn", reset="after", update="old", lengths=None, reverse=False,
-    training=True, return_sequences=True, out=None,
+    training=True, memory=None, return_sequences=True, out=None,
 ):  # fmt: skip
     """Run the cell over a sequence; returns (h, h_T, cache).
 
@@ -118,12 +110,13 @@ def gru_forward(
     lengths: (N,) integers 0..T; outputs past a row's length are 0, h_T is the state at the row's own end.
     reverse: run from a row's last step to its first; h keeps the order of x.
     training: False keeps nothing for backward, cache is None. return_sequences: False returns h = None.
+    memory: judged, and otherwise without meaning here: the definition keeps everything.
     out: an array for h, or a dict with any of h, h_T; where it overlaps an input, as if the input had been copied.
     h: (N, T, H). h_T: (N, H). The cache refers to x and the weights, it does not copy them.
     """
     call = _arguments.forward(
         "gru", x, h0, None, Wx, Wh, b, bh, step=False, gates=GATES, gate_order=gate_order, lengths=lengths, reverse=reverse,
-        training=training, return_sequences=return_sequences, out=out, dtypes=_arguments.REFERENCE,
+        training=training, memory=memory, return_sequences=return_sequences, out=out, dtypes=_arguments.REFERENCE,
     )  # fmt: skip
     cell = _cell(reset, update)
     h, (h_T,), cache = sequence.forward(call, cell)
@@ -143,7 +136,7 @@ def gru_backward(dh, cache, dh_T=None, *, need=None, out=None):
 
 def gru_ragged_forward(
     x, h0, Wx, Wh, b=None, *, bh=None, offsets=None, batch_sizes=None, gate_order="rzn", reset="after", update="old",
-    reverse=False, training=True, return_sequences=True, out=None,
+    reverse=False, training=True, memory=None, return_sequences=True, out=None,
 ):  # fmt: skip
     """Run the cell over sequences of different lengths on flat rows, without padding; returns (h, h_T, cache).
 
@@ -154,7 +147,7 @@ def gru_ragged_forward(
     """
     call = _arguments.forward(
         "gru", x, h0, None, Wx, Wh, b, bh, step=False, gates=GATES, gate_order=gate_order, ragged=True, offsets=offsets,
-        batch_sizes=batch_sizes, reverse=reverse, training=training, return_sequences=return_sequences, out=out,
+        batch_sizes=batch_sizes, reverse=reverse, training=training, memory=memory, return_sequences=return_sequences, out=out,
         dtypes=_arguments.REFERENCE,
     )  # fmt: skip
     cell = _cell(reset, update)

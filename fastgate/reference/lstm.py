@@ -114,7 +114,8 @@ def _cell(candidate, coupled, cell_clip, preact_clip):
 
 def lstm_forward(
     x, h0, c0, Wx, Wh, b=None, *, bh=None, peephole=None, gate_order="ifgo", candidate="tanh", coupled=False,
-    cell_clip=None, preact_clip=None, lengths=None, reverse=False, training=True, return_sequences=True, out=None,
+    cell_clip=None, preact_clip=None, lengths=None, reverse=False, training=True, memory=None,
+    return_sequences=True, out=None,
 ):  # fmt: skip
     """Run the cell over a sequence; returns (h, h_T, c_T, cache).
 
@@ -127,13 +128,14 @@ def lstm_forward(
     lengths: (N,) integers 0..T; outputs past a row's length are 0, h_T and c_T are the states at the row's own end.
     reverse: run from a row's last step to its first; h keeps the order of x.
     training: False keeps nothing for backward, cache is None. return_sequences: False returns h = None.
+    memory: judged, and otherwise without meaning here: the definition keeps everything.
     out: an array for h, or a dict with any of h, h_T, c_T; where it overlaps an input, as if the input had been copied.
     h: (N, T, H). h_T, c_T: (N, H). The cache refers to x and the weights, it does not copy them.
     """
     call = _arguments.forward(
         "lstm", x, h0, c0, Wx, Wh, b, bh, step=False, gates=GATES, has_c=True, gate_order=gate_order, lengths=lengths,
-        reverse=reverse, training=training, return_sequences=return_sequences, out=out, dtypes=_arguments.REFERENCE,
-        peephole=peephole,
+        reverse=reverse, training=training, memory=memory, return_sequences=return_sequences, out=out,
+        dtypes=_arguments.REFERENCE, peephole=peephole,
     )  # fmt: skip
     h, (h_T, c_T), cache = sequence.forward(call, _cell(candidate, coupled, cell_clip, preact_clip))
     return LSTMForward(
@@ -157,8 +159,8 @@ def lstm_backward(dh, cache, dh_T=None, dc_T=None, *, need=None, out=None):
 
 def lstm_ragged_forward(
     x, h0, c0, Wx, Wh, b=None, *, bh=None, peephole=None, offsets=None, batch_sizes=None, gate_order="ifgo",
-    candidate="tanh", coupled=False, cell_clip=None, preact_clip=None, reverse=False, training=True, return_sequences=True,
-    out=None,
+    candidate="tanh", coupled=False, cell_clip=None, preact_clip=None, reverse=False, training=True, memory=None,
+    return_sequences=True, out=None,
 ):  # fmt: skip
     """Run the cell over sequences of different lengths on flat rows, without padding; returns (h, h_T, c_T, cache).
 
@@ -169,7 +171,7 @@ def lstm_ragged_forward(
     """
     call = _arguments.forward(
         "lstm", x, h0, c0, Wx, Wh, b, bh, step=False, gates=GATES, has_c=True, gate_order=gate_order, ragged=True,
-        offsets=offsets, batch_sizes=batch_sizes, reverse=reverse, training=training,
+        offsets=offsets, batch_sizes=batch_sizes, reverse=reverse, training=training, memory=memory,
         return_sequences=return_sequences, out=out, dtypes=_arguments.REFERENCE,
         peephole=peephole,
     )  # fmt: skip

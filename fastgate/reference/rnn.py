@@ -59,7 +59,8 @@ def _backward(dstates, states_prev, h, x, W, activation):
 
 
 def rnn_forward(
-    x, h0, Wx, Wh, b=None, *, bh=None, activation="tanh", lengths=None, reverse=False, training=True, return_sequences=True,
+    x, h0, Wx, Wh, b=None, *, bh=None, activation="tanh", lengths=None, reverse=False,
+    training=True, memory=None, return_sequences=True,
     out=None,
 ):  # fmt: skip
     """Run the cell over a sequence; returns (h, h_T, cache).
@@ -71,11 +72,13 @@ def rnn_forward(
     lengths: (N,) integers 0..T; outputs past a row's length are 0, h_T is the state at the row's own end.
     reverse: run from a row's last step to its first; h keeps the order of x.
     training: False keeps nothing for backward, cache is None. return_sequences: False returns h = None.
+    memory: judged, and otherwise without meaning here: the definition keeps everything.
     out: an array for h, or a dict with any of h, h_T; where it overlaps an input, as if the input had been copied.
     h: (N, T, H). h_T: (N, H). The cache refers to x and the weights, it does not copy them.
     """
     call = _arguments.forward(
-        "rnn", x, h0, None, Wx, Wh, b, bh, step=False, gates=GATES, lengths=lengths, reverse=reverse, training=training,
+        "rnn", x, h0, None, Wx, Wh, b, bh, step=False, gates=GATES, lengths=lengths,
+        reverse=reverse, training=training, memory=memory,
         return_sequences=return_sequences, out=out, dtypes=_arguments.REFERENCE,
     )  # fmt: skip
     cell = sequence.Cell(_forward, _backward, _arguments.option("activation", activation, OPTIONS["activation"]))
@@ -95,7 +98,8 @@ def rnn_backward(dh, cache, dh_T=None, *, need=None, out=None):
 
 
 def rnn_ragged_forward(
-    x, h0, Wx, Wh, b=None, *, bh=None, offsets=None, batch_sizes=None, activation="tanh", reverse=False, training=True,
+    x, h0, Wx, Wh, b=None, *, bh=None, offsets=None, batch_sizes=None, activation="tanh", reverse=False,
+    training=True, memory=None,
     return_sequences=True, out=None,
 ):  # fmt: skip
     """Run the cell over sequences of different lengths on flat rows, without padding; returns (h, h_T, cache).
@@ -107,7 +111,7 @@ def rnn_ragged_forward(
     """
     call = _arguments.forward(
         "rnn", x, h0, None, Wx, Wh, b, bh, step=False, gates=GATES, ragged=True, offsets=offsets,
-        batch_sizes=batch_sizes, reverse=reverse, training=training, return_sequences=return_sequences, out=out,
+        batch_sizes=batch_sizes, reverse=reverse, training=training, memory=memory, return_sequences=return_sequences, out=out,
         dtypes=_arguments.REFERENCE,
     )  # fmt: skip
     cell = sequence.Cell(_forward, _backward, _arguments.option("activation", activation, OPTIONS["activation"]))

@@ -1,0 +1,65 @@
+"""What an option of a cell costs: `python -m bench.options`. The speed with it, as a share of the speed of the plain cell.
+
+Calls of one shape take turns in one process, plain ones among them; a share is the median over the rounds, with its quartiles.
+"""
+
+import argparse
+import statistics
+from collections.abc import Callable
+
+import numpy as np
+
+import fastgate
+
+from . import timer
+from .cases import make_case
+
+SHAPES = ["50,1,64,64", "50,8,128,128", "50,32,256,256"]
+LSTM = {
+    "plain": {},
+    "peephole": {"peephole": True},
+    'candidate="sigmoid"': {"candidate": "sigmoid"},
+    "coupled=True": {"coupled": True},
+    "cell_clip": {"cell_clip": 3.0},
+    "preact_clip": {"preact_clip": 3.0},
+    "all of them": {"peephole": True, "candidate": "sigmoid", "coupled": True, "cell_clip": 3.0, "preact_clip": 3.0},
+}
+GRU = {"plain": {}, 'update="new"': {"update": "new"}}
+
+
+def call_of(cell: str, options: dict[str, object], shape: tuple[int, int, int, int], training: bool) -> Callable[[], object]:
+    case = make_case(cell, "training" if training else "forward", *shape)
+    options = dict(options)
+    if options.pop("peephole", False):
+        options["peephole"] = np.random.default_rng(0).standard_normal(3 * shape[3]).astype(case.x.dtype)
+    forward, backward = (getattr(fastgate, f"{cell}_{direction}") for direction in ("forward", "backward"))
+    arguments = (case.x, *case.states.values(), case.Wx, case.Wh, case.b)
+
+    def call() -> object:
+        result = forward(*arguments, **options, training=training)
+        return backward(case.dh, result.cache) if training else result
+
+    return call
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m bench.options", description=__doc__)
+    parser.add_argument("--rows", nargs="+", default=SHAPES, help=f"shapes as T,N,D,H (default: {' '.join(SHAPES)})")
+    parser.add_argument("--budget", type=float, default=5.0, help="seconds for one shape, forward or training (default: 5)")
+    chosen = parser.parse_args()
+    for row in chosen.rows:
+        T, N, D, H = map(int, row.split(","))
+        for training in (False, True):
+            print(f"T={T} N={N} D={D} H={H}, {'forward and backward' if training else 'forward'}")
+            for cell, variants in (("lstm", LSTM), ("gru", GRU)):
+                calls = {name: call_of(cell, options, (T, N, D, H), training) for name, options in variants.items()}
+                times = timer.measure(calls, chosen.budget)
+                for name, found in times.items():
+                    shares = [plain / own for plain, own in zip(times["plain"].bursts, found.bursts, strict=False)]
+                    low, high = timer.quartiles(shares)
+                    middle = statistics.median(shares)
+                    print(f"  {cell}  {name:20} {found.median * 1e6:10.1f} us  {middle:7.1%}  ({low:.1%} to {high:.1%})")
+
+
+if __name__ == "__main__":
+    main()

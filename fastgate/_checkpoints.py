@@ -1,0 +1,43 @@
+"""How a call and its backward stay within `memory=` bytes: csrc/checkpoints.inc does it, here the cheapest way is chosen."""
+
+from typing import NamedTuple
+
+from fastgate import _arguments
+
+MOST = 255  # states that are kept between segments; csrc/ recurses so deep
+
+
+class Plan(NamedTuple):
+    segment: int  # steps; 0: all is kept
+    checkpoints: int
+    nbytes: int  # that the call and its backward take besides arguments and results
+    recomputed: float  # steps that backward runs forward again
+
+
+def choose(call, needs):
+    """The plan that runs the fewest steps again. needs(segment, checkpoints) -> (nbytes, recomputed)."""
+    whole = Plan(0, 0, *needs(0, 0))
+    if whole.nbytes <= call.memory or call.T == 0:
+        return whole
+    found, least = [], whole
+    for segment in _segments(call.T):
+        none = Plan(segment, 0, *needs(segment, 0))
+        least = min(least, none, key=lambda plan: plan.nbytes)
+        if none.nbytes <= call.memory:
+            state = needs(segment, 1)[0] - none.nbytes
+            room = (call.memory - none.nbytes) // state if state else MOST
+            checkpoints = min(room, MOST, -(-call.T // segment) - 1)
+            found.append(Plan(segment, checkpoints, *needs(segment, checkpoints)))
+    found = [plan for plan in found if plan.nbytes <= call.memory]
+    if not found:
+        raise _arguments.memory_too_small(call, least.nbytes)
+    return min(found, key=lambda plan: plan.recomputed)
+
+
+def _segments(T):
+    """Steps of a segment worth a look: T over 1, 2, 3, … and from 32 on over numbers that grow by a tenth."""
+    sizes, parts = {}, 1.0
+    while parts < T:
+        sizes[-(-T // int(parts))] = None
+        parts = parts + 1 if parts < 32 else parts * 1.1
+    return [*sizes, 1] if 1 not in sizes else list(sizes)
