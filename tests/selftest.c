@@ -290,7 +290,7 @@ static int cell_has_c(enum fg_cell_id cell)
     return has_c;
 }
 
-/* Options of a cell: values of fg_sequence.option; of lstm FG_COUPLED and FG_SIGMOID_CANDIDATE in all ways, each without and with a peephole,
+/* Options of a cell: values of fg_sequence.option; of lstm FG_COUPLED and FG_SIGMOID_CANDIDATE in all ways, each plain, with a peephole,
  * and with a peephole and bounds that clip. */
 enum { LSTM_OPTIONS = 4, LSTM_WITH = 3 };
 static int option_count(enum fg_cell_id cell)
@@ -335,7 +335,7 @@ static double check_cells(void)
                     add_to_hash(p.data[i], p.size[i]);
                 same_again(&p, "other bits from a second backward", backward, DX, INPUTS);
                 same_again(&p, "other bits on flat rows", on_flat_rows, DX, DH - DX);
-                if (DTYPE == 64 && threads == 1) {
+                if (DTYPE == 64 && threads == 1 && with < 2) {            /* a difference may straddle a bound */
                     const double error = check_gradients(&p);
                     worst = error > worst ? error : worst;
                 }
