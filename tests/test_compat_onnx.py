@@ -278,6 +278,7 @@ def test_shapes_and_dtypes_are_judged():
 LAYERS = (
     ("LSTM", "forward", {}),
     ("LSTM", "bidirectional", {"layout": 1}),
+    ("LSTM", "bidirectional", {"P": True, "clip": 0.7, "activations": ["Sigmoid", "Sigmoid", "Tanh"] * 2}),
     ("GRU", "forward", {"linear_before_reset": 1}),
     ("GRU", "bidirectional", {}),
     ("RNN", "forward", {"activations": ["Relu"]}),
@@ -291,8 +292,11 @@ def test_a_node_becomes_a_layer(op_type, direction, attributes, B):
     rng = np.random.default_rng(10)
     S, layout = 1 + (direction == "bidirectional"), attributes.get("layout", 0)
     inputs = random_inputs(op_type, rng, S=S, layout=layout, lengths=[5, 0, 3], B=B)
+    attributes = dict(attributes)
+    if attributes.pop("P", False):
+        inputs["P"] = values(rng, (S, 18))
     node = node_of(op_type, inputs, direction=direction, **attributes)
-    arrays = {name: inputs[name] for name in ("W", "R", "B") if name in inputs}
+    arrays = {name: inputs[name] for name in ("W", "R", "B", "P") if name in inputs}
     layer = to_layer(node, arrays)
     assert type(layer) is getattr(fastgate, op_type)
     assert (layer.input_size, layer.hidden_size, layer.num_directions, layer.dtype) == (4, 6, S, np.float64)
@@ -323,12 +327,9 @@ def test_a_node_that_no_layer_equals():
     refused("clip: expected no clip", clip=1.0)
     cells = random_inputs("LSTM", rng)
     weights = {name: cells[name] for name in ("W", "R", "B")}
-    refused("clip: expected the default, which layers compute, got 1.0", weights, op_type="LSTM", given=cells, clip=1.0)
-    refused("input_forget: expected the default", weights, op_type="LSTM", given=cells, input_forget=1)
-    two = ["Sigmoid", "Sigmoid", "Tanh"]
-    refused("activations: expected the default", weights, op_type="LSTM", given=cells, activations=two)
+    refused("input_forget: expected 0, got 1, which no layer has", weights, op_type="LSTM", given=cells, input_forget=1)
     P = values(rng, (1, 18))
-    refused("P: expected no peepholes", weights | {"P": P}, op_type="LSTM", given=cells | {"P": P})
+    refused("P: expected P among the initializers, got none", weights, op_type="LSTM", given=cells | {"P": P})
     refused("W: expected W among the initializers, got none", arrays={"R": arrays["R"], "B": arrays["B"]})
     refused("B: expected B among the initializers, got none", arrays={"R": arrays["R"], "W": arrays["W"]})
     refused("initial_h: expected zeros as a constant initial_h, got others", arrays=inputs)

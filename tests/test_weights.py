@@ -1,6 +1,7 @@
 """Weights of other libraries into layers and back, bit for bit; what layers then compute, beside those libraries; bad files."""
 
 import functools
+import importlib
 import itertools
 import json
 import os
@@ -20,6 +21,7 @@ from fastgate.weights import _layers
 TOLERANCE = {np.float32: 1e-6, np.float64: 1e-10}
 N, T, D, H = 3, 5, 4, 6
 STACKS = tuple(itertools.product((1, 2), (False, True)))  # num_layers, bidirectional
+MERGED = tuple((*stack, merge) for stack in STACKS for merge in (("concat", "sum", "mean", "mul") if stack[1] else ("concat",)))
 MIB = 2**20
 
 
@@ -94,6 +96,18 @@ print(sorted({"torch", "keras", "onnx", "safetensors", "ml_dtypes"} & sys.module
     finally:
         os.unlink(path)
     assert found.stdout.strip() == "[]"
+
+
+def test_a_library_that_is_missing_is_named(monkeypatch):
+    for name in ("onnx", "keras", "keras.src"):
+        monkeypatch.setitem(sys.modules, name, None)
+    monkeypatch.delitem(sys.modules, "fastgate.compat.onnx", raising=False)
+    with pytest.raises(ImportError, match=r'fastgate.compat.onnx needs onnx: pip install "fastgate\[onnx\]"'):
+        importlib.import_module("fastgate.compat.onnx")
+    with pytest.raises(ImportError, match=r'to_onnx needs onnx: pip install "fastgate\[onnx\]"'):
+        weights.to_onnx(fastgate.GRU(3, 4, rng=0))
+    with pytest.raises(ImportError, match=r'fastgate.compat.keras needs Keras 3: pip install "fastgate\[keras\]"'):
+        importlib.import_module("fastgate.compat.keras").install()
 
 
 # --- PyTorch ---------------------------------------------------------------------------------------------------------
@@ -229,6 +243,8 @@ def test_prefixes_and_names():
     refused(
         "state: expected a mapping of names to arrays, got str; load it first", weights.from_torch, "model.pt", kind=TypeError
     )
+    refused("prefix: expected a str, got int", weights.from_torch, one, 7, kind=TypeError)
+    assert weights.from_torch(one | {7: np.ones(3)}).num_layers == 2
     refused("weight_hh_l1: expected an array, got list", weights.from_torch, one | {"weight_hh_l1": [1.0]}, kind=TypeError)
 
 
@@ -244,6 +260,12 @@ def test_dtypes():
         kind=TypeError,
     )
     assert_same_weights(weights.from_torch(mixed, dtype=np.float32), layer)
+    swapped = {name: a.astype(a.dtype.newbyteorder("S")) for name, a in state.items()}
+    assert_same_weights(weights.from_torch(swapped), layer)
+    readonly = {
+        name: np.frombuffer(b"\0" + a.tobytes(), np.uint8)[1:].view(a.dtype).reshape(a.shape) for name, a in state.items()
+    }
+    assert_same_weights(weights.from_torch(readonly), layer)  # and not aligned
     half = {name: a.astype(np.float16) for name, a in state.items()}
     refused(
         "expected float32 or float64, got float16; pass dtype=np.float32 to convert it",
@@ -329,11 +351,13 @@ def test_options_of_a_new_layer():
     refused("colour: expected an option of fastgate.LSTM", weights.from_torch, state, colour=1, kind=TypeError)
     refused("dropout: expected", weights.from_torch, state, dropout=2.0)
     gru = weights.to_torch(random_layer("GRU", rng))
-    refused('reset: expected "after"', weights.from_torch, gru, reset="before")
+    refused("reset: expected reset='after', got 'before'", weights.from_torch, gru, reset="before")
 
 
-def test_what_torch_does_not_compute_is_not_written():
+def test_what_others_do_not_compute_is_not_written():
+    onnx()
     rng = np.random.default_rng(10)
+    state = weights.to_torch(random_layer("LSTM", rng, bh=True))
     refused("layer: expected reset='after', got 'before'", weights.to_torch, random_layer("GRU", rng, reset="before"))
     refused(
         "layer: expected activation='tanh' or 'relu', got 'sigmoid'",
@@ -342,6 +366,16 @@ def test_what_torch_does_not_compute_is_not_written():
     )
     two = random_layer("LSTM", rng, bidirectional=True, merge="sum")
     refused("layer: expected merge='concat', got 'sum'", weights.to_torch, two)
+    for option in ({"peephole": True}, {"candidate": "sigmoid"}, {"coupled": True}, {"cell_clip": 1.0}, {"preact_clip": 1.0}):
+        name = next(iter(option))
+        layer = random_layer("LSTM", rng, b=True, bh=True, **option)
+        refused(f"layer: expected {name}=", weights.to_torch, layer)
+        refused(f"layer: expected {name}=", weights.to_keras, layer)
+        refused(f"layer: expected {name}=", weights.from_torch, state, layer=layer)
+        refused(f"{name}: expected {name}=", weights.from_torch, state, **option)
+        if name in ("coupled", "cell_clip"):
+            refused(f"layer: expected {name}=", weights.to_onnx, layer)
+    refused("layer: expected update='old', got 'new'", weights.to_keras, random_layer("GRU", rng, update="new"))
     refused("layer: expected a fastgate.RNN, LSTM or GRU, got int", weights.to_torch, 3, kind=TypeError)
 
 
@@ -647,12 +681,9 @@ def test_keras_round_trip(kind, options, num_layers, bidirectional, dtype, bias)
     assert digest(rows) == before
 
 
-@pytest.mark.parametrize("merge", ["concat", "sum", "mean", "mul"])
-@pytest.mark.parametrize(("num_layers", "bidirectional"), STACKS)
+@pytest.mark.parametrize(("num_layers", "bidirectional", "merge"), MERGED)
 @pytest.mark.parametrize(("kind", "options"), KERAS)
 def test_outputs_are_those_of_keras(kind, options, num_layers, bidirectional, merge, monkeypatch):
-    if not bidirectional and merge != "concat":
-        pytest.skip("one direction is not merged")
     keras()
     from keras.src.backend.common import dtypes
 
@@ -719,6 +750,7 @@ ONNX = (
     ("RNN", {"activation": "identity"}),
     ("LSTM", {}),
     ("LSTM", {"gate_order": "fgio"}),
+    ("LSTM", {"gate_order": "ogfi", "peephole": True, "candidate": "sigmoid", "preact_clip": 0.5}),
     ("GRU", {"reset": "after"}),
     ("GRU", {"reset": "before"}),
 )
@@ -740,17 +772,14 @@ def sessions():
     return found
 
 
-@pytest.mark.parametrize("merge", ["concat", "sum", "mean", "mul"])
-@pytest.mark.parametrize(("num_layers", "bidirectional"), STACKS)
+@pytest.mark.parametrize(("num_layers", "bidirectional", "merge"), MERGED)
 @pytest.mark.parametrize(("kind", "options"), ONNX)
 def test_a_layer_as_a_model_of_onnx(kind, options, num_layers, bidirectional, merge):
-    if not bidirectional and merge != "concat":
-        pytest.skip("one direction is not merged")
     onnx()
     rng = np.random.default_rng(19)
     for dtype, run in sessions().items():
-        if dtype == np.float64 and options.get("activation", "tanh") != "tanh":
-            continue  # the evaluator of onnx wants alpha and beta as Affine's only form
+        if dtype == np.float64 and (options.get("activation", "tanh") != "tanh" or "peephole" in options):
+            continue  # the evaluator of onnx knows no such activations and no clip
         for b, bh in ((True, True), (True, False), (False, True), (False, False)):
             layer = random_layer(
                 kind, rng, dtype=dtype, num_layers=num_layers, bidirectional=bidirectional, merge=merge, b=b, bh=bh, **options
@@ -874,6 +903,9 @@ def test_which_nodes_of_a_model():
     assert isinstance(read(model, "G"), fastgate.GRU)
     refused("node: expected nodes of one kind and direction", read, model, ["first", "G"])
     refused("reset: expected it to be left out, the node tells it ('after'), got 'before'", read, model, "G", reset="before")
+    refused("coupled: expected coupled=False, got True", read, model, "Y1", coupled=True)
+    clipped = random_layer("LSTM", rng, input_size=H, bh=True, cell_clip=0.5)
+    refused("layer: expected cell_clip=None, got 0.5", read, model, "Y1", layer=clipped)
     empty = onnx().helper.make_model(onnx().helper.make_graph([], "empty", [], []))
     refused("the recurrent nodes are: none", read, empty)
 

@@ -121,9 +121,11 @@ def shape(name: str, array: Any, letters: str, expected: tuple[int, ...]) -> Non
 
 
 def rows(arrays: Mapping[str, Any], direction: int) -> dict[str, Any]:
-    """Wx (G·H, D), Wh (G·H, H) and, where B is given, b and bh (G·H,) of one direction: parts of W, R and B, judged before."""
+    """Wx (G·H, D), Wh (G·H, H) and, where given, b, bh (G·H,) and peephole (3H,) of one direction: parts of the arrays."""
     found = {"Wx": arrays["W"][direction], "Wh": arrays["R"][direction]}
     if arrays.get("B") is not None:
         B = arrays["B"][direction]
         found |= {"b": B[: B.shape[0] // 2], "bh": B[B.shape[0] // 2 :]}
+    if arrays.get("P") is not None:
+        found["peephole"] = arrays["P"][direction]
     return found

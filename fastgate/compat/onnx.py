@@ -82,8 +82,6 @@ def _weights(arrays, direction, coupled):
     Coupled gates are f = 1 - i in ONNX and i = 1 - f in fastgate: the same for a_f = -a_i, since sigmoid(-a) = 1 - sigmoid(a).
     """
     found = _onnx_node.rows(arrays, direction)
-    if arrays["P"] is not None:
-        found["peephole"] = arrays["P"][direction]
     if coupled:
         for name, array in found.items():
             i, o, _, *c = np.split(array, 3 if name == "peephole" else 4)

@@ -16,6 +16,11 @@ CLASSES = {"rnn": "RNN", "lstm": "LSTM", "gru": "GRU"}
 CELLS = {name: cell for cell, name in CLASSES.items()}
 GATES = {"rnn": 1, "lstm": 4, "gru": 3}
 FLOATS = ("float32", "float64")
+# Options of the cells which change what is computed, and their defaults.
+PECULIAR = {
+    "activation": "tanh", "reset": "after", "update": "old", "candidate": "tanh", "coupled": False, "cell_clip": None,
+    "preact_clip": None, "peephole": False,
+}  # fmt: skip
 
 
 class Part(NamedTuple):
@@ -25,6 +30,7 @@ class Part(NamedTuple):
     Wh: Any  # (G·H, H)
     b: Any  # (G·H,) or None
     bh: Any  # (G·H,) or None
+    peephole: Any = None  # (3H,) or None, of an LSTM, its blocks in the order of the gates
 
 
 def cell_of(layer: Any) -> str:
@@ -35,10 +41,18 @@ def cell_of(layer: Any) -> str:
     raise TypeError(f"layer: expected a fastgate.RNN, LSTM or GRU, got {type(layer).__name__}")
 
 
-def judged_layer(layer: Any) -> None:
-    """None, or a layer."""
+def judged_layer(layer: Any, options: Mapping[str, Any], **allowed: tuple[Any, ...]) -> None:
+    """None or a layer; one that is there, or is to be made with these options, computes what the other library does.
+
+    allowed: what an option of the cell may be, where this is more than its default.
+    """
     if layer is not None:
         cell_of(layer)
+    for name, default in PECULIAR.items():
+        value, known = setting(name, layer, options, default), allowed.get(name, (default,))
+        if value not in known:
+            words = " or ".join(map(repr, known))
+            raise ValueError(f"{'layer' if layer is not None else name}: expected {name}={words}, got {value!r}")
 
 
 def setting(name: str, layer: Any, options: Mapping[str, Any], default: Any) -> Any:
@@ -57,7 +71,7 @@ def judged_dtype(arrays: Mapping[str, Any], dtype: Any, layer: Any = None) -> np
         raise TypeError(f"dtype: expected {layer.dtype} as the layer, got {wanted}")
     first = None
     for name, array in arrays.items():
-        own = str(array.dtype)
+        own = getattr(array.dtype, "name", str(array.dtype))
         if own not in (*FLOATS, "float16", BFLOAT16):
             raise TypeError(f"{name}: expected float32 or float64, got {own}")
         if dtype is None and own not in ((str(wanted),) if wanted else FLOATS):
@@ -83,7 +97,8 @@ def assemble(
     if H < 1 or D < 1:
         name, got = names(0, 0, "Wh" if H < 1 else "Wx"), _turned(first.Wh if H < 1 else first.Wx, transposed)
         raise ValueError(f"{name}: expected a matrix that is not empty, got {got}")
-    has = {name: any(getattr(part, name) is not None for row in parts for part in row) for name in ("b", "bh")}
+    fields = ("b", "bh", "peephole") if cell == "lstm" else ("b", "bh")
+    has = {name: any(getattr(part, name) is not None for row in parts for part in row) for name in fields}
     found = {
         "input_size": D, "hidden_size": H, "num_layers": len(parts), "bidirectional": len(parts[0]) == 2, **has,
         "dtype": dtype.name,
@@ -95,7 +110,7 @@ def assemble(
     for k, row in enumerate(parts):
         expected = {
             "Wx": ((GH, "D"), (G * H, D if k == 0 else width)), "Wh": ((GH, "H"), (G * H, H)),
-            "b": ((GH,), (G * H,)), "bh": ((GH,), (G * H,)),
+            "b": ((GH,), (G * H,)), "bh": ((GH,), (G * H,)), "peephole": (("3H",), (3 * H,)),
         }  # fmt: skip
         for direction, part in enumerate(row):
             for field, array in part._asdict().items():
@@ -115,7 +130,9 @@ def assemble(
         for direction, part in enumerate(row):
             for field, array in part._asdict().items():
                 weight = layer.weights.get(f"{field}{k}{'_reverse' * direction}")
-                if array is not None:
+                if array is not None and field == "peephole":
+                    _place(weight, array, "ifo", order.replace("g", ""))
+                elif array is not None:
                     _place(weight.T, array, own, order)
                 elif weight is not None:  # another part has this bias
                     weight[...] = 0
@@ -166,7 +183,10 @@ def dismantle(layer: Any, order: str) -> list[list[Part]]:
         if name not in layer.weights:
             return None
         target = np.empty(layer.weights[name].T.shape, layer.dtype)
-        _place(target, layer.weights[name].T, order, own)
+        if name.startswith("peephole"):
+            _place(target, layer.weights[name], order.replace("g", ""), "ifo")
+        else:
+            _place(target, layer.weights[name].T, order, own)
         return target
 
     return [

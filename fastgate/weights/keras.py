@@ -14,6 +14,7 @@ import numpy as np
 from fastgate.weights import _layers
 
 ORDERS = {"rnn": "", "lstm": "ifgo", "gru": "zrn"}
+ACTIVATIONS = "tanh", "relu", "sigmoid", "identity"  # of SimpleRNN; Keras calls the last one linear
 ARRAYS = "kernel", "recurrent_kernel", "bias"
 
 
@@ -30,7 +31,7 @@ def from_keras(weights: Sequence[Any], *, layer: Any = None, dtype: Any = None, 
     Returns the layer. Raises ValueError for counts and shapes, TypeError for dtypes, naming the array as weights[k] or
     weights[k][j] (kernel, recurrent_kernel or bias); a layer that was given is unchanged then.
     """
-    _layers.judged_layer(layer)
+    _layers.judged_layer(layer, options, reset=("after", "before"), activation=ACTIVATIONS)
     weights, names = _listed(weights)
     directions = {len(arrays) // 2 if len(arrays) in (2, 4) else len(arrays) // 3 for arrays in weights}
     per = {len(arrays) for arrays in weights}
@@ -107,9 +108,10 @@ def to_keras(layer: Any) -> list[list[np.ndarray]]:
             keras_layer.set_weights(weights)
 
     Where Keras has one bias, everywhere but in a GRU with reset_after=True, it is b + bh, added in the layer's dtype. A layer
-    without either is use_bias=False.
+    without either is use_bias=False. Raises ValueError for options of a cell that Keras does not have, as peephole=True.
     """
     cell = _layers.cell_of(layer)
+    _layers.judged_layer(layer, {}, reset=("after", "before"), activation=ACTIVATIONS)
     both = layer.config.get("reset") == "after"
     return [
         [array for part in directions for array in _keras_part(part, both)]

@@ -17,6 +17,7 @@ from fastgate.weights._protobuf import BYTES, Message
 from fastgate.weights._stored import BFLOAT16, Stored, opened
 
 _DTYPES = {1: "float32", 11: "float64", 10: "float16", 16: BFLOAT16}  # TensorProto.DataType
+_ACTIVATIONS = {"tanh": "Tanh", "relu": "Relu", "sigmoid": "Sigmoid", "identity": "Affine"}
 _MOST_NODES = 256
 _MOST_PARTS = 32  # attributes, inputs, dimensions, …: of any list that is kept
 
@@ -38,7 +39,8 @@ def from_onnx(source: Any, node: Any = None, *, layer: Any = None, dtype: Any = 
     Raises ValueError naming the attribute or input that no layer has, for files that are cut short or lie about sizes, and for
     weights that the model computes instead of storing; TypeError for dtypes; a layer that was given is unchanged then.
     """
-    _layers.judged_layer(layer)
+    if layer is not None:
+        _layers.cell_of(layer)
     directory = os.path.dirname(os.path.abspath(source)) if isinstance(source, (str, os.PathLike)) else None
     if hasattr(source, "SerializeToString"):
         source = source.SerializeToString()
@@ -72,7 +74,7 @@ def _parts(op_type, attributes, inputs, arrays, every):
         raise ValueError(f"node: expected an LSTM, GRU or RNN, got {op_type}")
     operator = _onnx_node.OPERATORS[op_type]
     given = {name: value for name, value in zip(operator.inputs, inputs, strict=False) if value}
-    held = {name: arrays.get(given[name]) for name in ("W", "R", "B") if name in given}
+    held = {name: arrays.get(given[name]) for name in ("W", "R", "B", "P") if name in given}
     for name in ("W", "R", *held):
         if held.get(name) is None:
             raise ValueError(f"{given.get(name, name)}: expected {name} among the initializers, got none")
@@ -81,11 +83,8 @@ def _parts(op_type, attributes, inputs, arrays, every):
         if state is not None and state.any():
             raise ValueError(f"{given[name]}: expected zeros as a constant {name}, got others; layers take states in forward")
     directions = _onnx_node.options(op_type, attributes)
-    for name, attribute in (("candidate", "activations"), ("preact_clip", "clip"), ("coupled", "input_forget")):
-        if name in directions[0]:
-            raise ValueError(f"{attribute}: expected the default, which layers compute, got {attributes[attribute]}")
-    if "P" in given:
-        raise ValueError(f"{given['P']}: expected no peepholes P, which layers do not have")
+    if "coupled" in directions[0]:  # f = 1 - i, where layers have i = 1 - f
+        raise ValueError("input_forget: expected 0, got 1, which no layer has")
     _onnx_node.sizes(op_type, held, len(directions), attributes.get("hidden_size"))
     every |= {given[name]: array for name, array in held.items()}
     rows = [_onnx_node.rows(held, k) for k in range(len(directions))]
@@ -106,8 +105,11 @@ def _built(parts, every, layer, dtype, options):
     for name in options.keys() & found.keys():
         raise ValueError(f"{name}: expected it to be left out, the node tells it ({found[name]!r}), got {options[name]!r}")
 
+    allowed = {name: (value,) for name, value in found.items()} | {"peephole": (False, True)}
+    _layers.judged_layer(layer, found | options, **allowed)
+
     def name(k, direction, field):
-        return f"{parts[k][4][{'Wx': 'W', 'Wh': 'R'}.get(field, 'B')]}[{direction}]"
+        return f"{parts[k][4][{'Wx': 'W', 'Wh': 'R', 'peephole': 'P'}.get(field, 'B')]}[{direction}]"
 
     dtype = _layers.judged_dtype(every, dtype, layer)
     rows = [part[2] for part in parts]
@@ -288,6 +290,13 @@ def to_onnx(layer: Any, *, lengths: bool = False, states: bool = False, opset: i
     if not isinstance(opset, int) or not 18 <= opset <= 22:
         raise ValueError(f"opset: expected 18..22, got {opset!r}")
     cell = _layers.cell_of(layer)
+    every = {
+        "reset": ("after", "before"),
+        "activation": tuple(_ACTIVATIONS),
+        "candidate": ("tanh", "sigmoid"),
+        "peephole": (False, True),
+    }
+    _layers.judged_layer(layer, {}, **every, preact_clip=(None, layer.config.get("preact_clip")))
     op_type = _layers.CLASSES[cell]
     operator = _onnx_node.OPERATORS[op_type]
     merge = layer.merge
@@ -308,9 +317,13 @@ def to_onnx(layer: Any, *, lengths: bool = False, states: bool = False, opset: i
     if cell == "gru":
         attributes["linear_before_reset"] = int(layer.config["reset"] == "after")
     if cell == "rnn":
-        identity = layer.config["activation"] == "identity"
-        attributes["activations"] = ["Affine" if identity else layer.config["activation"].capitalize()] * S
-        attributes |= {"activation_alpha": [1.0] * S, "activation_beta": [0.0] * S} if identity else {}
+        attributes["activations"] = [_ACTIVATIONS[layer.config["activation"]]] * S
+        if layer.config["activation"] == "identity":
+            attributes |= {"activation_alpha": [1.0] * S, "activation_beta": [0.0] * S}
+    if cell == "lstm" and layer.config["candidate"] == "sigmoid":
+        attributes["activations"] = ["Sigmoid", "Sigmoid", "Tanh"] * S
+    if layer.config.get("preact_clip") is not None:
+        attributes["clip"] = layer.config["preact_clip"]
     node("Transpose", ["x"], "x0", perm=[1, 0, 2])
     for k, parts in enumerate(_layers.dismantle(layer, operator.gates)):
         inputs = [
@@ -318,9 +331,9 @@ def to_onnx(layer: Any, *, lengths: bool = False, states: bool = False, opset: i
             constant(f"W{k}", np.stack([part.Wx for part in parts])),
             constant(f"R{k}", np.stack([part.Wh for part in parts])),
         ]
-        given = any(bias is not None for bias in parts[0][2:])
+        given = any(bias is not None for bias in (parts[0].b, parts[0].bh))
         zeros = np.zeros(operator.G * width, layer.dtype)
-        biases = [np.concatenate([zeros if bias is None else bias for bias in part[2:]]) for part in parts]
+        biases = [np.concatenate([zeros if bias is None else bias for bias in (part.b, part.bh)]) for part in parts]
         inputs += [constant(f"B{k}", np.stack(biases)) if given else "", "lengths" if lengths else ""]
         for name in ends:
             first = f"{name}0_{k}" if states else ""
@@ -331,6 +344,8 @@ def to_onnx(layer: Any, *, lengths: bool = False, states: bool = False, opset: i
                     constant(f"{first}_{word}", np.array([number])) for word, number in (("from", k * S), ("to", (k + 1) * S))
                 ]
                 node("Slice", [f"{name}0", *bounds, constant(f"{first}_axis", np.array([0]))], first)
+        if parts[0].peephole is not None:
+            inputs += [""] * (7 - len(inputs)) + [constant(f"P{k}", np.stack([part.peephole for part in parts]))]
         node(op_type, inputs, [f"Y{k}", *(names[-1] for names in ends.values())], **attributes)
         if merge == "concat" or S == 1:  # Y is (T, S, N, H)
             node("Transpose", [f"Y{k}"], f"y{k}", perm=[0, 2, 1, 3])

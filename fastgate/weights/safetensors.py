@@ -26,9 +26,7 @@ def from_safetensors(source: Any, prefix: str = "", *, layer: Any = None, dtype:
     Returns the layer. Other errors as from_torch.
     """
     with opened(source, "a safetensors file") as (file, size):
-        arrays = _arrays(file, size)
-        found = {name.removeprefix(prefix): array for name, array in arrays.items() if name.startswith(prefix)}
-        return torch.build(torch.parts_of(found, prefix, arrays, _stored), prefix, layer, dtype, options)
+        return torch.build(torch.parts_of(_arrays(file, size), prefix, _stored), layer, dtype, options)
 
 
 def _arrays(file, size):

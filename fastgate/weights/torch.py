@@ -35,15 +35,16 @@ def from_torch(state: Any, prefix: str = "", *, layer: Any = None, dtype: Any = 
     if not isinstance(state, Mapping):
         hint = "; load it first, by torch.load(path, weights_only=True)" if isinstance(state, str) else ""
         raise TypeError(f"state: expected a mapping of names to arrays, got {type(state).__name__}{hint}")
-    found = {name.removeprefix(prefix): array for name, array in state.items() if name.startswith(prefix)}
-    parts = parts_of(found, prefix, state, _plain)
-    return build(parts, prefix, layer, dtype, options)
+    parts = parts_of(state, prefix, _plain)
+    return build(parts, layer, dtype, options)
 
 
-def parts_of(
-    found: Mapping[str, Any], prefix: str, all_names: Any, plain: Any
-) -> dict[tuple[int, int], dict[str, tuple[str, Any]]]:
+def parts_of(state: Mapping[str, Any], prefix: str, plain: Any) -> dict[tuple[int, int], dict[str, tuple[str, Any]]]:
     """{(k, direction): {field: (name, plain(name, array))}} of names after the prefix; missing and other names are an error."""
+    if not isinstance(prefix, str):
+        raise TypeError(f"prefix: expected a str, got {type(prefix).__name__}")
+    all_names = [name for name in state if isinstance(name, str)]
+    found = {name.removeprefix(prefix): state[name] for name in all_names if name.startswith(prefix)}
     parts: dict[tuple[int, int], dict[str, tuple[str, Any]]] = {}
     other = []
     fields = {name: field for field, name in FIELDS.items()}
@@ -80,18 +81,14 @@ def parts_of(
     return {place: {field: (name, plain(name, a)) for field, (name, a) in part.items()} for place, part in parts.items()}
 
 
-def build(
-    parts: Mapping[tuple[int, int], Mapping[str, tuple[str, Any]]], prefix: str, layer: Any, dtype: Any, options: Any
-) -> Any:
+def build(parts: Mapping[tuple[int, int], Mapping[str, tuple[str, Any]]], layer: Any, dtype: Any, options: Any) -> Any:
     """The layer of what parts_of found."""
-    _layers.judged_layer(layer)
+    _layers.judged_layer(layer, options, activation=("tanh", "relu"))
     Wh_name, Wh = parts[0, 0]["Wh"]
     ratio = Wh.shape[0] / Wh.shape[1] if Wh.ndim == 2 and Wh.shape[1] else 0
     cell = {1: "rnn", 3: "gru", 4: "lstm"}.get(ratio)
     if cell is None:
         raise ValueError(f"{Wh_name}: expected (H, H), (3H, H) or (4H, H), got {tuple(Wh.shape)}")
-    if _layers.setting("reset", layer, options, "after") != "after":
-        raise ValueError('reset: expected "after", which is what PyTorch computes, got "before"')
     dtype = _layers.judged_dtype(dict(array for part in parts.values() for array in part.values()), dtype, layer)
     depth, directions = 1 + max(k for k, _ in parts), 1 + max(direction for _, direction in parts)
     rows = [
@@ -112,14 +109,13 @@ def to_torch(layer: Any, prefix: str = "") -> dict[str, np.ndarray]:
         module.load_state_dict({name: torch.from_numpy(a) for name, a in to_torch(layer).items()})
 
     A layer with one of b and bh gives the other as zeros, for PyTorch has both or none (bias=False). Raises ValueError for what
-    PyTorch's modules do not compute: GRU with reset="before", RNN with another activation than tanh and relu, a merge other
-    than concat.
+    PyTorch's modules do not compute: options of a cell that is not theirs, as reset="before", an activation other than tanh and
+    relu, a merge other than concat.
     """
     cell = _layers.cell_of(layer)
-    for name, allowed in (("reset", ("after",)), ("activation", ("tanh", "relu")), ("merge", ("concat",))):
-        value = layer.config.get(name, allowed[0])
-        if value not in allowed and (name != "merge" or layer.num_directions == 2):
-            raise ValueError(f"layer: expected {name}={_listed(map(repr, allowed), ' or ')}, got {value!r}")
+    _layers.judged_layer(layer, {}, activation=("tanh", "relu"))
+    if layer.num_directions == 2 and layer.merge != "concat":
+        raise ValueError(f"layer: expected merge='concat', got {layer.merge!r}")
     state = {}
     for k, directions in enumerate(_layers.dismantle(layer, ORDERS[cell])):
         for direction, part in enumerate(directions):
