@@ -987,6 +987,15 @@ def test_damaged_onnx_files_are_an_error_or_a_layer():
     assert layers < 1500
 
 
+def test_weights_that_are_used_twice():
+    """A small file must not become a large layer."""
+    n = 3000
+    data = message(7, message(1, message(1, b"x") + message(1, b"W") * 2 + message(2, b"Y") + message(4, b"RNN")) + message(
+        5, b"\x08\x01\x08" + varint(n) + b"\x08" + varint(n) + b"\x10\x01" + message(8, b"W") + message(9, b"\0" * (4 * n * n))
+    ))  # fmt: skip
+    refused("source: expected weights that are stored once, got 72000000 bytes of them from 36000", weights.from_onnx, data)
+
+
 @on_linux
 def test_reading_a_large_onnx_file_takes_its_size(tmp_path):
     path = tmp_path / "large.onnx"

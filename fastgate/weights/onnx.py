@@ -19,6 +19,7 @@ from fastgate.weights._stored import BFLOAT16, Stored, opened
 _DTYPES = {1: "float32", 11: "float64", 10: "float16", 16: BFLOAT16}  # TensorProto.DataType
 _ACTIVATIONS = {"tanh": "Tanh", "relu": "Relu", "sigmoid": "Sigmoid", "identity": "Affine"}
 _MOST_NODES = 256
+_MOST_SHARED = 2**25  # bytes of weights beyond those of the files: arrays that are used twice
 _MOST_PARTS = 32  # attributes, inputs, dimensions, …: of any list that is kept
 
 
@@ -56,6 +57,10 @@ def from_onnx(source: Any, node: Any = None, *, layer: Any = None, dtype: Any = 
             arrays = _tensors(graph, wanted, directory, files)
             every: dict[str, Any] = {}
             parts = [_parts(op_type, attributes, inputs, arrays, every) for op_type, attributes, inputs in chosen]
+            stored = [array for _, _, row, *_ in parts for part in row for array in part if array is not None]
+            used, held = sum(prod(a.shape) * a.itemsize for a in stored), size + sum(bytes for _, bytes in files.values())
+            if used > held + _MOST_SHARED:
+                raise ValueError(f"source: expected weights that are stored once, got {used} bytes of them from {held}")
             return _built(parts, every, layer, dtype, options)
         finally:
             for other, _ in files.values():
