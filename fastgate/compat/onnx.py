@@ -1,0 +1,125 @@
+"""The ONNX operators LSTM, GRU and RNN on fastgate's kernels, for onnx.reference.ReferenceEvaluator; and to_layer.
+
+    ReferenceEvaluator(model, new_ops=fastgate.compat.onnx.new_ops)
+
+onnx' own evaluator ignores sequence_lens, clip, activations and input_forget. These follow the text of the operators
+(https://onnx.ai/onnx/operators, conventions in compat/_onnx_node.py) and, where it is silent, ONNX Runtime 1.31: steps past a
+row's sequence_lens are 0 in Y, and Y_h and Y_c are the states at its own end (of length 0: the initial ones, where ONNX Runtime
+has zeros); clip bounds the inputs of the gates' functions, not the cell state; input_forget=1 is f = 1 - i.
+
+What fastgate has no kernel for raises a ValueError that begins with the attribute's name: activations other than the default
+ones, Sigmoid as an LSTM's second, Tanh, Relu, Sigmoid, and Affine with alpha 1 and beta 0 as an RNN's; clip of GRU and RNN.
+"""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import numpy as np
+
+import fastgate
+from fastgate.compat import _onnx_node
+
+try:
+    import onnx
+    from onnx.reference.op_run import OpRun
+except ImportError as error:
+    raise ImportError('fastgate.compat.onnx needs onnx: pip install "fastgate[onnx]"') from error
+
+
+class _Recurrent(OpRun):
+    op_domain = ""
+
+    def run(self, *args, **keywords):
+        """OpRun.run; errors as they were raised. An output without a name stays None, for inputs that are not given."""
+        try:
+            results = super().run(*args, **keywords)
+        except TypeError as error:
+            raise error.__cause__ or error from None
+        return tuple(array if name else None for name, array in zip(self.onnx_node.output, results, strict=True))
+
+    def _run(
+        self, X, W, R, B=None, sequence_lens=None, initial_h=None, initial_c=None, P=None, *, layout=0, hidden_size=None,
+        **attributes,
+    ):  # fmt: skip
+        op_type, wanted = self.onnx_node.op_type, [*map(bool, self.onnx_node.output)]
+        directions = _onnx_node.options(op_type, attributes)
+        weights = {"W": W, "R": R, "B": B, "P": P}
+        D, H = _onnx_node.sizes(op_type, weights, len(directions), hidden_size)
+        if X.ndim != 3:
+            raise ValueError(f"X: expected (T, N, D), or (N, T, D) with layout=1, got {X.shape}")
+        N, T = X.shape[:2] if layout else X.shape[1::-1]
+        _onnx_node.shape("X", X, "(N, T, D)" if layout else "(T, N, D)", (N, T, D) if layout else (T, N, D))
+        states = {"h": initial_h, "c": initial_c} if op_type == "LSTM" else {"h": initial_h}
+        axes = (N, len(directions), H) if layout else (len(directions), N, H)
+        for name, state in states.items():
+            if state is not None:
+                letters = "(N, num_directions, H)" if layout else "(num_directions, N, H)"
+                _onnx_node.shape(f"initial_{name}", state, letters, axes)
+        Y = np.empty((N, T, *axes[1:]) if layout else (T, *axes), X.dtype) if wanted[0] else np.empty(0, X.dtype)
+        ends = {name: np.empty(axes, X.dtype) for name in states}
+        forward = getattr(fastgate, f"{_onnx_node.OPERATORS[op_type].cell}_forward")
+        for k, options in enumerate(directions):
+            one = np.index_exp[:, k] if layout else np.index_exp[k]
+            out = {f"{name}_T": end[one] for name, end in ends.items()}
+            if wanted[0]:
+                out["h"] = Y[:, :, k] if layout else Y[:, k].swapaxes(0, 1)
+            forward(
+                X if layout else X.swapaxes(0, 1),
+                *(None if state is None else state[one] for state in states.values()),
+                **_weights(weights, k, options.get("coupled", False)),
+                **options,
+                lengths=sequence_lens,
+                training=False,
+                return_sequences=wanted[0],
+                out=out,
+            )
+        return (Y, *ends.values())[: len(wanted)]
+
+
+def _weights(arrays, direction, coupled):
+    """The weights of one direction as keyword arguments; peepholes i o f as i f o.
+
+    Coupled gates are f = 1 - i in ONNX and i = 1 - f in fastgate: the same for a_f = -a_i, since sigmoid(-a) = 1 - sigmoid(a).
+    """
+    found = _onnx_node.rows(arrays, direction)
+    if coupled:
+        for name, array in found.items():
+            i, o, _, *c = np.split(array, 3 if name == "peephole" else 4)
+            found[name] = np.concatenate([i, o, -i, *c])
+    if "peephole" in found:
+        i, o, f = np.split(found["peephole"], 3)
+        found["peephole"] = np.concatenate([i, f, o])
+    return {name: array.T for name, array in found.items()}
+
+
+class LSTM(_Recurrent):
+    """LSTM, versions 1 to 22: X, W, R, B, sequence_lens, initial_h, initial_c, P -> Y, Y_h, Y_c. float and double."""
+
+
+class GRU(_Recurrent):
+    """GRU, versions 1 to 22: X, W, R, B, sequence_lens, initial_h -> Y, Y_h. float and double."""
+
+
+class RNN(_Recurrent):
+    """RNN, versions 1 to 22: X, W, R, B, sequence_lens, initial_h -> Y, Y_h. float and double."""
+
+
+new_ops = [LSTM, GRU, RNN]
+
+
+def to_layer(node: onnx.NodeProto, initializers: Mapping[str, Any] | Iterable[onnx.TensorProto]) -> Any:
+    """The layer (fastgate.LSTM, GRU or RNN) that computes what the node does.
+
+    node : an LSTM, GRU or RNN node, forward or bidirectional.
+    initializers : its weights, as graph.initializer, or {name: array}.
+
+    The layer is batch first, whatever the node's layout; a bidirectional one gives h (N, T, 2H), forward's half first.
+    sequence_lens and initial states are arguments of layer.forward; constants other than zeros among them are refused, for
+    they would be lost. Raises ValueError naming the attribute or input that no layer has. See also fastgate.weights.from_onnx.
+    """
+    from fastgate.weights.onnx import layer_of
+
+    if not isinstance(initializers, Mapping):
+        initializers = {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in initializers}
+    attributes = {attribute.name: onnx.helper.get_attribute_value(attribute) for attribute in node.attribute}
+    return layer_of(node.op_type, attributes, node.input, initializers)
