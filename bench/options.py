@@ -1,6 +1,7 @@
 """What an option of a cell costs: `python -m bench.options`. The speed with it, as a share of the speed of the plain cell.
 
-Calls of one shape take turns in one process, plain ones among them; a share is the median over the rounds, with its quartiles.
+Calls of one shape take turns in one process, on one thread, plain ones among them; a share is the median over the rounds,
+with its quartiles.
 """
 
 import argparse
@@ -47,6 +48,7 @@ def main() -> None:
     parser.add_argument("--rows", nargs="+", default=SHAPES, help=f"shapes as T,N,D,H (default: {' '.join(SHAPES)})")
     parser.add_argument("--budget", type=float, default=5.0, help="seconds for one shape, forward or training (default: 5)")
     chosen = parser.parse_args()
+    fastgate.set_num_threads(1)
     for row in chosen.rows:
         T, N, D, H = map(int, row.split(","))
         for training in (False, True):

@@ -3,7 +3,7 @@
 from fastgate import _arguments, _call, _cell
 from fastgate.reference.gru import GATES, OPTIONS, GRUForward, GRUStep
 
-KERNELS = {  # the name in csrc/cells.def, its option
+_KERNELS = {  # the name in csrc/cells.def, its option
     (reset, update): (f"gru_{reset}", _call.Option(option))
     for reset in OPTIONS["reset"]
     for option, update in enumerate(OPTIONS["update"])
@@ -12,12 +12,12 @@ KERNELS = {  # the name in csrc/cells.def, its option
 
 def _kernel(reset, update):
     try:
-        found = KERNELS.get((reset, update))
+        found = _KERNELS.get((reset, update))
     except TypeError:  # no words
         found = None
     if found is None:
         reset = _arguments.option("reset", reset, OPTIONS["reset"])
-        found = KERNELS[reset, _arguments.option("update", update, OPTIONS["update"])]
+        found = _KERNELS[reset, _arguments.option("update", update, OPTIONS["update"])]
     return found
 
 

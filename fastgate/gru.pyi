@@ -5,8 +5,6 @@ from numpy.typing import NDArray
 
 from fastgate._types import Cache, F, Gradients, Lengths, Out, PreparedCell
 
-KERNELS: dict[str, str]
-
 class GRUForward(NamedTuple, Generic[F]):
     h: NDArray[F] | Any  # None with return_sequences=False
     h_T: NDArray[F]

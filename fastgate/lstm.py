@@ -3,12 +3,12 @@
 from fastgate import _arguments, _call, _cell
 from fastgate.reference.lstm import CANDIDATES, GATES, LSTMForward, LSTMStep, judged_options
 
-TANH = CANDIDATES[0]
+_TANH = CANDIDATES[0]
 
 
 def _option(candidate, coupled, cell_clip, preact_clip):
     """The options as the kernel reads them, enum fg_lstm and two bounds."""
-    if candidate is TANH and coupled is False and cell_clip is None and preact_clip is None:
+    if candidate is _TANH and coupled is False and cell_clip is None and preact_clip is None:
         return _call.PLAIN
     o = judged_options(candidate, coupled, cell_clip, preact_clip)
     return _call.Option(CANDIDATES.index(o.candidate) + 2 * o.coupled, o.cell_clip or 0.0, o.preact_clip or 0.0)

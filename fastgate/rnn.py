@@ -3,11 +3,11 @@
 from fastgate import _arguments, _call, _cell
 from fastgate.reference.rnn import GATES, OPTIONS, RNNForward, RNNStep
 
-ACTIVATIONS = {name: _call.Option(number) for number, name in enumerate(OPTIONS["activation"])}  # enum fg_activation
+_ACTIVATIONS = {name: _call.Option(number) for number, name in enumerate(OPTIONS["activation"])}  # enum fg_activation
 
 
 def _activation(name):
-    return ACTIVATIONS[_arguments.option("activation", name, OPTIONS["activation"])]
+    return _ACTIVATIONS[_arguments.option("activation", name, OPTIONS["activation"])]
 
 
 def rnn_forward(

@@ -178,7 +178,8 @@ def arrays_of(case):
             cell, rng, N=case.N, T=case.T, D=case.D, H=case.H, dtype=case.dtype, step=case.step,
             b="b" in case.biases.split(), bh="bh" in case.biases.split(),
         )  # fmt: skip
-        for weight in ("Wx", "Wh"):  # as wide as uniform between ±1 / sqrt(H): gradients neither grow nor vanish
+        # As wide as uniform between ±1 / sqrt(H): gradients neither grow nor vanish.
+        for weight in ("Wx", "Wh", "peephole")[: 2 + case.cell.peephole]:
             call[weight] *= 0.6
         if case.x == "same_rows":
             call["x"][...] = call["x"][:1]
