@@ -240,6 +240,7 @@ SOURCES: dict[str, Callable[[], Iterable[tuple]]] = {
     "autograd": autograd,
     "jax": jax,
     "pytorch": of("torch_training"),
+    "imports": of("swap_imports"),
 }
 
 

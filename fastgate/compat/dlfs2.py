@@ -104,8 +104,7 @@ class TimeLSTM(_Recurrent):
 class TimeGRU(_Recurrent):
     """The GRU: z, r = sigmoid(a_z), sigmoid(a_r); n = tanh(x Wxn + (r h_prev) Whn + b_n); h = (1 - z) h_prev + z n.
 
-    Wx (D, 3H), Wh (H, 3H), b (3H,), blocks z r n. Here z is the share of the new state, in fastgate.gru_forward that of the
-    old: the same with the other sign before sigmoid, since sigmoid(-a) = 1 - sigmoid(a).
+    Wx (D, 3H), Wh (H, 3H), b (3H,), blocks z r n. z is the share of the candidate: update="new" of fastgate.gru_forward.
     """
 
     _columns = "3H"
@@ -113,22 +112,14 @@ class TimeGRU(_Recurrent):
     @in_words_of_the_book
     def forward(self, xs: A) -> A:
         xs, h, *params = alike(xs, self.h if self.stateful else None, *self.params)
-        params = [_z_negated(param.copy(order="K")) for param in params]
-        hs, self.h, self.cache = fastgate.gru_forward(xs, h, *params, gate_order="zrn", reset="before")
+        hs, self.h, self.cache = fastgate.gru_forward(xs, h, *params, gate_order="zrn", reset="before", update="new")
         return hs
 
     @in_words_of_the_book
     def backward(self, dhs: A) -> A:
         dxs, self.dh, *gradients = fastgate.gru_backward(as_forward(dhs, self._kept), self._kept)
-        self._write(*map(_z_negated, gradients))
+        self._write(*gradients)
         return dxs
-
-
-def _z_negated(a: A) -> A:
-    """`a` (…, 3H) itself, the sign of its first block turned in place."""
-    z = a[..., : a.shape[-1] // 3]
-    np.negative(z, out=z)
-    return a
 
 
 class TimeBiLSTM:
