@@ -88,6 +88,22 @@ def test_prepared_cells_and_some_gradients(cell, options):
         assert_same(some, whole, some)
 
 
+@pytest.mark.parametrize("threads", [1, 2, 3, 4])
+def test_every_budget_from_the_least_on_is_enough(threads):
+    """However large the pieces in which the allocator hands memory out; more of it never means more work."""
+    call = random_call(lstm, np.random.default_rng(12), N=16, T=300, D=1, H=66)
+    _kernels._share_everything(threads > 1)
+    _kernels.set_num_threads(threads)
+    try:
+        least = least_bytes(fastgate.lstm_forward, **call)
+        caches = [fastgate.lstm_forward(**call, memory=int(least * share)).cache for share in np.linspace(1, 1.5, 60)]
+        recomputed = [cache.recomputed for cache in caches]
+        assert recomputed == sorted(recomputed, reverse=True)
+    finally:
+        _kernels._share_everything(False)
+        _kernels.set_num_threads(1)
+
+
 def test_no_state_of_the_caller_is_needed_again():
     """The first states are kept, x and the weights are referred to, as without memory=."""
     rng = np.random.default_rng(5)
