@@ -202,9 +202,7 @@ class _Run:
         self.names = list(pair.arguments)
         covered = [name for name in pair.upstream.values() if name is not None]
         self.covered = covered
-        names = (
-            [f"d{name}" for name in pair.gradients if name is not None] if pair.gradients else [f"d{n}" for n in self.names]
-        )
+        names = [f"d{name}" for name in pair.gradients if name is not None] if pair.gradients else [f"d{n}" for n in self.names]
         self.report = Certificate(
             _title(pair.forward_function), _title(pair.backward_function),
             {name: shape.text for name, shape in pair.arguments.items()} | _lengths_entry(pair), list(pair.output_axes), names,
@@ -406,9 +404,7 @@ class _Run:
         direction = {name: self.rng.normal(size=a.shape) for name, a in values.items()}
         slopes = []
         for reach in (1e-7, 2e-7):
-            ends = [
-                self.forward({k: a + sign * reach * direction[k] for k, a in values.items()})[0] for sign in (1, -1)
-            ]
+            ends = [self.forward({k: a + sign * reach * direction[k] for k, a in values.items()})[0] for sign in (1, -1)]
             slopes.append({name: (ends[0][name].astype(float) - ends[1][name]) / (2 * reach) for name in outputs})
         found = {}
         for name in outputs:

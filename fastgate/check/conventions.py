@@ -1,7 +1,7 @@
 """Weights that are known: which reading of them, and which variant of a cell, gives the numbers of the step."""
 
 import itertools
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -190,14 +190,14 @@ def candidates(step: Step, clips: Mapping[str, float | None], samples: list[np.n
                tolerance: float) -> list[Candidate]:  # fmt: skip
     """Those that give `found` from `samples` (x, h and c), the simplest first."""
     matches: list[Candidate] = []
+
+    def gives(output: np.ndarray, k: int = 0) -> bool:
+        return _error(output, found[k]) <= tolerance
+
     for reading in readings(step.weights, step.D, step.H):
         cell = CELLS[reading.G]
-        if (cell == "lstm") != step.has_c:
-            continue
-        tried = {"rnn": _rnn, "gru": _gru, "lstm": _lstm}[cell](reading, clips, samples)
-        for candidate, outputs in tried:
-            if all(_error(a, b) <= tolerance for a, b in zip(outputs, found, strict=True)):
-                matches.append(candidate)
+        if (cell == "lstm") == step.has_c:
+            matches += {"rnn": _rnn, "gru": _gru, "lstm": _lstm}[cell](reading, clips, samples, gives)
     return sorted(matches, key=_plainness)
 
 
@@ -233,45 +233,51 @@ def _apart(biases: tuple[Named, ...]) -> tuple[Named | None, Named | None]:
     return (biases[0] if biases else None), (biases[1] if len(biases) > 1 else None)
 
 
-def _rnn(reading: Reading, clips: Mapping[str, float | None], samples: list[np.ndarray]) -> Iterator[Any]:
+Gives = Callable[..., bool]
+
+
+def _rnn(reading: Reading, clips: Mapping[str, float | None], samples: list[np.ndarray], gives: Gives) -> Iterator[Candidate]:
     x, h = samples
     total = _sum(reading.biases)
     a = x @ reading.Wx.array + h @ reading.Wh.array + (0 if total is None else total.array)
     b, bh = _apart(reading.biases)
-    for activation, clip in itertools.product(RNN_ACTIVATIONS, {None, clips.get("preact_clip")}):
-        v = Variant("rnn", activation=activation, preact_clip=clip)
-        yield Candidate(reading, v, None, _counted(reading.biases), b, bh, None), (model.rnn(v, a),)
+    for activation in RNN_ACTIVATIONS:
+        v = Variant("rnn", activation=activation, preact_clip=clips.get("preact_clip"))
+        if gives(model.rnn(v, a)):
+            yield Candidate(reading, v, None, _counted(reading.biases), b, bh, None)
 
 
-def _lstm(reading: Reading, clips: Mapping[str, float | None], samples: list[np.ndarray]) -> Iterator[Any]:
+def _lstm(reading: Reading, clips: Mapping[str, float | None], samples: list[np.ndarray], gives: Gives) -> Iterator[Candidate]:
     x, h, c = samples
     total = _sum(reading.biases)
     a = np.split(x @ reading.Wx.array + h @ reading.Wh.array + (0 if total is None else total.array), 4, axis=1)
     H = h.shape[1]
     b, bh = _apart(reading.biases)
     pipes: list[tuple[Named | None, tuple[np.ndarray, ...] | None]] = [(None, None)]
+    sees = ("new",)
     if reading.peephole is not None:
         parts, text = np.split(reading.peephole.array, 3), reading.peephole.text
-        pipes = []
+        pipes, sees = [], ("new", "old")  # type: ignore[assignment]
         for order in itertools.permutations(range(3)):
             slices = [f"{text}[{k * H}:{(k + 1) * H}]" for k in order]
             named = text if order == (0, 1, 2) else f"np.concatenate([{', '.join(slices)}])"
             p = tuple(parts[k] for k in order)
             pipes.append((Named(named, np.concatenate(p)), p))
-    options = itertools.product(
-        pipes, ("tanh", "sigmoid", "relu", "identity"), (False, True), ("tanh", "identity", "sigmoid", "relu"),
-        ("new", "old") if reading.peephole is not None else ("new",), ("sigmoid", "hard_sigmoid", "hard_sigmoid6"),
-        {None, clips.get("cell_clip")}, {None, clips.get("preact_clip")},
-    )  # fmt: skip
     orders = [(order, tuple(a[order.index(letter)] for letter in LSTM)) for order in map("".join, itertools.permutations(LSTM))]
-    for (named, p), activation, coupled, output, sees, gates, cell_clip, preact_clip in options:
-        v = Variant("lstm", activation=activation, coupled=coupled, output=output, output_peephole=sees, gates=gates,
-                    cell_clip=cell_clip, preact_clip=preact_clip)  # fmt: skip
-        for order, blocks in orders:
-            yield Candidate(reading, v, order, _counted(reading.biases), b, bh, named), model.lstm(v, blocks, c, p)
+    for (named, p), activation, coupled, gates, (order, blocks) in itertools.product(
+        pipes, ("tanh", "sigmoid", "relu", "identity"), (False, True), ("sigmoid", "hard_sigmoid", "hard_sigmoid6"), orders
+    ):
+        v = Variant("lstm", activation=activation, coupled=coupled, gates=gates, **clips)
+        c_new = model.lstm_c(v, blocks, c, p)
+        if not gives(c_new, 1):
+            continue
+        for output, seen in itertools.product(("tanh", "identity", "sigmoid", "relu"), sees):
+            whole = replace(v, output=output, output_peephole=seen)
+            if gives(model.lstm_h(whole, blocks, c, c_new, p)):
+                yield Candidate(reading, whole, order, _counted(reading.biases), b, bh, named)
 
 
-def _gru(reading: Reading, clips: Mapping[str, float | None], samples: list[np.ndarray]) -> Iterator[Any]:
+def _gru(reading: Reading, clips: Mapping[str, float | None], samples: list[np.ndarray], gives: Gives) -> Iterator[Candidate]:
     x, h = samples
     H = h.shape[1]
     ax, ah = np.split(x @ reading.Wx.array, 3, axis=1), np.split(h @ reading.Wh.array, 3, axis=1)
@@ -294,8 +300,8 @@ def _gru(reading: Reading, clips: Mapping[str, float | None], samples: list[np.n
                 else:
                     words = rule if reset == "after" else _counted(reading.biases)
                 v = Variant("gru", activation=activation, reset=reset, update=update, gates=gates)
-                outputs = model.gru(v, own_ax, own_ah, h, Wh[n], b_n, bh_n)
-                yield Candidate(reading, v, order, words, b, bh, None), (outputs,)
+                if gives(model.gru(v, own_ax, own_ah, h, Wh[n], b_n, bh_n)):
+                    yield Candidate(reading, v, order, words, b, bh, None)
 
 
 def _bias_rules(biases: tuple[Named, ...], total: Named | None, n: list[np.ndarray], zero: np.ndarray) -> Iterator[Any]:

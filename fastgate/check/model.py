@@ -48,20 +48,25 @@ def clipped(a: np.ndarray, limit: float | None) -> np.ndarray:
     return a if limit is None else np.clip(a, -limit, limit)
 
 
-def lstm(
-    v: Variant, a: tuple[np.ndarray, ...], c: np.ndarray, peephole: tuple[np.ndarray, ...] | None = None
-) -> tuple[np.ndarray, np.ndarray]:
-    """(h, c) from the pre-activations a_i a_f a_g a_o without peepholes; peephole: p_i p_f p_o, each (H,)."""
-    a_i, a_f, a_g, a_o = a
-    gate, old = ACTIVATIONS[v.gates], c
+def lstm_c(v: Variant, a: tuple[np.ndarray, ...], c: np.ndarray, peephole: tuple[np.ndarray, ...] | None = None) -> np.ndarray:
+    """The new c from the pre-activations a_i a_f a_g a_o without peepholes; peephole: p_i p_f p_o, each (H,)."""
+    a_i, a_f, a_g, _ = a
+    gate = ACTIVATIONS[v.gates]
     if peephole is not None:
         a_i, a_f = a_i + peephole[0] * c, a_f + peephole[1] * c
     f = gate(clipped(a_f, v.preact_clip))
     i = 1 - f if v.coupled else gate(clipped(a_i, v.preact_clip))
-    c = clipped(f * c + i * ACTIVATIONS[v.activation](clipped(a_g, v.preact_clip)), v.cell_clip)
+    return clipped(f * c + i * ACTIVATIONS[v.activation](clipped(a_g, v.preact_clip)), v.cell_clip)
+
+
+def lstm_h(
+    v: Variant, a: tuple[np.ndarray, ...], c_prev: np.ndarray, c: np.ndarray, peephole: tuple[np.ndarray, ...] | None = None
+) -> np.ndarray:
+    """h from the new c."""
+    a_o = a[3]
     if peephole is not None:
-        a_o = a_o + peephole[2] * (c if v.output_peephole == "new" else old)
-    return gate(clipped(a_o, v.preact_clip)) * ACTIVATIONS[v.output](c), c
+        a_o = a_o + peephole[2] * (c if v.output_peephole == "new" else c_prev)
+    return ACTIVATIONS[v.gates](clipped(a_o, v.preact_clip)) * ACTIVATIONS[v.output](c)
 
 
 def gru(v: Variant, ax: tuple[np.ndarray, ...], ah: tuple[np.ndarray, ...], h: np.ndarray, Whn: np.ndarray,
@@ -92,7 +97,9 @@ def step(v: Variant, x: np.ndarray, h: np.ndarray, c: np.ndarray | None, W: dict
         assert c is not None
         a = np.split(x @ W["Wx"] + h @ W["Wh"] + b + bh, 4, axis=1)
         p = W.get("peephole")
-        return lstm(v, tuple(a), c, None if p is None else tuple(np.split(p, 3)))
+        parts = None if p is None else tuple(np.split(p, 3))
+        c_new = lstm_c(v, tuple(a), c, parts)
+        return lstm_h(v, tuple(a), c, c_new, parts), c_new
     b_rz, bh_rz = b.copy(), bh.copy()
     b_rz[2 * H :], bh_rz[2 * H :] = 0, 0
     ax, ah = np.split(x @ W["Wx"] + b_rz, 3, axis=1), np.split(h @ W["Wh"] + bh_rz, 3, axis=1)

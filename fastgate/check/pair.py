@@ -475,7 +475,9 @@ def _rows_apart(pair: Pair, values: Arrays, first: Arrays) -> bool:
         return False
     for name, a in outputs.items():
         along = pair.along(name, "N")
-        if along is not None and not np.allclose(*(np.moveaxis(b, along, 0)[1:] for b in (a, first[name])), rtol=1e-9, atol=1e-12):
+        if along is not None and not np.allclose(
+            *(np.moveaxis(b, along, 0)[1:] for b in (a, first[name])), rtol=1e-9, atol=1e-12
+        ):
             return False
     return True
 
@@ -532,7 +534,9 @@ def _read_upstream(pair: Pair, given: Mapping[str, str] | None) -> None:
         if name not in {p.name for p in found}:
             raise ValueError(f"upstream: expected parameters of backward ({', '.join(p.name for p in found)}), got {name!r}")
         if output != "cache" and output not in names:
-            raise ValueError(f"upstream[{name!r}]: expected an output of forward ({', '.join(names)}) or 'cache', got {output!r}")
+            raise ValueError(
+                f"upstream[{name!r}]: expected an output of forward ({', '.join(names)}) or 'cache', got {output!r}"
+            )
     for p in found:
         if given is not None and p.name in given:
             pair.upstream[p.name] = None if given[p.name] == "cache" else given[p.name]

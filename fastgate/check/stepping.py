@@ -114,7 +114,9 @@ class Step:
     def words(self) -> str:
         """How it is called."""
         names = {"rows": "(N, D)", "columns": "(D, N)", "vector": "(D,)", "column": "(D, 1)"}
-        state = {"h": "h", "h, c": "c, h" if self.c_first else "h, c", "(h, c)": "(c, h)" if self.c_first else "(h, c)"}[self.states]
+        state = {"h": "h", "h, c": "c, h" if self.c_first else "h, c", "(h, c)": "(c, h)" if self.c_first else "(h, c)"}[
+            self.states
+        ]
         arguments = f"{state}, x" if self.state_first else f"x, {state}"
         return f"step({arguments}{''.join(f', {name}' for name in self.passed)}), x {names[self.axes]}"
 
@@ -131,7 +133,9 @@ def understand(function: Callable[..., Any], D: int, H: int, weights: Mapping[st
     held = {name: np.asarray(a) for name, a in (weights or {}).items()}
     step = Step(function, D, H, held)
     passed = [n for n in names if n in held]
-    whole = [p.name for p in found if weights and p.name not in held and p.name.lower() in ("params", "parameters", "weights", "w")]
+    whole = [
+        p.name for p in found if weights and p.name not in held and p.name.lower() in ("params", "parameters", "weights", "w")
+    ]
     if passed or whole:
         step.passed = {name: weights[name] for name in passed} | {name: weights for name in whole}  # type: ignore[index]
     elif weights is None and any(role_of(p.name) in ("Wx", "Wh", "W") for p in found):
@@ -145,7 +149,7 @@ def understand(function: Callable[..., Any], D: int, H: int, weights: Mapping[st
         if count and count != (3 if states == "h, c" else 2):
             continue
         for axes in AXES:
-            for state_first in ((True, False) if first in ("h0", "c0") and states != "h, c" else (False, True)):
+            for state_first in (True, False) if first in ("h0", "c0") and states != "h, c" else (False, True):
                 step.states, step.axes, step.state_first = states, axes, state_first
                 words = _works(step)
                 if words is None:
