@@ -40,6 +40,11 @@ class Jacobian:
                 columns.setdefault(output, []).append((a - ends[1][output]) / (2 * STEP))
         self.of = {output: np.stack(rows) for output, rows in columns.items()}
 
+    def steps(self, pair: Pair) -> list[int]:
+        """The number of steps of each output that has a time axis."""
+        axes = {output: pair.along(output, "T") for output in self.of}
+        return [self.of[output].shape[1 + axis] for output, axis in axes.items() if axis is not None]
+
     def gradient(self, upstream: Mapping[str, np.ndarray]) -> np.ndarray:
         total = np.zeros(int(np.prod(self.shape)))
         for output, dy in upstream.items():
@@ -48,12 +53,13 @@ class Jacobian:
 
 
 def explain(
-    pair: Pair, values: Arrays, name: str, returned: np.ndarray, upstream: Arrays, gates: str | None = None
-) -> tuple[str, np.ndarray]:
-    """A sentence about the cause, or "", and the right gradient."""
-    jacobian = Jacobian(pair, values, name)
+    pair: Pair, values: Arrays, name: str, returned: np.ndarray, upstream: Arrays, gates: str | None = None,
+    sizes: Mapping[str, int] | None = None,
+) -> str:  # fmt: skip
+    """A sentence about the cause, or ""."""
+    jacobian = Jacobian(pair, values, name, sizes)
     right = jacobian.gradient(upstream)
-    return _explain(pair, values, name, returned, upstream, gates, jacobian, right), right
+    return _explain(pair, values, name, returned, upstream, gates, jacobian, right)
 
 
 def _explain(
@@ -70,12 +76,12 @@ def _explain(
     for words, found in (
         _factor(pair, returned, right),
         _transposed(returned, right),
-        _upstream(pair, returned, upstream, jacobian),
+        _upstream(pair, name, returned, upstream, jacobian),
         _added(values, name, returned, right),
     ):
         if found:
             return words
-    by_step = _steps(pair, values, name, returned, upstream)
+    by_step = "" if sum(jacobian.steps(pair)) <= 1 else _steps(pair, values, name, returned, upstream)
     return by_step or _blocks(shape, pair, returned, right, gates)
 
 
@@ -114,7 +120,7 @@ def _transposed(returned: np.ndarray, right: np.ndarray) -> tuple[str, bool]:
     return "transposed", returned.ndim == 2 and returned.shape[0] == returned.shape[1] and close(returned, right.T)
 
 
-def _upstream(pair: Pair, returned: np.ndarray, upstream: Arrays, jacobian: Jacobian) -> tuple[str, bool]:
+def _upstream(pair: Pair, name: str, returned: np.ndarray, upstream: Arrays, jacobian: Jacobian) -> tuple[str, bool]:
     """Upstream gradients that did not arrive, or not as they should."""
     changes: list[tuple[str, Callable[[], Arrays]]] = []
     parameter = {output: p for p, output in pair.upstream.items() if output is not None}
@@ -125,7 +131,7 @@ def _upstream(pair: Pair, returned: np.ndarray, upstream: Arrays, jacobian: Jaco
         if len(upstream) > 1:
             changes.append((f"only {word} arrives", lambda o=output: {o: upstream[o]}))  # type: ignore[misc]
         axis = pair.along(output, "T")
-        if axis is None:
+        if axis is None or upstream[output].shape[axis] < 2:
             continue
         T = upstream[output].shape[axis]
 
@@ -157,7 +163,26 @@ def _upstream(pair: Pair, returned: np.ndarray, upstream: Arrays, jacobian: Jaco
     for words, change in changes:
         if close(returned, jacobian.gradient(change())):
             return words, True
+    if pair.role(name) == "x" and close(returned, _of_its_own_step(pair, name, upstream, jacobian)):
+        return "only dh of the same step arrives: the gradient that comes from the next step is lost", True
     return "", False
+
+
+def _of_its_own_step(pair: Pair, name: str, upstream: Arrays, jacobian: Jacobian) -> np.ndarray:
+    """The gradient of x where each step's upstream gradient ends at that step."""
+    axis = pair.axis(name, "T")
+    total = np.zeros(jacobian.shape)
+    if axis is None:
+        return total
+    for t in range(jacobian.shape[axis]):
+        own = {}
+        for output, dy in upstream.items():
+            along = pair.along(output, "T")
+            own[output] = np.zeros_like(dy) if along is not None or t < jacobian.shape[axis] - 1 else dy
+            if along is not None:
+                np.moveaxis(own[output], along, 0)[t] = np.moveaxis(dy, along, 0)[t]
+        np.moveaxis(total, axis, 0)[t] = np.moveaxis(jacobian.gradient(own), axis, 0)[t]
+    return total
 
 
 def _added(values: Arrays, name: str, returned: np.ndarray, right: np.ndarray) -> tuple[str, bool]:
@@ -205,20 +230,15 @@ def _blocks(shape: Shape, pair: Pair, returned: np.ndarray, right: np.ndarray, g
 
 
 def _steps(pair: Pair, values: Arrays, name: str, returned: np.ndarray, upstream: Arrays) -> str:
-    """For biases and Wx: the contribution of each step to their gradient, and which of them are there.
-
-    x gets one more column per row and step, 1 there and 0 elsewhere, with weights 0: their gradients are those of the
-    pre-activations, by N and T.
-    """
-    role = pair.role(name)
-    contributions = None
-    if pair.is_sequence and role in ("b", "Wx"):
-        contributions = _contributions(pair, values, name, upstream)
-    if contributions is None or not close(contributions.sum(axis=0), contributions.sum(axis=0)):
+    """Which steps' contributions to the gradient of a weight are there."""
+    if pair.role(name) in ("x", "h0", "c0"):
         return ""
-    total, T = contributions.sum(axis=0), len(contributions)
-    if T < 2 or total.shape != returned.shape:
+    contributions = _by_calls(pair, values, name, upstream)
+    if contributions is None:
+        contributions = _by_columns(pair, values, name, upstream)
+    if contributions is None or contributions.shape[1:] != returned.shape:
         return ""
+    total = contributions.sum(axis=0)
     for words, candidate in (
         ("only the first step's contribution is left: it is overwritten at every step", contributions[0]),
         ("only the last step's contribution is there", contributions[-1]),
@@ -230,15 +250,53 @@ def _steps(pair: Pair, values: Arrays, name: str, returned: np.ndarray, upstream
     return ""
 
 
-def _contributions(pair: Pair, values: Arrays, name: str, upstream: Arrays) -> np.ndarray | None:
-    """(T, *shape of the gradient): what each step adds."""
+def _by_calls(pair: Pair, values: Arrays, name: str, upstream: Arrays) -> np.ndarray | None:
+    """(T, *shape of the gradient): what each step adds, by T calls of one step, one of which has a moved weight."""
+    carried, x = pair.carried(), pair.leaf("x")
+    axis = None if x is None else pair.axis(x, "T")
+    if carried is None or x is None or axis is None or pair.leaf("c0") and len(carried) < 2:
+        return None
+    xs = np.split(values[x], values[x].shape[axis], axis)
+    sizes = {"T": 1}
+
+    def loss(at: int, moved: np.ndarray) -> float:
+        total, own = 0.0, {key: a for key, a in values.items() if key != x}
+        for t, x_t in enumerate(xs):
+            given = own | {x: x_t} | ({name: moved} if t == at else {})
+            outputs = pair.forward({key: a.copy() for key, a in given.items()}, sizes=sizes)[0]
+            for leaf, output, last in carried:
+                along = pair.along(output, "T")
+                own[leaf] = outputs[output].take(-1, along) if last else outputs[output]
+            for output, dy in upstream.items():
+                along = pair.along(output, "T")
+                if along is not None:
+                    total += float((outputs[output] * dy.take([t], along)).sum())
+                elif t == len(xs) - 1:
+                    total += float((outputs[output] * dy).sum())
+        return total
+
+    found = np.zeros((len(xs), *values[name].shape))
+    for t in range(len(xs)):
+        for place in np.ndindex(values[name].shape):
+            ends = []
+            for move in (STEP, -STEP):
+                moved = values[name].copy()
+                moved[place] += move
+                ends.append(loss(t, moved))
+            found[(t, *place)] = (ends[0] - ends[1]) / (2 * STEP)
+    return found
+
+
+def _by_columns(pair: Pair, values: Arrays, name: str, upstream: Arrays) -> np.ndarray | None:
+    """The same for Wx and b, where states are not handed on: x gets one more column per row and step, 1 there and 0 elsewhere,
+    with weights 0, whose gradients are those of the pre-activations."""
     x, Wx = pair.leaf("x"), pair.leaf("Wx")
-    if x is None or Wx is None:
+    if x is None or Wx is None or pair.role(name) not in ("b", "Wx"):
         return None
     N, T, D = (pair.sizes[letter] for letter in "NTD")
     sizes = pair.sizes | {"D": D + N * T}
     axes = [pair.arguments[x].axis_of(letter) for letter in "NTD"]
-    column, axis_W = pair.arguments[x].axis_of("D"), pair.arguments[Wx].axis_of("D")
+    axis_W = pair.arguments[Wx].axis_of("D")
     if None in axes or axis_W is None or values[Wx].ndim != 2:
         return None
     wide = dict(values)
@@ -249,23 +307,18 @@ def _contributions(pair: Pair, values: Arrays, name: str, upstream: Arrays) -> n
         ordered[n, t, D + n * T + t] = 1
     wide[Wx] = np.zeros(pair.arguments[Wx].sizes(sizes))
     np.moveaxis(wide[Wx], axis_W, 0)[:D] = np.moveaxis(values[Wx], axis_W, 0)
-    da = []
     width = wide[Wx].shape[1 - axis_W]
-    for k in range(D, D + N * T):
-        row = np.zeros(width)
-        for g in range(width):
-            ends = []
-            for move in (STEP, -STEP):
-                moved = wide | {Wx: wide[Wx].copy()}
-                np.moveaxis(moved[Wx], axis_W, 0)[k, g] += move
-                outputs = pair.forward(moved, sizes=sizes)[0]
-                ends.append(sum(float((outputs[o] * dy).sum()) for o, dy in upstream.items()))
-            row[g] = (ends[0] - ends[1]) / (2 * STEP)
-        da.append(row)
-    steps = np.reshape(da, (N, T, width)).swapaxes(0, 1)  # (T, N, G·H)
+    da = np.zeros((N * T, width))
+    for k, g in np.ndindex(da.shape):
+        ends = []
+        for move in (STEP, -STEP):
+            moved = wide | {Wx: wide[Wx].copy()}
+            np.moveaxis(moved[Wx], axis_W, 0)[D + k, g] += move
+            outputs = pair.forward(moved, sizes=sizes)[0]
+            ends.append(sum(float((outputs[o] * dy).sum()) for o, dy in upstream.items()))
+        da[k, g] = (ends[0] - ends[1]) / (2 * STEP)
+    steps = da.reshape(N, T, width).swapaxes(0, 1)  # (T, N, G·H)
     if pair.role(name) == "b":
-        shape = values[name].shape
-        return steps.sum(axis=1).reshape(T, *shape) if values[name].size == width else None
-    inputs = np.transpose(values[x], [axes[1], axes[0], axes[2]])  # type: ignore[list-item]
-    products = np.einsum("tnd,tng->tdg", inputs, steps)
+        return steps.sum(axis=1).reshape(T, *values[name].shape) if values[name].size == width else None
+    products = np.einsum("tnd,tng->tdg", np.transpose(values[x], [axes[1], axes[0], axes[2]]), steps)  # type: ignore[list-item]
     return products if axis_W == 0 else products.swapaxes(1, 2)

@@ -1,7 +1,7 @@
 """certify: whether a hand-written forward/backward pair is right, and which gradient is wrong where it is not."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -12,6 +12,7 @@ from fastgate.check.shapes import Shape, numbers
 
 REACH = 1e-3  # of the central differences along a direction
 SAME = 1e-9  # two ways to the same numbers
+DIFFERS = "differs from finite differences"
 
 
 @dataclass(frozen=True)
@@ -92,18 +93,19 @@ class Certificate:
         return "\n".join(lines)
 
     def _listed(self) -> list[str]:
-        """One line per finding; what a gradient fails with the same words again is told once."""
-        lines: dict[tuple[str, str, str], list[Finding]] = {}
+        """A line for everything that is wrong, with the checks that saw it; what is no wrong gradient comes first."""
+        groups: dict[tuple[str, str], list[Finding]] = {}
         for finding in self.findings:
-            lines.setdefault((finding.what, finding.words, finding.cause), []).append(finding)
-        known = {finding.what for finding in self.findings if finding.cause}
-        listed = []
-        for (what, _, cause), same in lines.items():
-            if not cause and what in known and what in self.gradients:
-                continue
-            worst = max(same, key=lambda finding: finding.error or 0.0)
-            listed.append(f"{worst}  [{', '.join(dict.fromkeys(finding.check for finding in same))}]")
-        return listed
+            groups.setdefault((finding.what, finding.words), []).append(finding)
+        lines = []
+        for (what, words), same in sorted(groups.items(), key=lambda group: group[0][1] == DIFFERS):
+            worst = max((f.error for f in same if f.error is not None), default=None)
+            cause = next((f.cause for f in same if f.cause), "")
+            line = Finding("", what, worst, words, cause)
+            seen = list(dict.fromkeys(f.check for f in same))
+            more = "" if len(seen) < 4 else f" and {len(seen) - 2} more checks"
+            lines.append(f"{line}  [{', '.join(seen[:2] if more else seen)}{more}]")
+        return lines
 
 
 class _Failed(Exception):
@@ -173,7 +175,7 @@ def certify(
         raise ValueError(f"gates: expected a number of gates or their letters, got {gates!r}")
     pair = describe(
         forward, backward, arguments=arguments, outputs=outputs, upstream=upstream, gradients=gradients,
-        gates=len(letters) if letters else gates, sizes=sizes,
+        gates=len(gates) if isinstance(gates, str) else gates, sizes=sizes,
     )  # fmt: skip
     with quiet():
         return _Run(pair, letters, directions, tolerance, seed).run()
@@ -205,7 +207,7 @@ class _Run:
         names = [f"d{name}" for name in pair.gradients if name is not None] if pair.gradients else [f"d{n}" for n in self.names]
         self.report = Certificate(
             _title(pair.forward_function), _title(pair.backward_function),
-            {name: shape.text for name, shape in pair.arguments.items()} | _lengths_entry(pair), list(pair.output_axes), names,
+            {name: shape.words(pair.sizes.get("G", 1)) for name, shape in pair.arguments.items()} | _lengths_entry(pair), list(pair.output_axes), names,
         )  # fmt: skip
         for name in pair.output_axes:
             if name not in covered:
@@ -244,7 +246,20 @@ class _Run:
                 method()
             except _Failed as failed:
                 self.find(failed.what, None, failed.words)
+        self.conclude()
         return report
+
+    def conclude(self) -> None:
+        """What the checks tell together, for gradients whose cause was not found."""
+        findings = self.report.findings
+        if not self.pair.is_sequence:
+            return
+        single = {f.what for f in findings if f.check == "T = 1"}
+        for k, finding in enumerate(findings):
+            told = any(f.cause for f in findings if f.what == finding.what)
+            if finding.check == "gradients" and finding.words == DIFFERS and not told and finding.what not in single:
+                cause = "right at T = 1: the fault is in what a step hands to the step before it, or in how steps are summed"
+                findings[k] = replace(finding, cause=cause)
 
     # --- helpers ---
 
@@ -256,7 +271,7 @@ class _Run:
 
     def _has_rows(self) -> bool:
         x = self.pair.leaf("x")
-        return x is not None and self.pair.along(x, "N") is not None
+        return x is not None and self.pair.axis(x, "N") is not None
 
     def find(self, what: str, error: float | None, words: str, cause: str = "") -> None:
         assert self.check is not None
@@ -317,9 +332,8 @@ class _Run:
                     self.find(prefix + name, error, words)
 
     def differences(
-        self, values: Arrays, upstream: Arrays, *, diagnose: bool = False, words: str = "differs from finite differences",
-        **keywords: Any,
-    ) -> None:  # fmt: skip
+        self, values: Arrays, upstream: Arrays, *, diagnose: bool = False, **keywords: Any
+    ) -> None:
         """Every gradient against four-point differences along random directions."""
         _, gradients = self.both(values, upstream, **keywords)
 
@@ -327,12 +341,19 @@ class _Run:
             outputs, _ = self.forward(copies(moved), **keywords)
             return sum(float((outputs[name] * dy).sum()) for name, dy in upstream.items())
 
+        def explain(name: str, gradient: np.ndarray) -> str:
+            told = any(finding.what == f"d{name}" and finding.cause for finding in self.report.findings)
+            if not diagnose or told:
+                return ""
+            sizes = keywords.get("sizes")
+            cause = causes.explain(self.pair, values, name, gradient, upstream, self.gates, sizes)
+            return f"at T = 1 {cause}" if cause and sizes else cause
+
         for name, gradient in gradients.items():
             value = values[name]
             if gradient.shape != value.shape:
                 words_ = f"shape {numbers(gradient.shape)}, expected {numbers(value.shape)}"
-                cause = causes.explain(self.pair, values, name, gradient, upstream, self.gates)[0] if diagnose else ""
-                self.find(f"d{name}", None, words_, cause)
+                self.find(f"d{name}", None, words_, explain(name, gradient))
                 continue
             pairs = []
             for _ in range(self.directions):
@@ -347,10 +368,7 @@ class _Run:
                 error = np.inf
             self.see(error)
             if not error <= self.tolerance:
-                cause = ""
-                if diagnose:
-                    cause = causes.explain(self.pair, values, name, gradient, upstream, self.gates)[0]
-                self.find(f"d{name}", error, words, cause)
+                self.find(f"d{name}", error, DIFFERS, explain(name, gradient))
 
     def _slope(
         self, loss: Callable[[Arrays], float], values: Arrays, name: str, direction: np.ndarray, gradient: np.ndarray
@@ -428,7 +446,7 @@ class _Run:
         outputs, _ = self.forward(copies(values))
         for name in self.covered:
             upstream = self.upstream(outputs, (name,))
-            self.differences(values, upstream, words=f"with a gradient of {name} alone: differs from finite differences")
+            self.differences(values, upstream)
 
     def linear(self) -> None:
         values = self.pair.draw(self.rng)
@@ -476,24 +494,24 @@ class _Run:
             if axis is not None:
                 np.moveaxis(kept, axis, 0)[step] = np.moveaxis(dy, axis, 0)[step]
             upstream[name] = kept
-        self.differences(values, upstream, words=f"from dh of the {'first' if step == 0 else 'last'} step alone: differs")
+        self.differences(values, upstream)
 
     def single(self) -> None:
         sizes = {"T": 1}
         values = self.pair.draw(self.rng, sizes)
         outputs, _ = self.forward(copies(values), sizes=sizes)
-        self.differences(values, self.upstream(outputs), sizes=sizes, words="at T = 1: differs from finite differences")
+        self.differences(values, self.upstream(outputs), sizes=sizes, diagnose=True)
 
     def zero(self) -> None:
         values = self.pair.draw(self.rng)
         for name in self._states():
             values[name] = np.zeros_like(values[name])
-        self.differences(values, self.upstream(self.forward(copies(values))[0]), words="from zero states: differs")
+        self.differences(values, self.upstream(self.forward(copies(values))[0]))
 
     def large(self) -> None:
         """Gradients from states of several units; finite numbers from inputs and states in the ten thousands."""
         values = self.pair.draw(self.rng, states=4.0, x=2.0)
-        self.differences(values, self.upstream(self.forward(copies(values))[0]), words="from large states: differs")
+        self.differences(values, self.upstream(self.forward(copies(values))[0]))
         values = self.pair.draw(self.rng, states=1e4, x=1e4)
         outputs, _ = self.forward(copies(values))
         upstream = self.upstream(outputs)
@@ -510,10 +528,10 @@ class _Run:
         values = pair.draw(self.rng)
         outputs, _ = self.forward(copies(values), lengths=lengths)
         upstream = self.upstream(outputs)
-        self.differences(values, upstream, lengths=lengths, words="with lengths: differs from finite differences")
+        self.differences(values, upstream, lengths=lengths)
         x = pair.leaf("x")
         assert x is not None
-        n, t = pair.along(x, "N"), pair.along(x, "T")
+        n, t = pair.axis(x, "N"), pair.axis(x, "T")
         if n is None or t is None:
             return
         padding = np.arange(T) >= lengths[:, None]
@@ -594,7 +612,7 @@ class _Run:
             near, far = ((change(k * REACH) - change(-k * REACH)) / (2 * k * REACH) for k in (1, 2))
             return (4 * near - far) / 3
 
-        words = "in a chain of three calls: differs from finite differences"
+        words = DIFFERS
         for name, a in total.items():
             if a.shape != shared[name].shape:
                 continue  # told by the first check
@@ -698,23 +716,22 @@ class _Run:
         own: dict[str, list[np.ndarray]] = {}
         for row in range(N):
 
-            def take(name: str, a: np.ndarray, row: int = row) -> np.ndarray:
-                axis = pair.along(name, "N")
+            def take(a: np.ndarray, axis: int | None, row: int = row) -> np.ndarray:
                 return a if axis is None else a.take([row], axis)
 
             alone, found = self.both(
-                {name: take(name, a) for name, a in values.items()},
-                {name: take(name, a) for name, a in upstream.items()}, sizes={"N": 1},
+                {name: take(a, pair.axis(name, "N")) for name, a in values.items()},
+                {name: take(a, pair.along(name, "N")) for name, a in upstream.items()}, sizes={"N": 1},
             )  # fmt: skip
-            expected = {name: take(name, a) for name, a in outputs.items()}
+            expected = {name: take(a, pair.along(name, "N")) for name, a in outputs.items()}
             self.compare(alone, expected, "of a row alone differs from the row in its batch")
             for name, a in found.items():
-                if pair.along(name, "N") is None:
+                if pair.axis(name, "N") is None:
                     sums[name] = sums[name] + a if name in sums else a
                 else:
                     own.setdefault(name, []).append(a)
         for name, rows in own.items():
-            axis = pair.along(name, "N")
+            axis = pair.axis(name, "N")
             assert axis is not None
             try:
                 sums[name] = np.concatenate(rows, axis)

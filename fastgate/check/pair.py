@@ -253,11 +253,13 @@ class Pair:
 
     # --- axes ---
 
-    def along(self, name: str, letter: str) -> int | None:
-        """The axis of an argument or an output that is N or T."""
-        if name in self.arguments:
-            return self.arguments[name].axis_of(letter)
-        axes = self.output_axes.get(name, ())
+    def axis(self, name: str, letter: str) -> int | None:
+        """The axis of an argument that is N or T."""
+        return self.arguments[name].axis_of(letter)
+
+    def along(self, output: str, letter: str) -> int | None:
+        """The axis of an output that is N or T."""
+        axes = self.output_axes.get(output, ())
         return axes.index(letter) if letter in axes else None
 
     def carried(self) -> list[tuple[str, str, bool]] | None:

@@ -51,6 +51,10 @@ class Shape:
         """The array as the function takes it: itself, or a list along its first axis."""
         return list(array) if self.listed else array
 
+    def words(self, gates: int) -> str:
+        """The text with the number of gates in place of G."""
+        return self.text.replace("G", "" if gates == 1 else str(gates))
+
     def __repr__(self) -> str:
         return f"({self.text})"
 
