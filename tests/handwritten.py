@@ -279,10 +279,10 @@ def lstm_pair(mistake=None):
             h = o * np.tanh(c)
             steps.append((h_prev, c_prev, i, f, g, o, c, a_g))
             hs.append(h)
-        return np.stack(hs, axis=1), h, c, (x, Wx, Wh, b, peephole, steps)
+        return np.stack(hs, axis=1), h, c, (x, Wx, Wh, peephole, steps)
 
     def backward(dh, cache, dh_T, dc_T):
-        x, Wx, Wh, b, peephole, steps = cache
+        x, Wx, Wh, peephole, steps = cache
         p_i, p_f, p_o = np.split(peephole, 3)
         N, T, H = dh.shape
         dx, dWx, dWh = np.zeros_like(x), np.zeros_like(Wx), np.zeros_like(Wh)
@@ -458,7 +458,7 @@ WRONG = [
         "(1 - z) forgotten": "dWx", "sign of dz": "dWx", "dr without the product": "dWx", "no gradient through r": "dWx",
         "r missing in the recurrent product": "dWh", "direct path of h_prev missing": "dh0",
     }.items()),
-    ("dnext_c updated in place", column_forward, in_place_step_backward, {}, "dc_next"),
+    ("dnext_c updated in place", column_forward, in_place_step_backward, {}, "dnext_c"),
     ("cache that a later step overwrites", *reused_buffer_pair(), {}, "dWx"),
     ("gradients that add up over calls", *accumulating_pair(), {}, "dWx"),
     ("padding with gradients", *leaking_pair(), {"upstream": {"dlast": "h_T"}}, "dx"),

@@ -70,8 +70,16 @@ class Certificate:
         return found
 
     def to_dict(self) -> dict[str, Any]:
-        """All of it as plain data, for JSON."""
-        return {"ok": self.ok, "wrong": self.wrong} | asdict(self)
+        """All of it as plain data, for JSON; an error that is not finite is None."""
+
+        def plain(value: Any) -> Any:
+            if isinstance(value, dict):
+                return {name: plain(item) for name, item in value.items()}
+            if isinstance(value, list):
+                return [plain(item) for item in value]
+            return None if isinstance(value, float) and not np.isfinite(value) else value
+
+        return plain({"ok": self.ok, "wrong": self.wrong} | asdict(self))
 
     def __str__(self) -> str:
         arguments = ", ".join(f"{name} ({shape})" for name, shape in self.arguments.items())
@@ -87,12 +95,12 @@ class Certificate:
             error = "" if check.error is None else f"{check.error:.1e}"
             lines.append(f"{check.name:{width}}  {state:5}  {error:7}  {check.words}".rstrip())
         if self.findings:
-            lines += ["", *self._listed()]
+            lines += ["", self.summary()]
         if self.notes:
             lines += ["", *(f"note: {words}" for words in self.notes)]
         return "\n".join(lines)
 
-    def _listed(self) -> list[str]:
+    def summary(self) -> str:
         """A line for everything that is wrong, with the checks that saw it; what is no wrong gradient comes first."""
         groups: dict[tuple[str, str], list[Finding]] = {}
         for finding in self.findings:
@@ -105,7 +113,7 @@ class Certificate:
             seen = list(dict.fromkeys(f.check for f in same))
             more = "" if len(seen) < 4 else f" and {len(seen) - 2} more checks"
             lines.append(f"{line}  [{', '.join(seen[:2] if more else seen)}{more}]")
-        return lines
+        return "\n".join(lines)
 
 
 class _Failed(Exception):
@@ -136,8 +144,8 @@ def certify(
         backward(dh, …, cache)       -> dx, dh0, …, dWx, dWh, db
 
     What a parameter is and which shape it has is read from its name (x, h0 or prev_h, c0, Wx, Wh, W, b, bh, peephole, lengths,
-    mask and their kin) and settled by trying batch-first, time-first, feature-major and list-of-steps arrays, weights on the right
-    or on the left, 1, 3 or 4 gates. What cannot be read so is said:
+    mask and their kin) and settled by trying: batch-first, time-first, feature-major and list-of-steps arrays, weights on the
+    right or on the left, 1, 3 or 4 gates. What cannot be read so is said:
 
     arguments : {parameter of forward: shape in letters}, N rows, T steps, D = input size, H = hidden size, G gates:
         {"xs": "[T] N D", "W": "D+H 4H", "b": "1 4H"}; "[T] N D" is a list of T arrays; a dict for a parameter that is a dict of
@@ -153,15 +161,15 @@ def certify(
 
     A class becomes a pair by two small functions, e.g. forward returning (h, the object) and backward calling its method.
 
-    Checks, all in float64: finite differences (four-point central, along random directions) of every gradient at once, from one
-    upstream gradient alone, for the first and the last step, T = 1, zero and large states, ragged lengths, steps or
-    sequences chained (the arrays that come back are handed on); linearity in the upstream gradients; missing ones (None equals zeros);
-    a call or a backward repeated; arguments and upstream gradients left as they were; arrays that are one another, read-only,
-    not contiguous; each row alone as in its batch. Where a gradient is wrong its full Jacobian is compared with the mistakes
+    Checks, all in float64: finite differences (four-point central, along random directions) of every gradient at once, from
+    one upstream gradient alone, for the first and the last step, T = 1, zero and large states, ragged lengths, steps or
+    sequences chained (the arrays that come back are handed on); linearity in the upstream gradients; missing ones (None equals zeros); a
+    call or a backward repeated; arguments and upstream gradients left as they were; arrays that are one another, read-only, not
+    contiguous; each row alone as in its batch. Where a gradient is wrong, its full Jacobian is compared with the mistakes
     people make.
 
-    Returns a Certificate: .ok, .findings, .checks, .wrong, .to_dict(), str(). Raises ValueError or TypeError, naming the
-    argument, where the pair cannot be called at all.
+    Returns a Certificate: .ok, .findings, .checks, .wrong, .summary(), .to_dict(), str(). Raises ValueError or TypeError,
+    naming the argument, where the pair cannot be called at all.
 
     Directional gradient checks: autograd's test_util.check_vjp; four-point differences: Abramowitz and Stegun 25.3.6.
     """
@@ -173,6 +181,8 @@ def certify(
         raise ValueError(f"tolerance: expected a number > 0, got {tolerance}")
     if gates is not None and not letters and (not isinstance(gates, int) or isinstance(gates, bool) or gates < 1):
         raise ValueError(f"gates: expected a number of gates or their letters, got {gates!r}")
+    if not callable(backward):
+        raise TypeError(f"backward: expected a function, got {type(backward).__name__}")
     pair = describe(
         forward, backward, arguments=arguments, outputs=outputs, upstream=upstream, gradients=gradients,
         gates=len(gates) if isinstance(gates, str) else gates, sizes=sizes,
@@ -207,7 +217,8 @@ class _Run:
         names = [f"d{name}" for name in pair.gradients if name is not None] if pair.gradients else [f"d{n}" for n in self.names]
         self.report = Certificate(
             _title(pair.forward_function), _title(pair.backward_function),
-            {name: shape.words(pair.sizes.get("G", 1)) for name, shape in pair.arguments.items()} | _lengths_entry(pair), list(pair.output_axes), names,
+            {name: shape.words(pair.sizes.get("G", 1)) for name, shape in pair.arguments.items()} | _lengths_entry(pair),
+            list(pair.output_axes), names,
         )  # fmt: skip
         for name in pair.output_axes:
             if name not in covered:
@@ -331,9 +342,7 @@ class _Run:
                 if not error <= tolerance:
                     self.find(prefix + name, error, words)
 
-    def differences(
-        self, values: Arrays, upstream: Arrays, *, diagnose: bool = False, **keywords: Any
-    ) -> None:
+    def differences(self, values: Arrays, upstream: Arrays, *, diagnose: bool = False, **keywords: Any) -> None:
         """Every gradient against four-point differences along random directions."""
         _, gradients = self.both(values, upstream, **keywords)
 
@@ -359,33 +368,30 @@ class _Run:
             for _ in range(self.directions):
                 direction = self.rng.normal(size=value.shape)
                 direction /= max(np.sqrt((direction**2).mean()) * np.sqrt(1 + value.size / 8), 1e-300)
-                pairs.append(self._slope(loss, values, name, direction, gradient))
-            exact, found = np.array(pairs).T
+                slope = float((gradient * direction).sum())
+                exact = self._slope(lambda s, v=direction, name=name: loss(values | {name: values[name] + s * v}), slope)  # type: ignore[misc]
+                pairs.append((exact, slope))
+            right, found = np.array(pairs).T
             noise = 1e-13 / REACH * max(abs(loss(values)), 1.0)
-            scale = max(float(np.abs(exact).max()), float(np.abs(found).max()), noise / self.tolerance, 1e-300)
-            error = float(np.abs(found - exact).max()) / scale
+            scale = max(float(np.abs(right).max()), float(np.abs(found).max()), noise / self.tolerance, 1e-300)
+            error = float(np.abs(found - right).max()) / scale
             if not np.isfinite(gradient).all():
                 error = np.inf
             self.see(error)
             if not error <= self.tolerance:
                 self.find(f"d{name}", error, DIFFERS, explain(name, gradient))
 
-    def _slope(
-        self, loss: Callable[[Arrays], float], values: Arrays, name: str, direction: np.ndarray, gradient: np.ndarray
-    ) -> tuple[float, float]:
-        """(finite difference, directional derivative of the gradient); where there is a kink within reach, closer by."""
-        best, given, previous = 0.0, float((gradient * direction).sum()), None
+    def _slope(self, loss: Callable[[float], float], given: float) -> float:
+        """The derivative at 0 by four points; where there is a kink within reach, closer by."""
+        best = 0.0
         for reach in (REACH, REACH / 10, REACH / 100, REACH / 1000):
-            ends = [loss(values | {name: values[name] + k * reach * direction}) for k in (1, -1, 2, -2)]
+            ends = [loss(k * reach) for k in (1, -1, 2, -2)]
             near, far = (ends[0] - ends[1]) / (2 * reach), (ends[2] - ends[3]) / (4 * reach)
             best = (4 * near - far) / 3
             smooth = abs(near - far) <= 1e-4 * max(abs(near), abs(given), 1e-6)
-            if abs(best - given) <= self.tolerance / 10 * max(abs(best), abs(given)) or (smooth and previous is None):
+            if smooth or abs(best - given) <= self.tolerance / 10 * max(abs(best), abs(given)):
                 break
-            previous = best
-            if smooth:
-                break
-        return best, given
+        return best
 
     # --- checks ---
 
@@ -608,31 +614,28 @@ class _Run:
             found, _ = forward(moved, own)
             return sum(float((a[name] * dy).sum()) for a, u in zip(found, sent, strict=True) for name, dy in u.items())
 
-        def slope(change: Callable[[float], float]) -> float:
-            near, far = ((change(k * REACH) - change(-k * REACH)) / (2 * k * REACH) for k in (1, 2))
-            return (4 * near - far) / 3
-
-        words = DIFFERS
         for name, a in total.items():
             if a.shape != shared[name].shape:
                 continue  # told by the first check
             worst, largest = 0.0, 1e-9
             for _ in range(self.directions):
                 v = self.rng.normal(size=a.shape) / np.sqrt(1 + a.size / 8)
-                exact = slope(lambda s, name=name, v=v: loss(shared | {name: shared[name] + s * v}, xs))  # type: ignore[misc]
-                worst, largest = max(worst, abs(exact - float((a * v).sum()))), max(largest, abs(exact))
-            self._judge(f"d{name}", worst / largest, words)
+                slope = float((a * v).sum())
+                exact = self._slope(lambda s, name=name, v=v: loss(shared | {name: shared[name] + s * v}, xs), slope)  # type: ignore[misc]
+                worst, largest = max(worst, abs(exact - slope)), max(largest, abs(exact))
+            self._judge(f"d{name}", worst / largest)
         for k, dx in enumerate(dxs):
             if dx is None or dx.shape != xs[k].shape:
                 continue
             v = self.rng.normal(size=dx.shape)
-            exact = slope(lambda s, k=k, v=v: loss(shared, [*xs[:k], xs[k] + s * v, *xs[k + 1 :]]))  # type: ignore[misc]
-            self._judge(f"d{x}", abs(exact - float((dx * v).sum())) / max(abs(exact), 1e-3), words)
+            slope = float((dx * v).sum())
+            exact = self._slope(lambda s, k=k, v=v: loss(shared, [*xs[:k], xs[k] + s * v, *xs[k + 1 :]]), slope)  # type: ignore[misc]
+            self._judge(f"d{x}", abs(exact - slope) / max(abs(exact), abs(slope), 1e-3))
 
-    def _judge(self, what: str, error: float, words: str) -> None:
+    def _judge(self, what: str, error: float) -> None:
         self.see(error)
         if not error <= self.tolerance * 10:
-            self.find(what, error, words)
+            self.find(what, error, DIFFERS)
 
     def _last(self, outputs: Arrays, output: str, last: bool) -> np.ndarray:
         if not last:
@@ -650,10 +653,11 @@ class _Run:
         kept_outputs, kept = copies(outputs), copies(first)
         again = self.backward(copies(upstream), cache)
         self.compare(again, kept, "is another the second time backward is called on one cache", "d")
-        self.compare(first, kept, "is overwritten by the next call of backward", "d")
-        self.forward(copies(other))
+        _, later = self.forward(copies(other))
         self.compare(outputs, kept_outputs, "is overwritten by the next call of forward")
         self.compare(self.backward(copies(upstream), cache), kept, "is another after forward was called on other values", "d")
+        self.backward(self.upstream(outputs), later)
+        self.compare(first, kept, "is overwritten by the next call of backward", "d")
         _, anew = self.both(values, upstream)
         self.compare(anew, kept, "is another when the same call is made again", "d")
 
@@ -665,7 +669,9 @@ class _Run:
         upstream = self.upstream(outputs)
         sent, before = copies(upstream), copies(given)
         self.backward(sent, cache)
-        damage(self, sent, upstream, "backward writes into it", "d")
+        parameter = {output: p for p, output in self.pair.upstream.items() if output is not None}
+        for name, dy in upstream.items():
+            damage(self, {parameter[name]: sent[name]}, {parameter[name]: dy}, "backward writes into it")
         damage(self, given, before, "backward writes into it")
 
     def shared(self) -> None:
@@ -759,10 +765,10 @@ def difference(found: np.ndarray, right: np.ndarray) -> float:
     return error / max(largest, 1e-12) if np.isfinite(error) else np.inf
 
 
-def damage(run: _Run, now: Arrays, before: Arrays, words: str, prefix: str = "") -> None:
+def damage(run: _Run, now: Arrays, before: Arrays, words: str) -> None:
     for name, a in before.items():
         if now[name].tobytes() != a.tobytes():
-            run.find(prefix + name, difference(now[name], a), words)
+            run.find(name, difference(now[name], a), words)
 
 
 def locked(arrays: Arrays) -> Arrays:

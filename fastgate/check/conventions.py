@@ -209,7 +209,7 @@ def _error(found: np.ndarray, expected: np.ndarray) -> float:
 def _plainness(candidate: Candidate) -> tuple[Any, ...]:
     """Unused arrays last, then the plainest account first."""
     v, r = candidate.variant, candidate.reading
-    changed = sum(getattr(v, name) != getattr(replace(v, **{name: default}), name) for name, default in _DEFAULTS.items())
+    changed = sum(getattr(v, name) != default for name, default in _DEFAULTS.items())
     mixed = r.layout in ("x @ Wx + Wh @ h", "Wx @ x + h @ Wh")
     return len(r.unused), mixed, changed, len(candidate.bias)
 
@@ -242,7 +242,7 @@ def _rnn(reading: Reading, clips: Mapping[str, float | None], samples: list[np.n
     a = x @ reading.Wx.array + h @ reading.Wh.array + (0 if total is None else total.array)
     b, bh = _apart(reading.biases)
     for activation in RNN_ACTIVATIONS:
-        v = Variant("rnn", activation=activation, preact_clip=clips.get("preact_clip"))
+        v = Variant("rnn", activation=activation, preact_clip=clips["preact_clip"])
         if gives(model.rnn(v, a)):
             yield Candidate(reading, v, None, _counted(reading.biases), b, bh, None)
 
@@ -267,7 +267,8 @@ def _lstm(reading: Reading, clips: Mapping[str, float | None], samples: list[np.
     for (named, p), activation, coupled, gates, (order, blocks) in itertools.product(
         pipes, ("tanh", "sigmoid", "relu", "identity"), (False, True), ("sigmoid", "hard_sigmoid", "hard_sigmoid6"), orders
     ):
-        v = Variant("lstm", activation=activation, coupled=coupled, gates=gates, **clips)
+        v = Variant("lstm", activation=activation, coupled=coupled, gates=gates,
+                    cell_clip=clips["cell_clip"], preact_clip=clips["preact_clip"])  # fmt: skip
         c_new = model.lstm_c(v, blocks, c, p)
         if not gives(c_new, 1):
             continue

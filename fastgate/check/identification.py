@@ -16,10 +16,10 @@ from fastgate.check.stepping import Step, understand
 
 LARGEST = 96  # D + H up to which hidden weights are read off
 ROWS = {"rows": "{}", "columns": "{}.T", "vector": "{}[None]", "column": "{}.T"}
-CHOICES = {  # what each cell of fastgate can be, under the option's name
-    "rnn": {"activation": ("tanh", "relu", "sigmoid", "identity")},
-    "gru": {"reset": ("after", "before"), "update": ("old", "new")},
-    "lstm": {"candidate": ("tanh", "sigmoid"), "coupled": (False, True)},
+ACTIVATIONS = {  # those that fastgate has: of an rnn, of the candidate of the others
+    "rnn": ("tanh", "relu", "sigmoid", "identity"),
+    "gru": ("tanh",),
+    "lstm": ("tanh", "sigmoid"),
 }
 
 
@@ -96,14 +96,15 @@ def identify(
 
         step(x, h) -> h        step(x, h, c) -> h, c        step(x, (h, c)) -> (h, c)
 
-    Further results (a cache, an output) are passed over. x is (N, D), (D, N), (D,) or (D, 1), h and c alike with H; which of them is
-    found by trying. The function must be the same every time and treat each row by itself.
+    Further results (a cache, an output) are passed over. x is (N, D), (D, N), (D,) or (D, 1), h and c alike with H; which of
+    them is found by trying. The function must be the same every time and treat each row by itself.
 
     input_size, hidden_size : D and H
-    weights : {name: array}, the arrays that the function uses: as parameters of these names (or one parameter `params` that is the
-        dict), or inside. Any of Wx and Wh, (D, G·H) or transposed; one W for [x, h] or [h, x]; one array per gate (Wf, Wi, Wc, Wo); up to two
-        biases; peepholes. Names mean nothing but the text of the call; shapes and numbers decide. None, and the function takes
-        weights as parameters (Wx, Wh, b, …): random ones are used. None, and it does not: the weights are hidden.
+    weights : {name: array}, the arrays that the function uses: as parameters of these names (or one parameter `params` that is
+        the dict), or inside. Any of Wx and Wh, (D, G·H) or transposed; one W for [x, h] or [h, x]; one array per gate (Wf, Wi,
+        Wc, Wo); up to two biases; peepholes. Names mean nothing but the text of the call; shapes and numbers decide. None,
+        and the function takes weights as parameters (Wx, Wh, b, …): random ones are used. None, and it does not: the weights
+        are hidden.
     seed : of the random inputs
 
     With weights, all readings that the shapes allow are compared with the outputs: gate orders, layouts, biases, GRU variants,
@@ -112,8 +113,8 @@ def identify(
     for hidden numbers, which no output depends on: they stay None, and .notes says so. What several readings explain alike
     stays None, too.
 
-    Returns an Identification; its call was run on fresh random inputs, and .error is the largest difference. Raises ValueError or TypeError naming the
-    argument where the function cannot be called in any of these ways.
+    Returns an Identification; its call was run on fresh random inputs, and .error is the largest difference. Raises ValueError
+    or TypeError naming the argument where the function cannot be called in any of these ways.
 
     Gate equations and their variants: those of fastgate.lstm_forward, gru_forward, rnn_forward; peepholes: Gers and Schmidhuber
     (2000).
@@ -216,7 +217,8 @@ def _error(found: np.ndarray, expected: np.ndarray) -> float:
 
 def _peephole_order(candidate: Candidate) -> str:
     """The letters of the user's array in its own order."""
-    assert candidate.reading.peephole is not None and candidate.peephole is not None
+    assert candidate.reading.peephole is not None
+    assert candidate.peephole is not None
     given, canonical = (np.split(a.array, 3) for a in (candidate.reading.peephole, candidate.peephole))
     return "".join("ifo"[next(k for k in range(3) if np.array_equal(part, canonical[k]))] for part in given)
 
@@ -225,7 +227,7 @@ def _ambiguities(matches: list[Candidate], found: Identification) -> None:
     """Attributes about which the readings that explain all outputs disagree are not known."""
     best = matches[0]
     rivals = [m for m in matches if len(m.reading.unused) == len(best.reading.unused)]
-    for name, values in {
+    told: dict[str, set[Any]] = {
         "gate_order": {m.gate_order for m in rivals},
         "layout": {m.reading.layout for m in rivals},
         "bias": {m.bias for m in rivals},
@@ -233,12 +235,10 @@ def _ambiguities(matches: list[Candidate], found: Identification) -> None:
         "update": {m.variant.update for m in rivals if m.variant.cell == "gru"},
         "activation": {m.variant.activation for m in rivals},
         "coupled": {m.variant.coupled for m in rivals},
-    }.items():
+    }
+    for name, values in told.items():
         if len(values) < 2:
             continue
-        if name == "bias" and (best.variant.cell != "gru" or len({value.split(",")[0] for value in values}) > 1):
-            if len({value.split(",")[0] for value in values}) < 2:
-                continue
         words = " and ".join(sorted(map(str, values)))
         found.notes.append(f"{name}: {words} give the same outputs with these weights; the call uses {getattr(found, name)}")
         setattr(found, name, False if name == "coupled" else None)
@@ -249,10 +249,10 @@ def _describe(v: Variant, found: Identification) -> None:
     if v.cell == "gru":
         found.reset, found.update = v.reset, v.update
     found.clip = {name: value for name in ("cell_clip", "preact_clip") if (value := getattr(v, name)) is not None}
-    choices = CHOICES[v.cell].get("activation" if v.cell == "rnn" else "candidate", ("tanh",))
+    choices = ACTIVATIONS[v.cell]
     if v.activation not in choices:
         what = "the activation" if v.cell == "rnn" else "the candidate's activation"
-        found.unmatched.append(f"{what} is {_words(v.activation)}; fastgate has {', '.join(map(str, choices))}")
+        found.unmatched.append(f"{what} is {_words(v.activation)}; fastgate has {', '.join(choices)}")
     if v.gates != "sigmoid":
         found.unmatched.append(f"gates are {_words(v.gates)}; fastgate's are logistic sigmoids")
     if v.output != "tanh":
@@ -397,8 +397,8 @@ def _hidden(step: Step, rng: np.random.Generator, found: Identification) -> None
     if "peephole" in W:
         found.peephole = "ifo"
     if v.cell != "rnn":
-        found.notes.append("gate order: a name for blocks of weights, which are hidden; weights= would tell. That of .weights is "
-                           + ("ifgo" if v.cell == "lstm" else "rzn"))  # fmt: skip
+        order = "ifgo" if v.cell == "lstm" else "rzn"
+        found.notes.append(f"gate order: a name for hidden blocks, which weights= would tell; .weights has {order}")
     if v.cell == "gru":
         found.update = None
         found.notes.append("update: z and 1 - z are one function of hidden weights; in .weights z keeps h")

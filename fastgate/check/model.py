@@ -4,6 +4,7 @@ Weights are in canonical gate order (ifgo, rzn), multiply from the right, and ar
 candidates that differ in the order of gates share their products.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,7 +15,7 @@ def sigmoid(a: np.ndarray) -> np.ndarray:
     return np.where(a >= 0, 1, e) / (1 + e)
 
 
-ACTIVATIONS = {
+ACTIVATIONS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
     "tanh": np.tanh,
     "sigmoid": sigmoid,
     "relu": lambda a: np.maximum(a, 0),

@@ -300,7 +300,8 @@ def describe(
     found = parameters(forward, "forward")
     base = Pair(forward, backward, chosen)
     candidates, leaves = _candidates(base, found, arguments)
-    tried, working, failure = 0, [], ""
+    tried, failure = 0, ""
+    working: list[tuple[float, Pair]] = []
     with quiet():
         for G in _gate_counts(forward, leaves, gates):
             base.sizes = chosen | {"G": G}
@@ -308,21 +309,22 @@ def describe(
                 tried += 1
                 pair = copy.copy(base)
                 pair.arguments = dict(zip(leaves, shapes, strict=True))
-                words = _try(pair, outputs, upstream, gradients)
-                if isinstance(words, str):
-                    failure = failure or words
+                verdict = _try(pair, outputs, upstream, gradients)
+                if isinstance(verdict, str):
+                    failure = failure or verdict
                 else:
-                    working.append((words, pair))
-                if isinstance(words, float) and words == 0:
-                    break
+                    working.append((verdict, pair))
+                    if verdict == 0:
+                        break
             else:
                 continue
             break
     if not working:
         shapes = ", ".join(f"{name} {' or '.join(map(repr, candidates[name]))}" for name in leaves)
         raise CannotDescribe(
-            f"forward: {_name(forward)} worked with none of the {tried} combinations of shapes that its names allow ({shapes}); "
-            f'say them, e.g. arguments={{"x": "N T D", "h0": "N H", "W": "D+H 4H", "b": "4H"}}. The first try ended with: {failure}'
+            f"forward: {_name(forward)} worked with none of the {tried} combinations of shapes that its names allow "
+            f'({shapes}); say them, e.g. arguments={{"x": "N T D", "h0": "N H", "W": "D+H 4H", "b": "4H"}}. '
+            f"The first try ended with: {failure}"
         )
     return min(working, key=lambda entry: entry[0])[1]
 
@@ -487,6 +489,7 @@ def _rows_apart(pair: Pair, values: Arrays, first: Arrays) -> bool:
 def _read_outputs(pair: Pair, result: Any, outputs: Any) -> str | None:
     fields = list(getattr(result, "_fields", ()))
     results = result if isinstance(result, tuple) else (result,)
+    names: list[str | None]
     if outputs is not None:
         names = outputs.replace(",", " ").split() if isinstance(outputs, str) else list(outputs)
         if len(names) != len(results):

@@ -6,8 +6,8 @@ lstm   c' is 0 at c = 0 exactly where a_g is: bisection along random lines finds
 gru    with h = s e_k unit k is a GRU of one unit, in which reset before and after are one function: fitted along a line, then
        one input at a time. How h_k acts on unit j then tells before from after
 
-What outputs cannot tell is the order of gates, how a bias is split in two, and which side z keeps (z and 1 - z are one function with
-the weights of z negated).
+What outputs cannot tell is the order of gates, how a bias is split in two, and which side z keeps (z and 1 - z are one function
+with the weights of z negated).
 """
 
 from collections.abc import Callable
@@ -63,17 +63,19 @@ def affine(points: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, float]:
     return w, float(residual.max() / max(np.abs(y[kept]).max(), 1e-3))
 
 
-def fit(residual: Callable[[np.ndarray], np.ndarray], start: np.ndarray, rounds: int = 60) -> tuple[np.ndarray, float]:
-    """Levenberg–Marquardt with derivatives by the complex step; (parameters, largest residual)."""
+def fit(
+    residual: Callable[[np.ndarray], np.ndarray], start: np.ndarray, rounds: int = 60, step: float | None = None
+) -> tuple[np.ndarray, float]:
+    """Levenberg–Marquardt; (parameters, largest residual). Derivatives by the complex step, or by real ones of size `step`."""
     p, damping = start.astype(float), 1e-2
     r = residual(p)
     cost = float(r @ r)
     for _ in range(rounds):
         J = np.empty((len(r), len(p)))
         for k in range(len(p)):
-            moved = p.astype(complex)
-            moved[k] += 1e-30j
-            J[:, k] = residual(moved).imag / 1e-30
+            moved = p.astype(complex if step is None else float)
+            moved[k] += 1e-30j if step is None else step
+            J[:, k] = residual(moved).imag / 1e-30 if step is None else (residual(moved) - r) / step
         if not np.isfinite(J).all():
             return p, np.inf
         A, g = J.T @ J, J.T @ r
@@ -176,9 +178,7 @@ def rnn(step: Step, rng: np.random.Generator, limits: dict[str, float | None]) -
             W = np.stack([w for w, _ in maps], axis=1)
             variant = Variant("rnn", activation=activation, preact_clip=limits["preact_clip"])
             return Found(variant, {"Wx": W[: step.D], "Wh": W[step.D : n], "b": W[n]})
-    return Found(
-        words=["rnn: no activation makes h affine in x and h: tanh, relu, sigmoid, identity, softsign, softplus, hard sigmoid"]
-    )
+    return Found(words=[f"rnn: h is no {', '.join(INVERSES)} of a map that is affine in x and h"])
 
 
 # --- lstm -------------------------------------------------------------------------------------------------------------
@@ -254,27 +254,18 @@ def lstm(step: Step, rng: np.random.Generator, limits: dict[str, float | None]) 
             return Found(words=["lstm: c' is not f * c + i * g with the same i as at c = 0"])
         weights[1, :, j] += q[0] * plane
         peephole[0, j] = q[1]
-        # the output gate
-        for output, inner in (("tanh", np.tanh), ("identity", lambda a: a), ("sigmoid", model.sigmoid)):
-            with np.errstate(all="ignore"):
-                o = INVERSES[gate](h_new / inner(c_new))
-            o = np.where((np.abs(o) < (0.99 * limit if limit else 9)) & (np.abs(c_new) > 1e-3), o, np.nan)
-            for word, seen in (("new", c_new), ("old", c)):
-                w, error = affine(np.column_stack([points, seen]), o)
-                if error <= AFFINE:
-                    break
-            if error <= AFFINE:
-                break
-        else:
+        read = _output_gate(points, c, h_new, c_new, gate, limit)
+        if read is None:
             return Found(words=["lstm: h is no sigmoid gate times tanh(c) or c"])
+        w, output, seen = read
         weights[3, :, j], peephole[2, j] = np.append(w[:n], w[-1]), w[n]
         outputs.add(output)
         if abs(peephole[2, j]) > 1e-6:
-            sees.add(word)
+            sees.add(seen)
     if activation == "?" or len(gates) != 1 or len(outputs) != 1 or len(sees) > 1:
         return Found(words=["lstm: units differ in their activations or peepholes"])
     coupled = bool(np.allclose(weights[0], -weights[1], atol=1e-4) and np.allclose(peephole[0], -peephole[1], atol=1e-4))
-    found = {"Wx": np.hstack(weights[:, :D]), "Wh": np.hstack(weights[:, D:n]), "b": weights[:, n].ravel()}
+    found = {"Wx": np.hstack(list(weights[:, :D])), "Wh": np.hstack(list(weights[:, D:n])), "b": weights[:, n].ravel()}
     if np.abs(peephole).max() > 1e-5:
         found["peephole"] = peephole.ravel()
     variant = Variant(
@@ -282,6 +273,21 @@ def lstm(step: Step, rng: np.random.Generator, limits: dict[str, float | None]) 
         output_peephole=sees.pop() if sees else "new", cell_clip=limits["cell_clip"], preact_clip=limit,
     )  # fmt: skip
     return Found(variant, found)
+
+
+def _output_gate(
+    points: np.ndarray, c: np.ndarray, h_new: np.ndarray, c_new: np.ndarray, gate: str, limit: float | None
+) -> tuple[np.ndarray, str, str] | None:
+    """(coefficients of x, h, c and 1; the activation of c; which c the peephole sees)."""
+    for output in ("tanh", "identity", "sigmoid"):
+        with np.errstate(all="ignore"):
+            o = INVERSES[gate](h_new / model.ACTIVATIONS[output](c_new))
+        o = np.where((np.abs(o) < (0.99 * limit if limit else 9)) & (np.abs(c_new) > 1e-3), o, np.nan)
+        for seen, state in (("new", c_new), ("old", c)):
+            w, error = affine(np.column_stack([points, state]), o)
+            if error <= AFFINE:
+                return w, output, seen
+    return None
 
 
 def _unit(step: Step, points: np.ndarray, c: np.ndarray, j: int) -> tuple[np.ndarray, np.ndarray]:
@@ -340,13 +346,14 @@ def _scale(
             a = INVERSES[gate](i)
         a = np.where((np.abs(a) < bound) & (np.abs(a_g) < (bound if limit else 3)), a, np.nan)
         w, worst = affine(points, a)
-        return w, worst if np.isfinite(a).sum() >= 2 * (points.shape[1] + 4) else np.inf
+        count = int(np.isfinite(a).sum())
+        return w, worst * len(a) / count if count >= 2 * (points.shape[1] + 4) else np.inf
 
     for gate in ("sigmoid", "hard_sigmoid", "hard_sigmoid6"):
         for activation in ("tanh", "softsign", "identity"):
             grid = np.linspace(np.log(1e-3), np.log(1e2), 240)
             errors = [error(k, gate, activation)[1] for k in grid]
-            for k in np.argsort(errors)[:3]:
+            for k in np.argsort(errors)[:6]:
                 if not np.isfinite(errors[k]):
                     continue
                 low, high = grid[max(k - 1, 0)], grid[min(k + 1, len(grid) - 1)]
@@ -389,11 +396,11 @@ def gru(step: Step, rng: np.random.Generator) -> Found:
         if Wh is not None:
             bh = np.zeros(3 * H)
             bh[2 * H :] = bh_n
-            W = {"Wx": np.hstack(Wx), "Wh": np.hstack(Wh), "b": b.ravel(), "bh": bh}
+            W = {"Wx": np.hstack(list(Wx)), "Wh": np.hstack(list(Wh)), "b": b.ravel(), "bh": bh}
             alike = ("before", "after") if H == 1 and np.abs(bh_n).max() <= 1e-5 else (reset,)
             return Found(Variant("gru", reset=reset), W, resets=alike)
     return Found(
-        words=["gru: units on their own are those of a gru, but a state acts on other units neither by reset before nor after"]
+        words=["gru: a unit on its own is one of a gru, but its state acts on others neither by reset before nor after"]
     )
 
 
@@ -402,6 +409,52 @@ def _single(p: np.ndarray, t: np.ndarray, s: np.ndarray) -> np.ndarray:
     r, z = (smooth_sigmoid(p[k] + p[3 + k] * t + p[6 + k] * s) for k in (0, 1))
     n = np.tanh(p[2] + p[5] * t + r * (p[8] * s + p[9]))
     return (1 - z) * n + z * s
+
+
+Observe = Callable[[np.ndarray, np.ndarray], np.ndarray]  # (inputs, own state) -> new state
+
+
+def _along_a_line(observe: Observe, rng: np.random.Generator, reach: float) -> np.ndarray | None:
+    """The parameters of _single.
+
+    Where the new state equals the old, s, it is n, whatever z: atanh(s) = p_2 + p_5 t + r (p_8 s + p_9), linear but for r.
+    With n known, z = (h' - n) / (s - n).
+    """
+    t = rng.uniform(-reach, reach, 120)
+    low, high = -np.ones(120), np.ones(120)
+    for _ in range(50):
+        s = 0.5 * (low + high)
+        above = observe(t, s) > s
+        low, high = np.where(above, s, low), np.where(above, high, s)
+    kept = np.abs(s) < 0.9999
+    if kept.sum() < 20:
+        return None
+    t_0, s_0 = t[kept], s[kept]
+    y = np.arctanh(s_0)
+
+    def linear(q: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        r = smooth_sigmoid(q[0] + q[1] * t_0 + q[2] * s_0)
+        A = np.column_stack([np.ones(len(t_0)), t_0, r * s_0, r])
+        w, *_ = np.linalg.lstsq(A, y, rcond=1e-12)
+        return w, A @ w - y
+
+    t, s = rng.uniform(-reach, reach, 160), rng.uniform(-3, 3, 160)
+    h = observe(t, s)
+    for _ in range(12):
+        q, error = fit(lambda q: linear(q)[1], rng.normal(size=3), 25, step=1e-6)
+        if not error < 1e-3:
+            continue
+        w, _ = linear(q)
+        n = np.tanh(w[0] + w[1] * t + smooth_sigmoid(q[0] + q[1] * t + q[2] * s) * (w[2] * s + w[3]))
+        with np.errstate(all="ignore"):
+            a_z = logit((h - n) / (s - n))
+        a_z = np.where((np.abs(s - n) > 0.1) & (np.abs(a_z) < 6), a_z, np.nan)
+        z, _ = affine(np.column_stack([t, s]), a_z)
+        p = np.array([q[0], z[2], w[0], q[1], z[0], w[1], q[2], z[1], w[2], w[3]])
+        p, error = fit(lambda p: _single(p, t, s) - h, p, 200)
+        if error < 1e-8:
+            return p
+    return None
 
 
 def _scalar_gru(step: Step, rng: np.random.Generator, k: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, float] | None:
@@ -413,17 +466,12 @@ def _scalar_gru(step: Step, rng: np.random.Generator, k: int) -> tuple[np.ndarra
         h[:, k] = s
         return step.run(x, h)[0][:, k]
 
-    line = rng.normal(size=D)
-    line /= np.linalg.norm(line)
     start = None
-    for reach in (3.0, 1.0, 8.0):
-        t, s = rng.uniform(-reach, reach, 160), rng.uniform(-3, 3, 160)
-        y = observe(t[:, None] * line, s)
-        for _ in range(60):
-            p, error = fit(lambda q, t=t, s=s, y=y: _single(q, t, s) - y, rng.normal(size=10), 80)  # type: ignore[misc]
-            if error < 1e-8:
-                start = p
-                break
+    for attempt in range(8):
+        line = rng.normal(size=D)
+        line /= np.linalg.norm(line)
+        reach = (2.0, 4.0, 1.0, 8.0)[attempt % 4]
+        start = _along_a_line(lambda t, s, line=line: observe(t[:, None] * line, s), rng, reach)  # type: ignore[misc]
         if start is not None:
             break
     if start is None:
@@ -515,7 +563,7 @@ def _others(step: Step, rng: np.random.Generator, reset: str, Wx: np.ndarray, ow
             y = step.run(x, h)[0]
 
             def both(q: np.ndarray, k: int = k, j: int = j, x: np.ndarray = x, s: np.ndarray = s, u: np.ndarray = u,
-                     y: np.ndarray = y) -> np.ndarray:  # fmt: skip
+                     y: np.ndarray = y, h: np.ndarray = h) -> np.ndarray:  # fmt: skip
                 r_k = smooth_sigmoid(known(x, 0, k) + own[0, k] * s + q[0] * u)
                 r_j = smooth_sigmoid(known(x, 0, j) + own[0, j] * u + q[1] * s)
                 parts = []

@@ -1,6 +1,6 @@
 """The shape of an array in letters: "N T D", "D+H 4H", "[T] N D" (a list of T arrays).
 
-Letters: N rows, T steps, D the width of x, H that of a state, G the number of gates. An axis is a sum of products: "D+H", "2GH".
+Letters: N rows, T steps, D the width of x, H that of a state, G the number of gates. An axis is a sum of products: "D+H".
 """
 
 import re

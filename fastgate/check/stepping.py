@@ -130,7 +130,7 @@ def understand(function: Callable[..., Any], D: int, H: int, weights: Mapping[st
     except ValueError:
         found = []
     names = [p.name for p in found]
-    held = {name: np.asarray(a) for name, a in (weights or {}).items()}
+    held: dict[str, np.ndarray] = {name: np.asarray(a) for name, a in (weights or {}).items()}
     step = Step(function, D, H, held)
     passed = [n for n in names if n in held]
     whole = [
@@ -142,7 +142,7 @@ def understand(function: Callable[..., Any], D: int, H: int, weights: Mapping[st
         _generate(step, function, D, H)
     count = len([p for p in found if p.default is p.empty and p.name not in step.passed])
     if step.dtype == np.float64 and held and all(a.dtype == np.float32 for a in held.values()):
-        step.dtype = np.dtype(np.float32)
+        step.dtype = np.dtype(np.float32)  # type: ignore[assignment]
     first = role_of(names[0]) if names else None
     failures = []
     for states in STATES:
