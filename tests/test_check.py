@@ -158,9 +158,8 @@ def test_a_relu_whose_kink_is_near_passes():
 
 
 def test_other_sizes_and_reports():
-    certificate = certify(
-        *handwritten.gru_pair("sign of dz"), sizes={"N": 2, "T": 3, "D": 7, "H": 5}, directions=2, tolerance=1e-7
-    )
+    options = {"sizes": {"N": 2, "T": 3, "D": 7, "H": 5}, "directions": 2, "tolerance": 1e-7}
+    certificate = certify(*handwritten.gru_pair("sign of dz"), **options)
     report = json.loads(json.dumps(certificate.to_dict()))
     assert report["ok"] is False
     assert set(report["wrong"]) == {"dx", "dh0", "dWx", "dWh", "db", "dbh"}

@@ -320,10 +320,10 @@ def describe(
                 continue
             break
     if not working:
-        shapes = ", ".join(f"{name} {' or '.join(map(repr, candidates[name]))}" for name in leaves)
+        listed = ", ".join(f"{name} {' or '.join(map(repr, candidates[name]))}" for name in leaves)
         raise CannotDescribe(
             f"forward: {_name(forward)} worked with none of the {tried} combinations of shapes that its names allow "
-            f'({shapes}); say them, e.g. arguments={{"x": "N T D", "h0": "N H", "W": "D+H 4H", "b": "4H"}}. '
+            f'({listed}); say them, e.g. arguments={{"x": "N T D", "h0": "N H", "W": "D+H 4H", "b": "4H"}}. '
             f"The first try ended with: {failure}"
         )
     return min(working, key=lambda entry: entry[0])[1]
@@ -479,9 +479,10 @@ def _rows_apart(pair: Pair, values: Arrays, first: Arrays) -> bool:
         return False
     for name, a in outputs.items():
         along = pair.along(name, "N")
-        if along is not None and not np.allclose(
-            *(np.moveaxis(b, along, 0)[1:] for b in (a, first[name])), rtol=1e-9, atol=1e-12
-        ):
+        if along is None:
+            continue
+        now, before = (np.moveaxis(b, along, 0)[1:] for b in (a, first[name]))
+        if now.shape != before.shape or not np.allclose(now, before, rtol=1e-9, atol=1e-12):
             return False
     return True
 
@@ -491,10 +492,10 @@ def _read_outputs(pair: Pair, result: Any, outputs: Any) -> str | None:
     results = result if isinstance(result, tuple) else (result,)
     names: list[str | None]
     if outputs is not None:
-        names = outputs.replace(",", " ").split() if isinstance(outputs, str) else list(outputs)
-        if len(names) != len(results):
-            raise ValueError(f"outputs: expected {len(results)} names, one for each result of forward, got {len(names)}")
-        names = [None if name in (None, "cache") else str(name) for name in names]
+        given = outputs.replace(",", " ").split() if isinstance(outputs, str) else list(outputs)
+        if len(given) != len(results):
+            raise ValueError(f"outputs: expected {len(results)} names, one for each result of forward, got {len(given)}")
+        names = [None if name in (None, "cache") else str(name) for name in given]
     elif fields:
         names = [None if field.lower() in CACHES else field for field in fields]
     else:
@@ -535,6 +536,7 @@ def _read_upstream(pair: Pair, given: Mapping[str, str] | None) -> None:
     names = list(pair.output_axes)
     pair.upstream, pair.optional = {}, set()
     pair.keywords |= {p.name for p in found if p.kind == p.KEYWORD_ONLY}
+    output: str | None
     for name, output in (given or {}).items():
         if name not in {p.name for p in found}:
             raise ValueError(f"upstream: expected parameters of backward ({', '.join(p.name for p in found)}), got {name!r}")

@@ -125,10 +125,9 @@ def clips(step: Step, rng: np.random.Generator) -> dict[str, float | None]:
     found: dict[str, float | None] = {"cell_clip": None, "preact_clip": None}
     x, h, *c = step.probe(rng, 24)
     if step.has_c:
-        huge = step.run(x, h, 1e7 * np.sign(c[0]))[1]
-        size = np.abs(huge)
-        if size.max() < 1e5 and np.ptp(size) <= 1e-9 * size.max():
-            found["cell_clip"] = float(np.median(size))
+        size = np.abs(np.concatenate([step.run(x, h, scale * c[0])[1] for scale in (1e2, 1e4, 1e7)]))
+        if size.max() < 1e5 and (size >= size.max() * (1 - 1e-12)).sum() >= 24:
+            found["cell_clip"] = float(size.max())
         limit = found["cell_clip"]
         width = 1.0 if limit is None else min(1.0, limit / 4)
         ends = [step.run(1e7 * x, 1e7 * h, k * width * np.ones_like(h))[1] for k in (0.5, 0)]
@@ -155,8 +154,10 @@ def clips(step: Step, rng: np.random.Generator) -> dict[str, float | None]:
 
 def rnn(step: Step, rng: np.random.Generator, limits: dict[str, float | None]) -> Found:
     n = step.D + step.H
-    for scale in (1.0, 0.3, 0.1, 0.03):
-        x, h = step.probe(rng, 8 * (n + 4), x=scale, state=scale)
+    x, h = (np.concatenate(parts) for parts in zip(*(step.probe(rng, 40, x=s, state=s) for s in (1, 5, 20)), strict=True))
+    far, expected = np.hstack([x, h]), step.run(x, h)[0]
+    for scale in (1.0, 3.0, 0.3, 0.1, 0.03):
+        x, h = step.probe(rng, 30 * (n + 4), x=scale, state=scale)
         y = step.run(x, h)[0]
         points = np.hstack([x, h])
         for activation, inverse in INVERSES.items():
@@ -177,6 +178,9 @@ def rnn(step: Step, rng: np.random.Generator, limits: dict[str, float | None]) -
                 continue
             W = np.stack([w for w, _ in maps], axis=1)
             variant = Variant("rnn", activation=activation, preact_clip=limits["preact_clip"])
+            modelled = model.rnn(variant, far @ W[:n] + W[n])
+            if np.abs(modelled - expected).max() > 1e-5 * np.abs(expected).max():
+                continue
             return Found(variant, {"Wx": W[: step.D], "Wh": W[step.D : n], "b": W[n]})
     return Found(words=[f"rnn: h is no {', '.join(INVERSES)} of a map that is affine in x and h"])
 
@@ -337,14 +341,14 @@ def _scale(
 ) -> tuple[float, np.ndarray, str, str] | None:
     """(κ, coefficients of a_i, the gate's activation, the candidate's): product = gate(a_i) φ(κ offset), a_i affine."""
     best: tuple[float, float, str, str] | None = None
-    bound = 0.99 * limit if limit else 9
+    bound = min(0.99 * limit, 4.0) if limit else 4.0  # near saturation a rounding of κ moves a_i far
 
     def error(log_kappa: float, gate: str, activation: str) -> tuple[np.ndarray, float]:
         a_g = np.exp(log_kappa) * offset
         with np.errstate(all="ignore"):
             i = product / model.ACTIVATIONS[activation](a_g)
             a = INVERSES[gate](i)
-        a = np.where((np.abs(a) < bound) & (np.abs(a_g) < (bound if limit else 3)), a, np.nan)
+        a = np.where((np.abs(a) < bound) & (np.abs(a_g) < min(bound, 3.0)), a, np.nan)
         w, worst = affine(points, a)
         count = int(np.isfinite(a).sum())
         return w, worst * len(a) / count if count >= 2 * (points.shape[1] + 4) else np.inf
@@ -352,10 +356,9 @@ def _scale(
     for gate in ("sigmoid", "hard_sigmoid", "hard_sigmoid6"):
         for activation in ("tanh", "softsign", "identity"):
             grid = np.linspace(np.log(1e-3), np.log(1e2), 240)
-            errors = [error(k, gate, activation)[1] for k in grid]
-            for k in np.argsort(errors)[:6]:
-                if not np.isfinite(errors[k]):
-                    continue
+            errors = np.array([np.inf, *(error(k, gate, activation)[1] for k in grid), np.inf])
+            dips = np.flatnonzero((errors[1:-1] <= errors[:-2]) & (errors[1:-1] <= errors[2:]) & np.isfinite(errors[1:-1]))
+            for k in dips[np.argsort(errors[1 + dips])][:12]:
                 low, high = grid[max(k - 1, 0)], grid[min(k + 1, len(grid) - 1)]
                 ratio = (np.sqrt(5) - 1) / 2
                 for _ in range(70):
