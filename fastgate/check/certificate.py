@@ -163,10 +163,10 @@ def certify(
 
     Checks, all in float64: finite differences (four-point central, along random directions) of every gradient at once, from
     one upstream gradient alone, for the first and the last step, T = 1, zero and large states, ragged lengths, steps or
-    sequences chained (the arrays that come back are handed on); linearity in the upstream gradients; missing ones (None equals
-    zeros); a call or a backward repeated; arguments and upstream gradients left as they were; arrays that are one another,
-    read-only, not contiguous; each row alone as in its batch. Where a gradient is wrong, its full Jacobian is compared with the mistakes
-    people make.
+    sequences chained (the arrays that come back are handed on); linearity in the upstream gradients; missing ones (None
+    equals zeros); a call or a backward repeated; arguments and upstream gradients left as they were; arrays that are one
+    another, read-only, not contiguous; each row alone as in its batch. Where a gradient is wrong, its full Jacobian is
+    compared with the mistakes people make.
 
     Returns a Certificate: .ok, .findings, .checks, .wrong, .summary(), .to_dict(), str(). Raises ValueError or TypeError,
     naming the argument, where the pair cannot be called at all.
