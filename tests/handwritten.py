@@ -397,7 +397,7 @@ def reused_buffer_pair():
     buffer = {}
 
     def forward(x, prev_h, Wx, Wh, b):
-        h = buffer.setdefault(x.shape[0], np.zeros((x.shape[0], Wh.shape[0])))
+        h = buffer.setdefault(prev_h.shape, np.zeros_like(prev_h))
         h[:] = np.tanh(x @ Wx + prev_h @ Wh + b)
         return h.copy(), (x, prev_h, Wx, Wh, h)
 

@@ -14,6 +14,8 @@ from fastgate.check.stepping import Step
 LSTM, GRU = "ifgo", "rzn"
 CELLS = {1: "rnn", 3: "gru", 4: "lstm"}
 RNN_ACTIVATIONS = tuple(model.ACTIVATIONS)
+ACTIVATIONS = ("tanh", "sigmoid", "relu", "identity")
+GATES = ("sigmoid", "hard_sigmoid", "hard_sigmoid6")
 
 
 @dataclass(frozen=True)
@@ -194,10 +196,13 @@ def candidates(step: Step, clips: Mapping[str, float | None], samples: list[np.n
     def gives(output: np.ndarray, k: int = 0) -> bool:
         return _error(output, found[k]) <= tolerance
 
-    for reading in readings(step.weights, step.D, step.H):
-        cell = CELLS[reading.G]
-        if (cell == "lstm") == step.has_c:
-            matches += {"rnn": _rnn, "gru": _gru, "lstm": _lstm}[cell](reading, clips, samples, gives)
+    fitting = [r for r in readings(step.weights, step.D, step.H) if (CELLS[r.G] == "lstm") == step.has_c]
+    for plain in (True, False):  # cells with the usual activations first: the others are eleven times as many
+        for reading in fitting:
+            kind = {"rnn": _rnn, "gru": _gru, "lstm": _lstm}[CELLS[reading.G]]
+            matches += kind(reading, clips, samples, gives, plain)
+        if matches:
+            break
     return sorted(matches, key=_plainness)
 
 
@@ -236,18 +241,22 @@ def _apart(biases: tuple[Named, ...]) -> tuple[Named | None, Named | None]:
 Gives = Callable[..., bool]
 
 
-def _rnn(reading: Reading, clips: Mapping[str, float | None], samples: list[np.ndarray], gives: Gives) -> Iterator[Candidate]:
+def _rnn(
+    reading: Reading, clips: Mapping[str, float | None], samples: list[np.ndarray], gives: Gives, plain: bool
+) -> Iterator[Candidate]:
     x, h = samples
     total = _sum(reading.biases)
     a = x @ reading.Wx.array + h @ reading.Wh.array + (0 if total is None else total.array)
     b, bh = _apart(reading.biases)
-    for activation in RNN_ACTIVATIONS:
+    for activation in ACTIVATIONS if plain else RNN_ACTIVATIONS:
         v = Variant("rnn", activation=activation, preact_clip=clips["preact_clip"])
         if gives(model.rnn(v, a)):
             yield Candidate(reading, v, None, _counted(reading.biases), b, bh, None)
 
 
-def _lstm(reading: Reading, clips: Mapping[str, float | None], samples: list[np.ndarray], gives: Gives) -> Iterator[Candidate]:
+def _lstm(
+    reading: Reading, clips: Mapping[str, float | None], samples: list[np.ndarray], gives: Gives, plain: bool
+) -> Iterator[Candidate]:
     x, h, c = samples
     total = _sum(reading.biases)
     a = np.split(x @ reading.Wx.array + h @ reading.Wh.array + (0 if total is None else total.array), 4, axis=1)
@@ -265,7 +274,7 @@ def _lstm(reading: Reading, clips: Mapping[str, float | None], samples: list[np.
             pipes.append((Named(named, np.concatenate(p)), p))
     orders = [(order, tuple(a[order.index(letter)] for letter in LSTM)) for order in map("".join, itertools.permutations(LSTM))]
     for (named, p), activation, coupled, gates, (order, blocks) in itertools.product(
-        pipes, ("tanh", "sigmoid", "relu", "identity"), (False, True), ("sigmoid", "hard_sigmoid", "hard_sigmoid6"), orders
+        pipes, ACTIVATIONS[: 1 if plain else 4], (False, True)[: 1 if plain else 2], GATES[: 1 if plain else 3], orders
     ):
         v = Variant("lstm", activation=activation, coupled=coupled, gates=gates,
                     cell_clip=clips["cell_clip"], preact_clip=clips["preact_clip"])  # fmt: skip
@@ -278,7 +287,9 @@ def _lstm(reading: Reading, clips: Mapping[str, float | None], samples: list[np.
                 yield Candidate(reading, whole, order, _counted(reading.biases), b, bh, named)
 
 
-def _gru(reading: Reading, clips: Mapping[str, float | None], samples: list[np.ndarray], gives: Gives) -> Iterator[Candidate]:
+def _gru(
+    reading: Reading, clips: Mapping[str, float | None], samples: list[np.ndarray], gives: Gives, plain: bool
+) -> Iterator[Candidate]:
     x, h = samples
     H = h.shape[1]
     ax, ah = np.split(x @ reading.Wx.array, 3, axis=1), np.split(h @ reading.Wh.array, 3, axis=1)
@@ -294,7 +305,7 @@ def _gru(reading: Reading, clips: Mapping[str, float | None], samples: list[np.n
         for rule, b, bh, b_n, bh_n in _bias_rules(reading.biases, total, [p[n] for p in parts], zero):
             resets = ("after",) if "inside" in rule else ("after", "before")
             for reset, update, gates, activation in itertools.product(
-                resets, ("old", "new"), ("sigmoid", "hard_sigmoid", "hard_sigmoid6"), ("tanh", "sigmoid", "relu", "identity")
+                resets, ("old", "new"), GATES[: 1 if plain else 3], ACTIVATIONS[: 1 if plain else 4]
             ):
                 if reset == "before" and len(reading.biases) == 2:
                     words = "two"

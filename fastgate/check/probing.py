@@ -10,6 +10,7 @@ What outputs cannot tell is the order of gates, how a bias is split in two, and 
 with the weights of z negated).
 """
 
+import itertools
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -340,7 +341,6 @@ def _scale(
     points: np.ndarray, offset: np.ndarray, product: np.ndarray, limit: float | None
 ) -> tuple[float, np.ndarray, str, str] | None:
     """(κ, coefficients of a_i, the gate's activation, the candidate's): product = gate(a_i) φ(κ offset), a_i affine."""
-    best: tuple[float, float, str, str] | None = None
     bound = min(0.99 * limit, 4.0) if limit else 4.0  # near saturation a rounding of κ moves a_i far
 
     def error(log_kappa: float, gate: str, activation: str) -> tuple[np.ndarray, float]:
@@ -353,30 +353,28 @@ def _scale(
         count = int(np.isfinite(a).sum())
         return w, worst * len(a) / count if count >= 2 * (points.shape[1] + 4) else np.inf
 
-    for gate in ("sigmoid", "hard_sigmoid", "hard_sigmoid6"):
-        for activation in ("tanh", "softsign", "identity"):
-            grid = np.linspace(np.log(1e-3), np.log(1e2), 240)
-            errors = np.array([np.inf, *(error(k, gate, activation)[1] for k in grid), np.inf])
-            dips = np.flatnonzero((errors[1:-1] <= errors[:-2]) & (errors[1:-1] <= errors[2:]) & np.isfinite(errors[1:-1]))
-            for k in dips[np.argsort(errors[1 + dips])][:12]:
-                low, high = grid[max(k - 1, 0)], grid[min(k + 1, len(grid) - 1)]
-                ratio = (np.sqrt(5) - 1) / 2
-                for _ in range(70):
-                    p, q = high - ratio * (high - low), low + ratio * (high - low)
-                    if error(p, gate, activation)[1] < error(q, gate, activation)[1]:
-                        high = q
-                    else:
-                        low = p
-                middle = 0.5 * (low + high)
-                worst = error(middle, gate, activation)[1]
-                if best is None or worst < best[0]:
-                    best = worst, middle, gate, activation
-        if best is not None and best[0] <= AFFINE:
-            break
-    if best is None or best[0] > AFFINE:
-        return None
-    _, log_kappa, gate, activation = best
-    return float(np.exp(log_kappa)), error(log_kappa, gate, activation)[0], gate, activation
+    ratio = (np.sqrt(5) - 1) / 2
+    for gate, activation in itertools.product(("sigmoid", "hard_sigmoid", "hard_sigmoid6"), ("tanh", "softsign", "identity")):
+        grid = np.linspace(np.log(1e-3), np.log(1e2), 240)
+        errors = np.array([np.inf, *(error(k, gate, activation)[1] for k in grid), np.inf])
+        dips = np.flatnonzero((errors[1:-1] <= errors[:-2]) & (errors[1:-1] <= errors[2:]) & np.isfinite(errors[1:-1]))
+        for k in dips[np.argsort(errors[1 + dips])][:6]:
+            low, high = grid[max(k - 1, 0)], grid[min(k + 1, len(grid) - 1)]
+            p, q = high - ratio * (high - low), low + ratio * (high - low)
+            at_p, at_q = error(p, gate, activation)[1], error(q, gate, activation)[1]
+            for _ in range(70):  # golden section
+                if at_p < at_q:
+                    high, q, at_q = q, p, at_p
+                    p = high - ratio * (high - low)
+                    at_p = error(p, gate, activation)[1]
+                else:
+                    low, p, at_p = p, q, at_q
+                    q = low + ratio * (high - low)
+                    at_q = error(q, gate, activation)[1]
+            w, worst = error(0.5 * (low + high), gate, activation)
+            if worst <= AFFINE:
+                return float(np.exp(0.5 * (low + high))), w, gate, activation
+    return None
 
 
 # --- gru --------------------------------------------------------------------------------------------------------------
@@ -444,8 +442,8 @@ def _along_a_line(observe: Observe, rng: np.random.Generator, reach: float) -> n
     t, s = rng.uniform(-reach, reach, 160), rng.uniform(-3, 3, 160)
     h = observe(t, s)
     for _ in range(12):
-        q, error = fit(lambda q: linear(q)[1], rng.normal(size=3), 25, step=1e-6)
-        if not error < 1e-3:
+        q, error = fit(lambda q: linear(q)[1], rng.normal(size=3), 40, step=1e-7)
+        if not error < 1e-5:
             continue
         w, _ = linear(q)
         n = np.tanh(w[0] + w[1] * t + smooth_sigmoid(q[0] + q[1] * t + q[2] * s) * (w[2] * s + w[3]))
