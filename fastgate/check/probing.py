@@ -107,10 +107,13 @@ def smooth_sigmoid(a: np.ndarray) -> np.ndarray:
     return 0.5 * (1 + np.tanh(0.5 * a))
 
 
+def _limited(a: np.ndarray, limit: float | None) -> np.ndarray:
+    return a if limit is None else np.where(np.abs(a.real) < limit, a, limit * np.sign(a.real))
+
+
 def _gate(name: str, a: np.ndarray, limit: float | None) -> np.ndarray:
     """A gate of clipped pre-activations, for complex arguments, too."""
-    if limit is not None:
-        a = np.where(np.abs(a.real) < limit, a, limit * np.sign(a.real))
+    a = _limited(a, limit)
     if name == "sigmoid":
         return smooth_sigmoid(a)
     slope = 0.2 if name == "hard_sigmoid" else 1 / 6
@@ -340,40 +343,44 @@ def _zeros_of_product(step: Step, rng: np.random.Generator) -> list[np.ndarray] 
 def _scale(
     points: np.ndarray, offset: np.ndarray, product: np.ndarray, limit: float | None
 ) -> tuple[float, np.ndarray, str, str] | None:
-    """(κ, coefficients of a_i, the gate's activation, the candidate's): product = gate(a_i) φ(κ offset), a_i affine."""
-    bound = min(0.99 * limit, 4.0) if limit else 4.0  # near saturation a rounding of κ moves a_i far
+    """(κ, coefficients of a_i, the gate's activation, the candidate's): product = gate(a_i) φ(κ offset), a_i affine.
 
-    def error(log_kappa: float, gate: str, activation: str) -> tuple[np.ndarray, float]:
-        a_g = np.exp(log_kappa) * offset
-        with np.errstate(all="ignore"):
-            i = product / model.ACTIVATIONS[activation](a_g)
-            a = INVERSES[gate](i)
-        a = np.where((np.abs(a) < bound) & (np.abs(a_g) < min(bound, 3.0)), a, np.nan)
-        w, worst = affine(points, a)
-        count = int(np.isfinite(a).sum())
-        return w, worst * len(a) / count if count >= 2 * (points.shape[1] + 4) else np.inf
+    A grid of κ shows where what is left of the product comes near a gate of an affine map; least squares from there.
+    """
+    bound = min(0.99 * limit, 4.0) if limit else 4.0
+    one = np.column_stack([points, np.ones(len(points))])
+    kept = np.isfinite(product)
+    grid = np.linspace(np.log(1e-3), np.log(1e2), 240)
 
-    ratio = (np.sqrt(5) - 1) / 2
     for gate, activation in itertools.product(("sigmoid", "hard_sigmoid", "hard_sigmoid6"), ("tanh", "softsign", "identity")):
-        grid = np.linspace(np.log(1e-3), np.log(1e2), 240)
-        errors = np.array([np.inf, *(error(k, gate, activation)[1] for k in grid), np.inf])
+
+        def near(log_kappa: float, gate: str = gate, activation: str = activation) -> tuple[np.ndarray, float]:
+            a_g = np.exp(log_kappa) * offset
+            with np.errstate(all="ignore"):
+                a = INVERSES[gate](product / model.ACTIVATIONS[activation](a_g))
+            a = np.where((np.abs(a) < bound) & (np.abs(a_g) < min(bound, 3.0)), a, np.nan)
+            w, worst = affine(points, a)
+            count = int(np.isfinite(a).sum())
+            return w, worst * len(a) / count if count >= 2 * (points.shape[1] + 4) else np.inf
+
+        def residual(q: np.ndarray, gate: str = gate, activation: str = activation) -> np.ndarray:
+            a_g = _limited(np.exp(q[0]) * offset, limit)
+            g = (
+                np.tanh(a_g)
+                if activation == "tanh"
+                else a_g / (1 + a_g * np.sign(a_g.real))
+                if activation == "softsign"
+                else a_g
+            )
+            return (_gate(gate, one @ q[1:], limit) * g - product)[kept]
+
+        tried = [near(k) for k in grid]
+        errors = np.array([np.inf, *(error for _, error in tried), np.inf])
         dips = np.flatnonzero((errors[1:-1] <= errors[:-2]) & (errors[1:-1] <= errors[2:]) & np.isfinite(errors[1:-1]))
         for k in dips[np.argsort(errors[1 + dips])][:6]:
-            low, high = grid[max(k - 1, 0)], grid[min(k + 1, len(grid) - 1)]
-            p, q = high - ratio * (high - low), low + ratio * (high - low)
-            at_p, at_q = error(p, gate, activation)[1], error(q, gate, activation)[1]
-            for _ in range(70):  # golden section
-                if at_p < at_q:
-                    high, q, at_q = q, p, at_p
-                    p = high - ratio * (high - low)
-                    at_p = error(p, gate, activation)[1]
-                else:
-                    low, p, at_p = p, q, at_q
-                    q = low + ratio * (high - low)
-                    at_q = error(q, gate, activation)[1]
-            w, worst = error(0.5 * (low + high), gate, activation)
-            if worst <= AFFINE:
-                return float(np.exp(0.5 * (low + high))), w, gate, activation
+            q, error = fit(residual, np.array([grid[k], *tried[k][0]]))
+            if error < 1e-9:
+                return float(np.exp(q[0])), q[1:], gate, activation
     return None
 
 
