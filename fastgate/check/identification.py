@@ -166,7 +166,7 @@ def _weights(weights: Any) -> dict[str, np.ndarray] | None:
 
 def _with_weights(step: Step, rng: np.random.Generator, found: Identification) -> None:
     single = step.dtype == np.float32 or any(a.dtype == np.float32 for a in step.weights.values())
-    tolerance = 1e-4 if single or step.result_dtype == np.float32 else 1e-9
+    tolerance = 1e-4 if single or step.result_dtype() == np.float32 else 1e-9
     limits = probing.clips(step, rng)
     near = _mixed(step, rng, (0.3, 1.0, 2.0))
     far = _mixed(step, rng, (5.0, 25.0))
@@ -358,7 +358,7 @@ def _evaluate(step: Step, found: Identification, x: np.ndarray, h: np.ndarray, c
 
 
 def _hidden(step: Step, rng: np.random.Generator, found: Identification) -> None:
-    if step.result_dtype == np.float32:
+    if step.result_dtype() == np.float32:
         found.unmatched.append(
             "the step computes in float32, too coarse to read hidden weights off; let it compute in float64, or pass weights="
         )

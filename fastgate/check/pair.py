@@ -114,7 +114,6 @@ class Pair:
         self.upstream: dict[str, str | None] = {}  # parameter of backward -> output; None: the cache
         self.optional: set[str] = set()  # parameters of backward that may be left out or None by default
         self.gradients: list[str | None] = []  # leaf names in the order of backward's result
-        self.gradients_given: list[str] | None = None
 
     # --- calls ---
 
@@ -191,8 +190,11 @@ class Pair:
                 raise ValueError(f"forward returned {type(value).__name__} for {name}, an array before")
         return outputs, cache
 
-    def backward(self, upstream: Mapping[str, np.ndarray | None], cache: Any, leave_out: Iterable[str] = ()) -> Any:
+    def backward(self, upstream: Mapping[str, np.ndarray | None], cache: Any, leave_out: Iterable[str] = ()) -> dict[str, Any]:
         """Upstream gradients by output name, None as None; those of parameters in `leave_out` are not passed at all."""
+        return self.read_gradients(self.call_backward(upstream, cache, leave_out))
+
+    def call_backward(self, upstream: Mapping[str, np.ndarray | None], cache: Any, leave_out: Iterable[str] = ()) -> Any:
         assert self.backward_function is not None
         args, keywords = [], {}
         positional = True
@@ -207,7 +209,7 @@ class Pair:
                 args.append(value)
             else:
                 keywords[parameter] = value
-        return self.read_gradients(self.backward_function(*args, **keywords))
+        return self.backward_function(*args, **keywords)
 
     def read_gradients(self, result: Any) -> dict[str, Any]:
         """By leaf name. A dict is read by its keys, a tuple by place; both may be nested. Lists of arrays are stacked."""
@@ -450,19 +452,10 @@ def _try(pair: Pair, outputs: Any, upstream: Any, gradients: Any) -> float | str
     _read_upstream(pair, upstream)
     sent = {name: rng.normal(size=a.shape) for name, a in first.items()}
     try:
-        result = _raw_backward(pair, sent, cache)
+        result = pair.call_backward(sent, cache)
     except Exception:
         return penalty + 8  # certify says it in words
     return penalty + _read_gradients(pair, result, values, gradients)
-
-
-def _raw_backward(pair: Pair, sent: Arrays, cache: Any) -> Any:
-    held = pair.read_gradients
-    try:
-        pair.read_gradients = lambda result: result  # type: ignore[method-assign]
-        return pair.backward(sent, cache)
-    finally:
-        pair.read_gradients = held  # type: ignore[method-assign]
 
 
 def _rows_apart(pair: Pair, values: Arrays, first: Arrays) -> bool:
@@ -593,7 +586,6 @@ def _read_gradients(pair: Pair, result: Any, values: Arrays, gradients: Any) -> 
             if leaf is None and name not in (None, "_"):
                 raise ValueError(f"gradients: expected names of arguments ({', '.join(pair.arguments)}) or None, got {name!r}")
             pair.gradients.append(leaf)
-        pair.gradients_given = names
     places = [k for k in keyed if isinstance(k, int)]
     if not pair.gradients and len(places) == len(keyed):
         shapes = [getattr(as_array(value), "shape", None) for value in keyed.values()]
