@@ -383,12 +383,13 @@ class _Run:
 
     def _slope(self, loss: Callable[[float], float], given: float) -> float:
         """The derivative at 0 by four points; where there is a kink within reach, closer by."""
-        best = 0.0
+        best, least = 0.0, np.inf
         for reach in (REACH, REACH / 10, REACH / 100, REACH / 1000):
             ends = [loss(k * reach) for k in (1, -1, 2, -2)]
             near, far = (ends[0] - ends[1]) / (2 * reach), (ends[2] - ends[3]) / (4 * reach)
-            best = (4 * near - far) / 3
-            smooth = abs(near - far) <= 1e-4 * max(abs(near), abs(given), 1e-6)
+            if not abs(near - far) >= least:
+                best, least = (4 * near - far) / 3, abs(near - far)
+            smooth = least <= 1e-6 * max(abs(near), abs(given), 1e-6)
             if smooth or abs(best - given) <= self.tolerance / 10 * max(abs(best), abs(given)):
                 break
         return best

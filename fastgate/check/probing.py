@@ -393,7 +393,7 @@ def gru(step: Step, rng: np.random.Generator) -> Found:
     Wx, own = np.zeros((3, D, H)), np.zeros((3, H))
     b, bh_n = np.zeros((3, H)), np.zeros(H)
     for k in range(H):
-        unit = _scalar_gru(step, rng, k)
+        unit = _scalar_gru(step, rng, k) or _scalar_gru(step, rng, k) or _scalar_gru(step, rng, k)  # along other lines
         if unit is None:
             return Found(words=["gru: a unit on its own is no (1 - z) * n + z * h with gates that are sigmoids of affine maps"])
         Wx[:, :, k], own[:, k], b[:, k], bh_n[k] = unit
