@@ -7,7 +7,7 @@ RUN := $(VENV)/bin/python
 SUITE := -m pytest -n auto
 PEERS ?= bench
 # Tests that do not depend on the level, or run every level themselves.
-LEVELLESS := $(patsubst %,--ignore=tests/test_%.py,activations adding_a_cell arguments bench bench_swap demo docs malformed parallel threads types)
+LEVELLESS := $(patsubst %,--ignore=tests/test_%.py,activations adding_a_cell arguments bench bench_swap check demo docs malformed parallel threads types)
 # Tests that run beside other libraries; each skips, with the reason, what is not installed.
 PEERED := $(wildcard $(patsubst %,tests/test_%.py,compat_* docs layers parallel weights))
 STUBBED := $(patsubst fastgate/%.pyi,fastgate.%,$(wildcard fastgate/[a-z]*.pyi))
@@ -50,7 +50,7 @@ sanitize: build $(VENV)/has-test  ## all tests under AddressSanitizer and Undefi
 	FASTGATE_SANITIZE=1 $(RUN) setup.py -q build --build-base build/sanitize --build-lib build/sanitize/lib
 	FASTGATE_CASES=$${FASTGATE_CASES-16} FASTGATE_MALFORMED=$${FASTGATE_MALFORMED-50} \
 	FASTGATE_CALLS=$${FASTGATE_CALLS-1000} FASTGATE_FORKS=$${FASTGATE_FORKS-10} FASTGATE_CTRL_C=$${FASTGATE_CTRL_C-1} \
-	PYTHONPATH="$(CURDIR)/build/sanitize/lib:$(CURDIR)" PYTHONSAFEPATH=1 \
+	FASTGATE_DRAWS=$${FASTGATE_DRAWS-4} PYTHONPATH="$(CURDIR)/build/sanitize/lib:$(CURDIR)" PYTHONSAFEPATH=1 \
 	LD_PRELOAD="$$(gcc -print-file-name=libasan.so) $$(gcc -print-file-name=libubsan.so)" \
 	ASAN_OPTIONS=detect_leaks=0:allocator_may_return_null=1 UBSAN_OPTIONS=print_stacktrace=1 \
 	$(RUN) $(SUITE) $(ARGS)

@@ -164,6 +164,7 @@ cdef class Run:
         s.segment, s.checkpoints = segment, checkpoints
         self.share_out(&s, &stop)
         s.cache = s.dx.data = <void *>&self.s  # so much as: given
+        s.Wh.data = <char *>s.Wh.data + 1      # so much as: not in whole cache lines. A copy may lie elsewhere in the next call
         kept = allocated(self.kernels.cache_size(self.cell, &s, self.rows))
         scratch = max(allocated(self.kernels.forward_scratch(self.cell, &s)), allocated(self.kernels.backward_scratch(self.cell, &s, self.rows)))
         return kept + scratch, self.kernels.recomputed_steps(&s)
