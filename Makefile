@@ -48,7 +48,7 @@ types: build $(VENV)/has-lint  ## mypy on the package and on a typed user's file
 sanitize: build $(VENV)/has-test  ## all tests under AddressSanitizer and UndefinedBehaviorSanitizer
 	$(RUN) tests/selftest.py --sanitize address gcc
 	FASTGATE_SANITIZE=1 $(RUN) setup.py -q build --build-base build/sanitize --build-lib build/sanitize/lib
-	FASTGATE_CASES=$${FASTGATE_CASES-16} FASTGATE_MALFORMED=$${FASTGATE_MALFORMED-50} \
+	FASTGATE_CASES=$${FASTGATE_CASES-8} FASTGATE_MALFORMED=$${FASTGATE_MALFORMED-50} \
 	FASTGATE_CALLS=$${FASTGATE_CALLS-1000} FASTGATE_FORKS=$${FASTGATE_FORKS-10} FASTGATE_CTRL_C=$${FASTGATE_CTRL_C-1} \
 	FASTGATE_DRAWS=$${FASTGATE_DRAWS-4} PYTHONPATH="$(CURDIR)/build/sanitize/lib:$(CURDIR)" PYTHONSAFEPATH=1 \
 	LD_PRELOAD="$$(gcc -print-file-name=libasan.so) $$(gcc -print-file-name=libubsan.so)" \
@@ -64,7 +64,7 @@ model:  ## the protocol of the threads, by the model checker spin
 levels: build $(VENV)/has-test  ## the kernels at each instruction-set level of this CPU
 	$(RUN) tests/selftest.py gcc clang
 	red=0; for level in $$($(RUN) -c 'import fastgate; print(*fastgate.get_config()["isa_levels"])'); do \
-	    echo "FASTGATE_ISA=$$level"; FASTGATE_ISA=$$level FASTGATE_CASES=$${FASTGATE_CASES-64} FASTGATE_MALFORMED=$${FASTGATE_MALFORMED-50} \
+	    echo "FASTGATE_ISA=$$level"; FASTGATE_ISA=$$level FASTGATE_CASES=$${FASTGATE_CASES-32} FASTGATE_MALFORMED=$${FASTGATE_MALFORMED-50} \
 	    FASTGATE_CALLS=$${FASTGATE_CALLS-1000} FASTGATE_FORKS=$${FASTGATE_FORKS-10} FASTGATE_CTRL_C=$${FASTGATE_CTRL_C-1} $(RUN) $(SUITE) $(LEVELLESS) $(ARGS) || red=1; done; exit $$red
 
 arm64: build  ## the C core for arm64 under qemu: the bits of avx2 and avx512

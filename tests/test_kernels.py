@@ -22,7 +22,7 @@ from support import CELLS, VARIANTS, digest, is_steady, permuted, random_call, r
 import fastgate
 from fastgate import reference
 
-CASES = int(os.environ.get("FASTGATE_CASES", "160"))
+CASES = int(os.environ.get("FASTGATE_CASES", "96"))
 DTYPES = (np.float32, np.float64)
 BOUND = 64  # units of eps, relative to the largest exact value: 1.4e-14 in float64
 

@@ -17,7 +17,7 @@ from support import CELLS, VARIANTS, assert_same, digest, prepare, random_call, 
 import fastgate
 from fastgate import _checkpoints, _kernels
 
-CASES = int(os.environ.get("FASTGATE_CASES", "160")) // 8
+CASES = int(os.environ.get("FASTGATE_CASES", "96")) // 8
 SIZES = [  # N, T, D, H
     (1, 1, 3, 4), (3, 5, 4, 6), (2, 40, 5, 17), (7, 33, 9, 16),
     (33, 30, 8, 15), (5, 300, 3, 7), (1, 700, 2, 8), (9, 90, 33, 31),

@@ -28,7 +28,7 @@ from test_same_bits import in_chunks, of_rows, taken
 import fastgate
 from fastgate import _kernels, threads
 
-CASES = int(os.environ.get("FASTGATE_CASES", "160")) // 2
+CASES = int(os.environ.get("FASTGATE_CASES", "96")) // 2
 CALLS = int(os.environ.get("FASTGATE_CALLS", "20000"))
 CALLERS = int(os.environ.get("FASTGATE_CALLERS", "8"))
 FORKS = int(os.environ.get("FASTGATE_FORKS", "200"))
