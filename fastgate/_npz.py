@@ -7,7 +7,7 @@ import os
 import stat
 import struct
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -25,9 +25,15 @@ _MALFORMED = (
 
 def write(path: str | os.PathLike[str], header: Any, arrays: dict[str, Any]) -> None:
     """An uncompressed .npz of plain arrays, with `header` as JSON in UTF-8 bytes under the name "header"."""
-    text = np.frombuffer(json.dumps(header).encode(), np.uint8)
-    with replacing(_plain(path)) as file:
-        np.savez(file, **({"header": text} | arrays))
+    write_arrays(path, {"header": np.frombuffer(json.dumps(header).encode(), np.uint8)} | arrays)
+
+
+def write_arrays(path: str | os.PathLike[str], arrays: Mapping[str, Any]) -> None:
+    """The same of any arrays but those of Python objects, in C order; np.savez cannot write one whose name is "file"."""
+    with replacing(_plain(path)) as file, zipfile.ZipFile(file, "w") as members:
+        for name, array in arrays.items():
+            with members.open(f"{name}.npy", "w", force_zip64=True) as member:
+                np.lib.format.write_array(member, np.asarray(array, order="C"), allow_pickle=False)
 
 
 def _plain(path: str | os.PathLike[str]) -> str:
