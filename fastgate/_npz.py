@@ -17,7 +17,7 @@ from fastgate._files import replacing
 
 _MOST = 2**20  # bytes of one read: a table of contents is no larger
 _CHUNK = 2**18  # bytes of an array at a time
-_MALFORMED = (
+MALFORMED = (
     zipfile.BadZipFile, zipfile.LargeZipFile, struct.error, ValueError, TypeError, KeyError, EOFError, RecursionError,
     NotImplementedError, OverflowError, RuntimeError, UserWarning,
 )  # fmt: skip
@@ -93,7 +93,7 @@ class Npz:
             self._raise(error)
 
     def _raise(self, error: BaseException) -> None:
-        if isinstance(error, (*_MALFORMED, OSError)):
+        if isinstance(error, (*MALFORMED, OSError)):
             reason = f"{error} is missing" if isinstance(error, KeyError) else error
             raise ValueError(f"path: expected {self._wanted}, got {self._path!r}: {reason}") from error
 
@@ -137,3 +137,9 @@ class Npz:
             for start in range(0, len(values), _CHUNK):
                 part = stream.read(min(_CHUNK, len(values) - start))
                 values[start : start + _CHUNK] = np.frombuffer(part, np.uint8)  # of another size: a ValueError
+
+    def read_new(self, name: str) -> NDArray[Any]:
+        """An entry as a new array."""
+        array = np.empty(self.entries[name].shape, self.entries[name].dtype)
+        self.read(name, array)
+        return array

@@ -122,7 +122,7 @@ class World:
     fastgate and NumPy; and unless set_num_threads or an environment variable has set a number of threads, ranks that may run on
     the same CPUs share them evenly, until the block is left.
 
-    What ends a run, all of it with a nonzero status and without a hang:
+    What ends a run, all of it without a hang, and with a nonzero status unless a rank leaves by os._exit(0):
     - ranks that disagree, or call different methods: ParallelError on all of them, which says who has what;
     - an exception that leaves the block on one rank: it goes on there, the others raise ParallelError with its words when
       they come to their next call;
@@ -585,10 +585,7 @@ def _write(path: str | os.PathLike[str], arrays: Mapping[str, Any]) -> None:
 
 def _read(path: str | os.PathLike[str]) -> dict[str, NDArray[Any]]:
     with _npz.Npz(path, "the .npz file of a checkpoint") as file:
-        arrays = {name: np.empty(entry.shape, entry.dtype) for name, entry in file.entries.items()}
-        for name, array in arrays.items():
-            file.read(name, array)
-    return arrays
+        return {name: file.read_new(name) for name in file.entries}
 
 
 # --- words -------------------------------------------------------------------------------------------------------
