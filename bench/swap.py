@@ -228,9 +228,9 @@ def jax() -> Iterator[Case]:
         )
 
 
-def of(module: str) -> Callable[[], Iterable[tuple]]:
-    """The source whose cases stand in a module of their own: its swap_cases()."""
-    return lambda: importlib.import_module(f"{__package__}.{module}").swap_cases()
+def of(module: str, function: str = "swap_cases") -> Callable[[], Iterable[tuple]]:
+    """The source whose cases stand in a module of their own."""
+    return lambda: getattr(importlib.import_module(f"{__package__}.{module}"), function)()
 
 
 SOURCES: dict[str, Callable[[], Iterable[tuple]]] = {
@@ -240,7 +240,8 @@ SOURCES: dict[str, Callable[[], Iterable[tuple]]] = {
     "autograd": autograd,
     "jax": jax,
     "pytorch": of("torch_training"),
-    "imports": of("swap_imports"),
+    "keras": of("swap_imports", "keras_cases"),
+    "onnx": of("swap_imports", "onnx_cases"),
 }
 
 

@@ -7,7 +7,7 @@ import os
 import stat
 import struct
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -17,7 +17,7 @@ from fastgate._files import replacing
 
 _MOST = 2**20  # bytes of one read: a table of contents is no larger
 _CHUNK = 2**18  # bytes of an array at a time
-_MALFORMED = (
+MALFORMED = (
     zipfile.BadZipFile, zipfile.LargeZipFile, struct.error, ValueError, TypeError, KeyError, EOFError, RecursionError,
     NotImplementedError, OverflowError, RuntimeError, UserWarning,
 )  # fmt: skip
@@ -25,9 +25,15 @@ _MALFORMED = (
 
 def write(path: str | os.PathLike[str], header: Any, arrays: dict[str, Any]) -> None:
     """An uncompressed .npz of plain arrays, with `header` as JSON in UTF-8 bytes under the name "header"."""
-    text = np.frombuffer(json.dumps(header).encode(), np.uint8)
-    with replacing(_plain(path)) as file:
-        np.savez(file, **({"header": text} | arrays))
+    write_arrays(path, {"header": np.frombuffer(json.dumps(header).encode(), np.uint8)} | arrays)
+
+
+def write_arrays(path: str | os.PathLike[str], arrays: Mapping[str, Any]) -> None:
+    """The same of any arrays but those of Python objects, in C order; np.savez cannot write one whose name is "file"."""
+    with replacing(_plain(path)) as file, zipfile.ZipFile(file, "w") as members:
+        for name, array in arrays.items():
+            with members.open(f"{name}.npy", "w", force_zip64=True) as member:
+                np.lib.format.write_array(member, np.asarray(array, order="C"), allow_pickle=False)
 
 
 def _plain(path: str | os.PathLike[str]) -> str:
@@ -87,7 +93,7 @@ class Npz:
             self._raise(error)
 
     def _raise(self, error: BaseException) -> None:
-        if isinstance(error, (*_MALFORMED, OSError)):
+        if isinstance(error, (*MALFORMED, OSError)):
             reason = f"{error} is missing" if isinstance(error, KeyError) else error
             raise ValueError(f"path: expected {self._wanted}, got {self._path!r}: {reason}") from error
 
@@ -131,3 +137,9 @@ class Npz:
             for start in range(0, len(values), _CHUNK):
                 part = stream.read(min(_CHUNK, len(values) - start))
                 values[start : start + _CHUNK] = np.frombuffer(part, np.uint8)  # of another size: a ValueError
+
+    def read_new(self, name: str) -> NDArray[Any]:
+        """An entry as a new array."""
+        array = np.empty(self.entries[name].shape, self.entries[name].dtype)
+        self.read(name, array)
+        return array

@@ -44,7 +44,6 @@ import subprocess
 import sys
 import threading
 import time
-import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from itertools import pairwise
@@ -54,8 +53,7 @@ from typing import Any, NamedTuple, NoReturn, Self, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from fastgate import _arguments
-from fastgate._files import replacing
+from fastgate import _arguments, _npz
 from fastgate._version import __version__
 from fastgate._witness import SPOKEN
 from fastgate.config import get_config
@@ -124,7 +122,7 @@ class World:
     fastgate and NumPy; and unless set_num_threads or an environment variable has set a number of threads, ranks that may run on
     the same CPUs share them evenly, until the block is left.
 
-    What ends a run, all of it with a nonzero status and without a hang:
+    What ends a run, all of it without a hang, and with a nonzero status unless a rank leaves by os._exit(0):
     - ranks that disagree, or call different methods: ParallelError on all of them, which says who has what;
     - an exception that leaves the block on one rank: it goes on there, the others raise ParallelError with its words when
       they come to their next call;
@@ -575,12 +573,6 @@ def _integer(name: str, value: Any, least: int, words: str) -> int:
 # --- files -------------------------------------------------------------------------------------------------------
 
 
-def _name(path: Any) -> str:
-    if not isinstance(path, (str, os.PathLike)):
-        raise TypeError(f"path: expected a file name, got {type(path).__name__}")
-    return os.fspath(path)
-
-
 def _write(path: str | os.PathLike[str], arrays: Mapping[str, Any]) -> None:
     if not isinstance(arrays, Mapping):
         raise TypeError(f"arrays: expected a mapping of names to arrays, got {type(arrays).__name__}")
@@ -588,35 +580,12 @@ def _write(path: str | os.PathLike[str], arrays: Mapping[str, Any]) -> None:
     for name, array in ready.items():
         if not isinstance(name, str) or array.dtype.hasobject:
             raise TypeError(f"arrays[{name!r}]: expected a name that is a string, and numbers; got {array.dtype}")
-    with replacing(_name(path)) as file, zipfile.ZipFile(file, "w") as members:
-        for name, array in ready.items():
-            with members.open(f"{name}.npy", "w", force_zip64=True) as member:
-                np.lib.format.write_array(member, array, allow_pickle=False)
+    _npz.write_arrays(path, ready)
 
 
 def _read(path: str | os.PathLike[str]) -> dict[str, NDArray[Any]]:
-    try:
-        with zipfile.ZipFile(_name(path)) as members:
-            return {part.filename.removesuffix(".npy"): _read_array(members, part) for part in members.infolist()}
-    except (ValueError, zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError) as error:
-        raise ValueError(f"path: expected the .npz file of a checkpoint, got {os.fspath(path)!r}: {error}") from None
-
-
-def _read_array(members: zipfile.ZipFile, part: zipfile.ZipInfo) -> NDArray[Any]:
-    """One array, judged by its header before memory is taken for it."""
-    if part.compress_type != zipfile.ZIP_STORED or part.file_size != part.compress_size:
-        raise ValueError(f"{part.filename} is compressed")
-    with members.open(part) as member:
-        version = np.lib.format.read_magic(member)
-        if version not in ((1, 0), (2, 0)):
-            raise ValueError(f"{part.filename} has the version {version} of .npy")
-        read_header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-        shape, _, dtype = read_header(member)
-        left = part.file_size - member.tell()
-        if dtype.hasobject or math.prod(shape) * dtype.itemsize != left:
-            raise ValueError(f"{part.filename} says {shape} {dtype} and has {left} bytes")
-    with members.open(part) as member:
-        return np.lib.format.read_array(member, allow_pickle=False)
+    with _npz.Npz(path, "the .npz file of a checkpoint") as file:
+        return {name: file.read_new(name) for name in file.entries}
 
 
 # --- words -------------------------------------------------------------------------------------------------------

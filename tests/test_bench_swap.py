@@ -3,16 +3,17 @@
 import numpy as np
 import pytest
 
-from bench import swap
+from bench import swap, swap_imports
 from bench.swap import Case, Row
 from bench.timer import Ratio
 
 TINY = [(3, 2, 5, 4), (2, 3, 4, 6)]
-OURS = ["hand_written", "cs231n", "dlfs2", "autograd", "jax"]
+OURS = ["hand_written", "cs231n", "dlfs2", "autograd", "jax", "keras", "onnx"]
 
 
 def cases(name, monkeypatch):
     monkeypatch.setitem(swap.SHAPES, name, TINY)
+    monkeypatch.setattr(swap_imports, "SHAPES", TINY)
     try:
         return [Case(*case) for case in swap.SOURCES[name]()]
     except ImportError as reason:

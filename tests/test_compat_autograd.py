@@ -5,7 +5,7 @@ import sys
 
 import numpy as np
 import pytest
-from support import CELLS, digest, random_call, values
+from support import CELLS, VARIANTS, digest, random_call, values, variant_id
 
 import fastgate
 
@@ -84,6 +84,23 @@ def test_gradients_by_every_array_are_fastgates(peer, cell, size, dtype):
     for k, z in enumerate(expected):
         alone, _ = peer.make_vjp(function(cell), k)(*arrays)
         np.testing.assert_array_equal(alone(tuple(upstream)), z)
+
+
+@pytest.mark.parametrize("variant", VARIANTS, ids=variant_id)
+def test_options_are_fastgates(peer, variant):
+    """Every option of the cells, peepholes among them: the bits of fastgate's functions."""
+    cell, options = variant
+    call, options = arguments(cell), dict(options)
+    *results, cache = cell.function(fastgate, "forward")(**call, **options)
+    upstream = [values(np.random.default_rng(1), r.shape) for r in results]
+    expected = cell.function(fastgate, "backward")(upstream[0], cache, *upstream[1:])
+    vjp, found = peer.make_vjp(lambda arrays: function(cell)(**arrays, **options))(call)
+    gradients = vjp(tuple(upstream))
+    for a, z in zip(found, results, strict=True):
+        np.testing.assert_array_equal(a, z)
+    assert len(call) == len(expected)
+    for name in call:
+        np.testing.assert_array_equal(gradients[name], getattr(expected, f"d{name}"))
 
 
 @cells

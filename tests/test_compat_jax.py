@@ -4,7 +4,7 @@ import sys
 
 import numpy as np
 import pytest
-from support import CELLS, random_call, values
+from support import CELLS, VARIANTS, random_call, values, variant_id
 
 import fastgate
 
@@ -81,6 +81,22 @@ def test_options_and_lengths(jax, cell):
         np.testing.assert_array_equal(a, z)
     assert not found[0][1].any()
     assert found[1].any()
+
+
+@pytest.mark.parametrize("variant", VARIANTS, ids=variant_id)
+def test_options_are_fastgates(jax, variant):
+    """Every option of the cells, peepholes among them: the bits of fastgate's functions."""
+    cell, options = variant
+    call, options = arguments(cell), dict(options)
+    results, vjp = jax.vjp(lambda arrays: function(cell)(**arrays, **options), call)
+    upstream = tuple(values(np.random.default_rng(k), r.shape, np.float32) for k, r in enumerate(results))
+    (gradients,) = vjp(upstream)
+    exact_results, exact_gradients = expected(cell, call, upstream, **options)
+    for a, z in zip(results, exact_results, strict=True):
+        np.testing.assert_array_equal(a, z)
+    assert len(call) == len(exact_gradients)
+    for name in call:
+        np.testing.assert_array_equal(gradients[name], getattr(exact_gradients, f"d{name}"))
 
 
 @cells

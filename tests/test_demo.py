@@ -406,6 +406,7 @@ def settings_of(path):
 SPOILERS = {
     "absent": lambda path: path.unlink(),
     "folder": lambda path: (path.unlink(), path.mkdir()),
+    "pipe": lambda path: (path.unlink(), os.mkfifo(path)),
     "empty": lambda path: path.write_bytes(b""),
     "noise": lambda path: path.write_bytes(bytes(range(256)) * 9),
     "cut": lambda path: path.write_bytes(path.read_bytes()[:-1000]),

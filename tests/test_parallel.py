@@ -13,6 +13,7 @@ import subprocess
 import sys
 import threading
 import time
+import warnings
 import zipfile
 from pathlib import Path
 
@@ -688,10 +689,25 @@ def npy(shape, dtype="<f8", body=b""):
     return file.getvalue() + body
 
 
+def claiming(path):
+    """A file whose table of contents agrees with its array's header: 64 GiB that are not there."""
+    npz(path, content=npy((2**33,)))
+    with zipfile.ZipFile(path, "a") as members:
+        part = members.infolist()[0]
+        part.file_size = part.compress_size = part.file_size + 2**36
+        members.writestr("q.npy", npy((0,)))
+
+
 def pickled():
     file = io.BytesIO()
     np.save(file, np.array([{}], dtype=object), allow_pickle=True)
     return file.getvalue()
+
+
+def twice(path):
+    with zipfile.ZipFile(path, "a") as members, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        members.writestr("p.npy", npy((0,)))
 
 
 BAD_FILES = {
@@ -700,12 +716,15 @@ BAD_FILES = {
     "cut": (lambda path: path.write_bytes(path.read_bytes()[:-40]), "not a zip file"),
     "compressed": (
         lambda path: npz(path, content=npy((9,), body=bytes(72)), method=zipfile.ZIP_DEFLATED),
-        "p.npy is compressed",
+        "it is compressed",
     ),
-    "pickle": (lambda path: npz(path, content=pickled()), "p.npy says (1,) object"),
-    "huge": (lambda path: npz(path, content=npy((2**40,))), "p.npy says (1099511627776,) float64 and has 0 bytes"),
+    "pickle": (lambda path: npz(path, content=pickled()), "p.npy has not the size of (1,) object"),
+    "huge": (lambda path: npz(path, content=npy((2**40,))), "p.npy has not the size of (1099511627776,) float64"),
+    "claims": (claiming, "its entries are larger than the file"),
+    "pipe": (lambda path: (path.unlink(), os.mkfifo(path)), "it is no regular file"),
+    "twice": (twice, "two entries have one name"),
     "negative": (lambda path: npz(path, content=npy((-1, -8), body=bytes(64))), ""),
-    "short": (lambda path: npz(path, content=npy((9,), body=bytes(71))), "p.npy says (9,) float64 and has 71 bytes"),
+    "short": (lambda path: npz(path, content=npy((9,), body=bytes(71))), "p.npy has not the size of (9,) float64"),
     "no array": (lambda path: npz(path, content=b"hello"), ""),
     "header": (lambda path: npz(path, content=npy((9,)).replace(b"descr", b"descx")), ""),
     "version": (lambda path: npz(path, content=b"\x93NUMPY\x09\x00" + bytes(200)), "version (9, 0)"),
@@ -813,7 +832,7 @@ BAD_CALLS = {
         "arrays['a']: expected a name that is a string, and numbers",
     ),
     "names": (lambda w: w.checkpoint("a.npz", {1: [2]}), TypeError, "arrays[1]: expected a name that is a string, and numbers"),
-    "path": (lambda w: w.checkpoint(7, {}), TypeError, "path: expected a file name, got int"),
+    "path": (lambda w: w.checkpoint(7, {}), TypeError, "path: expected a path, got int"),
 }
 
 

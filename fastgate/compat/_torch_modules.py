@@ -22,18 +22,18 @@ def torchs(module: nn.Module) -> type:
 
 def shared(*tensors: Any) -> bool:
     """Whether fastgate can take the tensors as they are, and nothing but a plain call of torch's operators is asked for."""
-    if not all(type(t) in (Tensor, nn.Parameter) and t.is_cpu and t.layout is torch.strided for t in tensors):
-        return False
-    dtype = tensors[0].dtype
-    if dtype not in (torch.float32, torch.float64) or any(t.dtype is not dtype or t.numel() == 0 for t in tensors):
-        return False
-    return not (
+    if (
         torch.is_autocast_enabled("cpu")
         or torch.jit.is_tracing()
         or forward_ad._current_level >= 0
         or torch._C._are_functorch_transforms_active()
         or torch._C._len_torch_dispatch_stack()
-    )
+    ):
+        return False
+    if not all(type(t) in (Tensor, nn.Parameter) and t.is_cpu and t.layout is torch.strided for t in tensors):
+        return False
+    dtype = tensors[0].dtype
+    return dtype in (torch.float32, torch.float64) and all(t.dtype is dtype and t.numel() > 0 for t in tensors)
 
 
 def _given(cell: str, hx: Any) -> tuple[Any, ...]:

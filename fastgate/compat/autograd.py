@@ -7,13 +7,14 @@
         return anp.sum(h_T**2)
     gradient = autograd.grad(loss)
 
-Axes, gate orders, equations, options and errors are those of fastgate.rnn_forward, lstm_forward and gru_forward: batch first, x
-(N, T, D); gates "ifgo" and "rzn"; weights multiply from the right; z keeps h_prev; reset after the recurrent product unless
-reset="before". All arrays of a call have one dtype, float32 or float64; gradients that come from further up are taken in it.
+Axes, gate orders, equations, options of the cells and errors are those of fastgate.rnn_forward, lstm_forward and gru_forward:
+batch first, x (N, T, D); gates "ifgo" and "rzn"; weights multiply from the right; z keeps h_prev unless update="new"; reset
+after the recurrent product unless reset="before". All arrays of a call have one dtype, float32 or float64; gradients that come
+from further up are taken in it.
 
-Reverse mode, first derivatives, by every array: x, the initial states, Wx, Wh, b, bh. Forward mode (make_jvp) and derivatives
-of gradients raise NotImplementedError. Nothing is kept for backward where nothing is differentiated. x and the weights must
-not be written into between forward and backward.
+Reverse mode, first derivatives, by every array: x, the initial states, Wx, Wh, b, bh, peephole. Forward mode (make_jvp) and
+derivatives of gradients raise NotImplementedError. Nothing is kept for backward where nothing is differentiated. x and the
+weights must not be written into between forward and backward.
 """
 
 # mypy: disable-error-code="import-not-found,import-untyped"
@@ -49,36 +50,42 @@ def rnn(
 
 def lstm(
     x: Array, h0: Array | None, c0: Array | None, Wx: Array, Wh: Array, b: Array | None = None, bh: Array | None = None, *,
-    gate_order: str = "ifgo", lengths: Sequence[int] | None = None, reverse: bool = False,
+    peephole: Array | None = None, gate_order: str = "ifgo", candidate: str = "tanh", coupled: bool = False,
+    cell_clip: float | None = None, preact_clip: float | None = None, lengths: Sequence[int] | None = None,
+    reverse: bool = False,
 ) -> tuple[Array, Array, Array]:  # fmt: skip
     """fastgate.lstm_forward, differentiable; returns (h, h_T, c_T).
 
-    x (N, T, D), h0 and c0 (N, H), (H,) or None = zeros, Wx (D, 4H), Wh (H, 4H), b and bh (4H,) or None; h (N, T, H), h_T and
-    c_T (N, H).
+    x (N, T, D), h0 and c0 (N, H), (H,) or None = zeros, Wx (D, 4H), Wh (H, 4H), b and bh (4H,) or None, peephole (3H,)
+    or None; h (N, T, H), h_T and c_T (N, H).
     """
-    return _lstm((x, h0, c0, Wx, Wh, b, bh), gate_order=gate_order, lengths=lengths, reverse=reverse)
+    return _lstm(
+        (x, h0, c0, Wx, Wh, b, bh, peephole), gate_order=gate_order, candidate=candidate, coupled=coupled,
+        cell_clip=cell_clip, preact_clip=preact_clip, lengths=lengths, reverse=reverse,
+    )  # fmt: skip
 
 
 def gru(
     x: Array, h0: Array | None, Wx: Array, Wh: Array, b: Array | None = None, bh: Array | None = None, *,
-    gate_order: str = "rzn", reset: str = "after", lengths: Sequence[int] | None = None, reverse: bool = False,
+    gate_order: str = "rzn", reset: str = "after", update: str = "old", lengths: Sequence[int] | None = None,
+    reverse: bool = False,
 ) -> tuple[Array, Array]:  # fmt: skip
     """fastgate.gru_forward, differentiable; returns (h, h_T).
 
     x (N, T, D), h0 (N, H), (H,) or None = zeros, Wx (D, 3H), Wh (H, 3H), b and bh (3H,) or None; h (N, T, H), h_T (N, H).
     """
-    return _gru((x, h0, Wx, Wh, b, bh), gate_order=gate_order, reset=reset, lengths=lengths, reverse=reverse)
+    return _gru((x, h0, Wx, Wh, b, bh), gate_order=gate_order, reset=reset, update=update, lengths=lengths, reverse=reverse)
 
 
 def _differentiable(cell: str, names: tuple[str, ...]) -> Callable[..., tuple[Array, ...]]:
-    """The function of the arrays (those of `<cell>_forward` and bh) and the options; names: those of the arrays' gradients."""
+    """The function of the arrays and the options of `<cell>_forward`; names: of the arrays' gradients, a d before their own."""
     forward, backward = getattr(fastgate, f"{cell}_forward"), getattr(fastgate, f"{cell}_backward")
-    upstreams = len(names) - 4  # of h and of the final states, which are as many as the initial ones
+    upstreams = 1 + sum(name in ("dh0", "dc0") for name in names)  # of h, and of a final state for each initial one
 
     @primitive
     def run(*arrays: Any, kept: list[Any] | None, options: dict[str, Any]) -> tuple[np.ndarray, ...]:
-        *others, bh = arrays
-        *results, cache = forward(*others, bh=bh, training=kept is not None, **options)
+        given = {name[1:]: a for name, a in zip(names, arrays, strict=True)}
+        *results, cache = forward(**given, training=kept is not None, **options)
         if kept is not None:
             kept.append(cache)
         return tuple(results)
@@ -105,5 +112,5 @@ def _differentiable(cell: str, names: tuple[str, ...]) -> Callable[..., tuple[Ar
 
 
 _rnn = _differentiable("rnn", ("dx", "dh0", "dWx", "dWh", "db", "dbh"))
-_lstm = _differentiable("lstm", ("dx", "dh0", "dc0", "dWx", "dWh", "db", "dbh"))
+_lstm = _differentiable("lstm", ("dx", "dh0", "dc0", "dWx", "dWh", "db", "dbh", "dpeephole"))
 _gru = _differentiable("gru", ("dx", "dh0", "dWx", "dWh", "db", "dbh"))

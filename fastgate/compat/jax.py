@@ -8,10 +8,10 @@
         return jnp.sum(h_T**2)
     gradient = jax.grad(loss)
 
-Axes, gate orders, equations and options are those of fastgate.rnn_forward, lstm_forward and gru_forward: batch first, x (N, T,
-D); gates "ifgo" and "rzn"; weights multiply from the right; z keeps h_prev; reset after the recurrent product unless
-reset="before". All arrays of a call have one dtype, float32, or float64 where jax_enable_x64 is set. Shapes, dtypes and
-options are judged when the call is traced, with fastgate's errors; lengths when it runs.
+Axes, gate orders, equations and options of the cells are those of fastgate.rnn_forward, lstm_forward and gru_forward: batch
+first, x (N, T, D); gates "ifgo" and "rzn"; weights multiply from the right; z keeps h_prev unless update="new"; reset after the
+recurrent product unless reset="before". All arrays of a call have one dtype, float32, or float64 where jax_enable_x64 is set.
+Shapes, dtypes and options are judged when the call is traced, with fastgate's errors; lengths when it runs.
 
 Reverse mode, first derivatives, by every array. A callback may run at any time and more than once, so nothing is kept between
 forward and backward: backward runs forward again. vmap calls it once for each element, one after the other; a batch is faster.
@@ -52,35 +52,39 @@ def rnn(
 
 def lstm(
     x: Array, h0: Array | None, c0: Array | None, Wx: Array, Wh: Array, b: Array | None = None, bh: Array | None = None, *,
-    gate_order: str = "ifgo", lengths: Lengths = None, reverse: bool = False,
+    peephole: Array | None = None, gate_order: str = "ifgo", candidate: str = "tanh", coupled: bool = False,
+    cell_clip: float | None = None, preact_clip: float | None = None, lengths: Lengths = None, reverse: bool = False,
 ) -> tuple[Array, Array, Array]:  # fmt: skip
     """fastgate.lstm_forward, differentiable; returns (h, h_T, c_T).
 
-    x (N, T, D), h0 and c0 (N, H), (H,) or None = zeros, Wx (D, 4H), Wh (H, 4H), b and bh (4H,) or None; h (N, T, H), h_T and
-    c_T (N, H).
+    x (N, T, D), h0 and c0 (N, H), (H,) or None = zeros, Wx (D, 4H), Wh (H, 4H), b and bh (4H,) or None, peephole (3H,)
+    or None; h (N, T, H), h_T and c_T (N, H).
     """
-    return _lstm((x, h0, c0, Wx, Wh, b, bh), lengths, gate_order=gate_order, reverse=reverse)
+    return _lstm(
+        (x, h0, c0, Wx, Wh, b, bh, peephole), lengths, gate_order=gate_order, candidate=candidate, coupled=coupled,
+        cell_clip=cell_clip, preact_clip=preact_clip, reverse=reverse,
+    )  # fmt: skip
 
 
 def gru(
     x: Array, h0: Array | None, Wx: Array, Wh: Array, b: Array | None = None, bh: Array | None = None, *,
-    gate_order: str = "rzn", reset: str = "after", lengths: Lengths = None, reverse: bool = False,
+    gate_order: str = "rzn", reset: str = "after", update: str = "old", lengths: Lengths = None, reverse: bool = False,
 ) -> tuple[Array, Array]:  # fmt: skip
     """fastgate.gru_forward, differentiable; returns (h, h_T).
 
     x (N, T, D), h0 (N, H), (H,) or None = zeros, Wx (D, 3H), Wh (H, 3H), b and bh (3H,) or None; h (N, T, H), h_T (N, H).
     """
-    return _gru((x, h0, Wx, Wh, b, bh), lengths, gate_order=gate_order, reset=reset, reverse=reverse)
+    return _gru((x, h0, Wx, Wh, b, bh), lengths, gate_order=gate_order, reset=reset, update=update, reverse=reverse)
 
 
 def _differentiable(cell: str, names: tuple[str, ...]) -> Callable[..., tuple[Array, ...]]:
-    """The function of the arrays (those of `<cell>_forward` and bh), lengths and options; names: the arrays' gradients."""
+    """The function of the arrays, lengths and options of `<cell>_forward`; names: of the arrays' gradients, d + their own."""
     forward, backward = getattr(fastgate, f"{cell}_forward"), getattr(fastgate, f"{cell}_backward")
 
     def on_host(options: tuple, arrays: tuple, lengths: Any, training: bool = False) -> Any:
-        *others, bh = jax.tree.map(np.asarray, arrays)
+        given = {name[1:]: a for name, a in zip(names, jax.tree.map(np.asarray, arrays), strict=True)}
         lengths = None if lengths is None else np.asarray(lengths)
-        return forward(*others, bh=bh, lengths=lengths, training=training, **dict(options))
+        return forward(**given, lengths=lengths, training=training, **dict(options))
 
     def results(options: tuple, arrays: tuple, lengths: Any) -> tuple[np.ndarray, ...]:
         return tuple(on_host(options, arrays, lengths))[:-1]
@@ -130,5 +134,5 @@ def _abstract(arrays: tuple) -> tuple:
 
 
 _rnn = _differentiable("rnn", ("dx", "dh0", "dWx", "dWh", "db", "dbh"))
-_lstm = _differentiable("lstm", ("dx", "dh0", "dc0", "dWx", "dWh", "db", "dbh"))
+_lstm = _differentiable("lstm", ("dx", "dh0", "dc0", "dWx", "dWh", "db", "dbh", "dpeephole"))
 _gru = _differentiable("gru", ("dx", "dh0", "dWx", "dWh", "db", "dbh"))

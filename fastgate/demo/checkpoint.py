@@ -8,20 +8,17 @@ header                          JSON: settings, vocabulary, steps made, place in
 """
 
 import json
-import os
-import zipfile
 from dataclasses import asdict
 
 import numpy as np
 
-from fastgate._files import replacing
+from fastgate import _npz
 
 from .model import shapes
 from .options import DemoError, settings_from
 from .train import Run
 
 FORMAT = "fastgate demo 1"
-MALFORMED = ValueError, TypeError, AttributeError, EOFError, ArithmeticError, RuntimeError, MemoryError
 
 
 def arrays_of(run):
@@ -52,8 +49,7 @@ def save(path, settings, chars, digest, streams, runs):
         arrays |= {f"{run.name}/{name}": array for name, array in arrays_of(run).items()}
         arrays[f"{run.name}/losses"] = np.array(run.losses, np.float64)
     try:
-        with replacing(path) as file:
-            np.savez(file, **arrays)
+        _npz.write_arrays(path, arrays)
     except OSError as error:
         raise DemoError(f"--model {path}: could not save ({error.strerror or error})") from None
 
@@ -67,27 +63,17 @@ class Checkpoint:
             self.read(path)
         except OSError as error:
             raise DemoError(f"--resume {path}: {error.strerror or error}") from None
-        except KeyError as error:
-            raise DemoError(f"--resume {path}: not a model of this demo ({error} is missing)") from None
-        except MALFORMED as error:
-            raise DemoError(f"--resume {path}: not a model of this demo ({error})") from None
-        except zipfile.BadZipFile as error:
-            raise DemoError(f"--resume {path}: not a whole .npz file ({error})") from None
+        except (*_npz.MALFORMED, AttributeError, ArithmeticError) as error:
+            reason = error.__cause__ or error
+            missing = " is missing" * isinstance(reason, KeyError)
+            raise DemoError(f"--resume {path}: not a model of this demo ({reason}{missing})") from None
 
     def read(self, path):
-        with open(path, "rb") as file, zipfile.ZipFile(file) as members:
-            parts = members.infolist()
-            size = os.fstat(file.fileno()).st_size
-            if any(part.compress_type for part in parts) or sum(part.file_size for part in parts) > size:
-                raise ValueError("it is compressed")
-            file.seek(0)
-            with np.load(file, allow_pickle=False) as arrays:
-                self.judge_header(json.loads(arrays["header"].item()))
-                self.runs = {
-                    name: self.read_run(arrays, name) for name in ("c", "reference") if f"{name}/losses" in arrays.files
-                }
-        if not self.runs:
-            raise ValueError("no backend's arrays are in it")
+        with _npz.Npz(path, "a model of this demo") as file:
+            self.judge_header(json.loads(file.read_new("header").item()))
+            self.runs = {name: self.read_run(file, name) for name in ("c", "reference") if f"{name}/losses" in file.entries}
+            if not self.runs:
+                raise ValueError("no backend's arrays are in it")
 
     def judge_header(self, header):
         if header["format"] != FORMAT:
@@ -102,7 +88,7 @@ class Checkpoint:
         self.rng = np.random.default_rng()
         self.rng.bit_generator.state = header["rng"]
 
-    def read_run(self, arrays, backend):
+    def read_run(self, file, backend):
         expected = {
             f"{kind}/{name}": shape
             for kind in ("parameters", "adam_m", "adam_v")
@@ -114,13 +100,11 @@ class Checkpoint:
         expected["losses"] = (self.step,)
         result = {}
         for name, shape in expected.items():
-            if f"{backend}/{name}" not in arrays.files:
-                raise ValueError(f"{backend}/{name} is missing")
-            array = arrays[f"{backend}/{name}"]
+            found = file.entries[f"{backend}/{name}"]
             dtype = "float64" if name == "losses" else self.settings.dtype
-            if array.shape != shape or array.dtype != dtype:
-                raise ValueError(f"{backend}/{name}: expected {shape} {dtype}, got {array.shape} {array.dtype}")
-            result[name] = array
+            if found.shape != shape or found.dtype != dtype:
+                raise ValueError(f"{backend}/{name}: expected {shape} {dtype}, got {found.shape} {found.dtype}")
+            result[name] = file.read_new(f"{backend}/{name}")
         return result
 
     def continue_run(self, name, settings, world):
