@@ -17,6 +17,7 @@ holds an OverflowError or MemoryError. The message begins with the name of the a
 import itertools
 import os
 from collections import Counter
+from collections.abc import Mapping
 from functools import lru_cache
 from numbers import Integral, Real
 from typing import Any, NamedTuple
@@ -785,16 +786,18 @@ def number(name: str, value: Any, *, positive: bool = False) -> float:
 
 
 def gradients(grads: Any, dtypes: tuple[np.dtype, ...] = KERNEL) -> tuple[list[ndarray | None], list[Any] | None]:
-    """Judge what clipping writes into: a list, tuple or dict of writeable arrays, float32 and float64 mixed at will.
+    """Judge what clipping writes into: a list, tuple or mapping of writeable arrays, float32 and float64 mixed at will.
 
     An entry None (a gradient that was not needed) stays None. Two entries that share memory would be scaled twice and
-    are refused. Returns the arrays as ndarrays that share the caller's memory, and the keys of a dict.
+    are refused. Returns the arrays as ndarrays that share the caller's memory, and the keys of a mapping.
     """
     keys = None
     if isinstance(grads, dict):
         keys, entries = list(grads), list(grads.values())
     elif isinstance(grads, (list, tuple)):
         entries = list(grads)
+    elif isinstance(grads, Mapping):
+        keys, entries = list(grads), list(grads.values())
     elif isinstance(grads, ndarray):
         raise TypeError("grads: expected a list, tuple or dict of arrays, got one array; pass [grads]")
     else:

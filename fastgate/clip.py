@@ -17,7 +17,7 @@ def clip_grad_norm(grads, max_norm, norm_type=2, error_if_nonfinite=False):
         norm = (Σ |g|^p)^(1/p)    over all elements of all arrays; p = inf: max |g|
         g ← g · max_norm / norm   only if norm > max_norm; otherwise nothing is written
 
-    grads: list, tuple or dict of arrays, written into.
+    grads: list, tuple or dict (any mapping) of arrays, written into.
     max_norm: a number >= 0; inf only measures.
     norm_type: p, a number > 0 or inf. 1, 2 and inf run at the speed of memory, other p at that of pow().
 
@@ -45,7 +45,7 @@ def clip_grad_value(grads, clip_value):
 
         g ← sign(g) · min(|g|, clip_value)
 
-    grads: list, tuple or dict of arrays, written into.
+    grads: list, tuple or dict (any mapping) of arrays, written into.
     clip_value: a number >= 0, rounded to the dtype of each array.
 
     ±inf becomes ±clip_value, NaN stays NaN. Bad input: as clip_grad_norm.
@@ -62,7 +62,7 @@ def clip_norm_each(grads, max_norm):
         norm_k = (Σ g_k²)^(1/2)           over the elements of array k
         g_k ← g_k · max_norm / norm_k     only if norm_k > max_norm
 
-    grads: list, tuple or dict of arrays, written into.
+    grads: list, tuple or dict (any mapping) of arrays, written into.
     max_norm: a number >= 0; inf only measures.
 
     Returns a list of floats, or a dict with the keys of grads; the norm of an entry None is 0. An array whose norm is inf or

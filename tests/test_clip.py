@@ -292,6 +292,21 @@ def test_same_bits_at_any_address(offset):
         np.testing.assert_array_equal(g, expected)
 
 
+def test_any_mapping_is_taken():
+    """As its type says: the named gradients of a layer are one, and no dict."""
+    layer = fastgate.LSTM(3, 4, rng=0)
+    layer.gradients[:] = np.arange(layer.num_parameters)
+    expected = layer.gradients.copy()
+    norm = fastgate.clip_grad_norm([expected], 1.0)
+    assert fastgate.clip_grad_norm(layer.grads, 1.0) == pytest.approx(norm)
+    np.testing.assert_allclose(layer.gradients, expected, rtol=1e-6)
+    fastgate.clip_grad_value(layer.grads, 0.01)
+    assert layer.gradients.max() == np.float32(0.01)
+    norms = fastgate.clip_norm_each(layer.grads, 1.0)
+    assert list(norms) == list(layer.grads)
+    assert list(fastgate.reference.clip_norm_each(layer.grads, 1.0)) == list(norms)
+
+
 def test_refused_before_anything_is_written():
     good, fixed = np.full(5, 10.0), np.full(5, 10.0)
     fixed.flags.writeable = False

@@ -1,4 +1,4 @@
-"""The Python blocks of docs/ run as they stand: page by page, in order, in one namespace.
+"""The Python blocks of docs/ run as they stand: page by page, in order, in one namespace. Those of the README run on small arrays.
 
 A page that needs packages says so in its first line, <!-- needs: name name -->; without them it is skipped.
 """
@@ -8,6 +8,7 @@ import os
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import fastgate
@@ -16,6 +17,7 @@ from bench.swap import blocks
 DOCS = Path(__file__).parents[1] / "docs"
 ELSEWHERE = {"adding-a-cell.md": "test_adding_a_cell.py adds its code to a copy of the tree"}
 PAGES = sorted(page for folder in (DOCS, DOCS / "swap") for page in folder.glob("*.md"))
+HOUSE = [DOCS.parent / name for name in ("README.md", "CONTRIBUTING.md")]
 LINK = re.compile(r"\]\(([^)\s]+)\)")
 
 pytestmark = pytest.mark.skipif(not PAGES, reason="docs/ is not beside tests/")
@@ -60,10 +62,37 @@ def test_every_python_block_is_found(page):
     """Fences in pairs, and none that the pattern does not see: indented, or with words behind `python`."""
     text = page.read_text(encoding="utf-8")
     assert len(re.findall(r"^\s*```", text, re.MULTILINE)) % 2 == 0
-    assert len(re.findall(r"```\s*(?:python|py)\b", text)) == len(blocks(text))
+    assert len(re.findall(r"```[ \t]*(?:python|py)\b", text)) == len(blocks(text))
 
 
-@pages
+@pytest.mark.usefixtures("as_it_was")
+def test_the_code_of_the_readme_runs():
+    """The loop and what replaces it return the same numbers; so does the cell, step by step."""
+    N, T, D, H = 3, 5, 4, 6
+    rng = np.random.default_rng(0)
+    sizes = {"x": (N, T, D), "h0": (N, H), "c0": (N, H), "Wx": (D, 4 * H), "Wh": (H, 4 * H), "b": (4 * H,), "dh": (N, T, H)}
+    given = {name: rng.standard_normal(shape) for name, shape in sizes.items()}
+    loop, call, cell, layer = (source for _, source in blocks(HOUSE[0].read_text(encoding="utf-8")))
+    here = given | {"np": np, "sigmoid": lambda a: 1 / (1 + np.exp(-a)), "stream": given["x"].swapaxes(0, 1), "N": N, "H": H}
+
+    exec(loop, here)
+    h, _, c_T = here["lstm_forward"](*(given[name] for name in ("x", "h0", "c0", "Wx", "Wh", "b")))
+    exec(call, here)
+    np.testing.assert_allclose(here["h"], h, rtol=0, atol=1e-12)
+    np.testing.assert_allclose(here["c_T"], c_T, rtol=0, atol=1e-12)
+    assert fastgate.clip_grad_norm([here["grads"].dWx, here["grads"].dWh, here["grads"].db], np.inf) == pytest.approx(1)
+
+    exec(cell, here)
+    expected = fastgate.lstm_forward(given["x"], None, None, given["Wx"], given["Wh"], given["b"])
+    np.testing.assert_array_equal(here["h"], expected.h_T)
+    np.testing.assert_array_equal(here["c"], expected.c_T)
+
+    here |= {"x": rng.standard_normal((N, T, 64), np.float32), "dh": rng.standard_normal((N, T, 256), np.float32)}
+    exec(layer, here)
+    np.testing.assert_array_equal(fastgate.LSTM.load("model.npz").parameters, here["layer"].parameters)
+
+
+@pytest.mark.parametrize("page", [*PAGES, *HOUSE], ids=lambda page: page.name)
 def test_links_lead_somewhere(page):
     text = page.read_text(encoding="utf-8")
     for link in LINK.findall(re.sub(r"```.*?```", "", text, flags=re.DOTALL)):

@@ -33,7 +33,7 @@ def _scale(arrays, norm, max_norm):
 def clip_grad_norm(grads, max_norm, norm_type=2, error_if_nonfinite=False):
     """Scale the gradients in place so that their joint norm is at most max_norm; returns the norm before clipping.
 
-    grads: list, tuple or dict of arrays, written into. max_norm: a number >= 0; inf only measures.
+    grads: list, tuple or dict (any mapping) of arrays, written into. max_norm: a number >= 0; inf only measures.
     norm_type: p of the norm, a number > 0 or inf. The norm is right wherever it fits a float64.
     A norm of inf or NaN changes nothing and is returned, or is a ValueError with error_if_nonfinite=True.
     """
@@ -50,7 +50,7 @@ def clip_grad_norm(grads, max_norm, norm_type=2, error_if_nonfinite=False):
 def clip_grad_value(grads, clip_value):
     """Clip every element in place: g ← sign(g) · min(|g|, clip_value). NaN stays NaN.
 
-    grads: list, tuple or dict of arrays, written into. clip_value: a number >= 0.
+    grads: list, tuple or dict (any mapping) of arrays, written into. clip_value: a number >= 0.
     """
     arrays, _ = _arguments.gradients(grads, _arguments.REFERENCE)
     clip_value = _arguments.number("clip_value", clip_value)
@@ -64,7 +64,7 @@ def clip_grad_value(grads, clip_value):
 def clip_norm_each(grads, max_norm):
     """Scale each array on its own, in place, so that its norm is at most max_norm; returns the norms before clipping.
 
-    grads: list, tuple or dict of arrays, written into. The norms come as a list, or a dict with the keys of grads;
+    grads: list, tuple or dict (any mapping) of arrays, written into. The norms come as a list, or a dict with its keys;
     that of an entry None is 0. An array whose norm is inf or NaN stays as it is.
     """
     arrays, keys = _arguments.gradients(grads, _arguments.REFERENCE)
