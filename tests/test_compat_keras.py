@@ -1,7 +1,11 @@
 """Keras on its NumPy backend, with fastgate's hooks and without: the same outputs and states, masks with holes among them."""
 
 import os
+import re
+import subprocess
+import sys
 import warnings
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,6 +20,7 @@ from fastgate.compat import keras as ours
 
 pytestmark = pytest.mark.skipif(keras.backend.backend() != "numpy", reason="Keras runs on another backend than NumPy")
 
+ENVIRONMENT = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
 N, T, D, H = 5, 7, 4, 6
 TOLERANCE = {"float32": 1e-6, "float64": 1e-12}
 LAYERS = (
@@ -284,6 +289,33 @@ def test_sizes(H):
             x = values(rng, (N, T, D))
             assert_equal(layer, x)
             assert_equal(layer, x, mask=rng.random((N, T)) < 0.5)
+
+
+KERAS_TESTS = """
+import os, sys, pytest
+from fastgate.compat import keras
+keras.install()
+hooked = []
+for name in ("lstm_forward", "gru_forward", "lstm_ragged_forward", "gru_ragged_forward"):
+    function = getattr(keras.fastgate, name)
+    setattr(keras.fastgate, name, lambda *args, function=function, **words: hooked.append(1) or function(*args, **words))
+status = pytest.main(["-q", "-p", "no:cacheprovider", "--rootdir", os.getcwd(), *sys.argv[1:]])
+print("hooked", len(hooked))
+sys.exit(status)
+"""
+
+
+def test_keras_own_tests_of_its_layers(tmp_path):
+    """Those of its wheel, with the hooks in place."""
+    folder = Path(keras.layers.LSTM.__init__.__code__.co_filename).parent
+    files = [str(folder / f"{layer}_test.py") for layer in ("lstm", "gru", "bidirectional")]
+    if not all(map(os.path.exists, files)):
+        pytest.skip("this Keras came without its tests")
+    command = [sys.executable, "-c", KERAS_TESTS, *files]
+    run = subprocess.run(command, cwd=tmp_path, env=ENVIRONMENT, capture_output=True, text=True, timeout=300, check=False)
+    assert run.returncode == 0, run.stdout[-3000:] + run.stderr[-3000:]
+    assert int(re.search(r"(\d+) passed", run.stdout)[1]) >= 20
+    assert int(re.search(r"hooked (\d+)", run.stdout)[1]) >= 20
 
 
 def test_install_and_uninstall():
