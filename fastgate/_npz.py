@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from fastgate._files import replacing
+from fastgate._files import plain, replacing
 
 _MOST = 2**20  # bytes of one read: a table of contents is no larger
 _CHUNK = 2**18  # bytes of an array at a time
@@ -26,15 +26,8 @@ _MALFORMED = (
 def write(path: str | os.PathLike[str], header: Any, arrays: dict[str, Any]) -> None:
     """An uncompressed .npz of plain arrays, with `header` as JSON in UTF-8 bytes under the name "header"."""
     text = np.frombuffer(json.dumps(header).encode(), np.uint8)
-    with replacing(_plain(path)) as file:
+    with replacing(path) as file:
         np.savez(file, **({"header": text} | arrays))
-
-
-def _plain(path: str | os.PathLike[str]) -> str:
-    try:
-        return os.fsdecode(path)
-    except TypeError:
-        raise TypeError(f"path: expected a path, got {type(path).__name__}") from None
 
 
 class _Sparing(io.BufferedReader):
@@ -65,7 +58,7 @@ class Npz:
     """
 
     def __init__(self, path: str | os.PathLike[str], wanted: str):
-        self._path, self._wanted = _plain(path), wanted
+        self._path, self._wanted = plain(path), wanted
 
     def __enter__(self) -> "Npz":
         if not stat.S_ISREG(os.stat(self._path).st_mode):  # a pipe would block, a device never end
