@@ -164,10 +164,15 @@ def steps_like_x(call, width):
     """(N, T, width) in the memory order of x, or (sum T, width); uninitialised."""
     if call.flat is not None:
         return np.empty((len(call.x), width), call.dtype)
-    batch, time = call.x.strides[:2]
-    if abs(batch) < abs(time):
-        return np.empty((call.T, call.N, width), call.dtype).swapaxes(0, 1)
-    return np.empty((call.N, call.T, width), call.dtype)
+    return steps_like(call.x, width, call.dtype)
+
+
+def steps_like(x, width, dtype):
+    """(N, T, width) in the memory order of x; uninitialised."""
+    N, T, _ = x.shape
+    if abs(x.strides[0]) < abs(x.strides[1]):
+        return np.empty((T, N, width), dtype).swapaxes(0, 1)
+    return np.empty((N, T, width), dtype)
 
 
 def has_contiguous_axis(matrix):

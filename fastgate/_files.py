@@ -1,20 +1,35 @@
 """Files that are there whole or not at all."""
 
+import errno
+import itertools
 import os
 from types import TracebackType
 from typing import BinaryIO
+
+_numbers = itertools.count()  # of the parts of this process, which several threads may write
+
+
+def plain(path: str | bytes | os.PathLike[str]) -> str:
+    """A path as a str."""
+    try:
+        return os.fsdecode(path)
+    except TypeError:
+        raise TypeError(f"path: expected a path, got {type(path).__name__}") from None
 
 
 class replacing:
     """`with replacing(path) as file`: what is written to `file` becomes `path`, whole or not at all.
 
-    It is written beside its place, in `path`.<process>.part, forced to disk and renamed; an exception leaves the old file
-    and removes the part. A process that is killed leaves the old file, and perhaps the part.
+    It is written beside its place, in `path`.<process>.<number>.part, forced to disk and renamed; an exception leaves the old
+    file and removes the part. A process that is killed leaves the old file, and perhaps the part. What is there and is no
+    regular file, as a pipe or a device, is an OSError and stays.
     """
 
-    def __init__(self, path: str | os.PathLike[str]) -> None:
-        self.path = os.path.realpath(path)
-        self.part = f"{self.path}.{os.getpid()}.part"
+    def __init__(self, path: str | bytes | os.PathLike[str]) -> None:
+        self.path = os.path.realpath(plain(path))
+        if os.path.exists(self.path) and not os.path.isfile(self.path):
+            raise OSError(errno.EINVAL, "expected a regular file or none", self.path)
+        self.part = f"{self.path}.{os.getpid()}.{next(_numbers)}.part"
 
     def __enter__(self) -> BinaryIO:
         self.file = open(self.part, "wb")

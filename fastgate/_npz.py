@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from fastgate._files import replacing
+from fastgate._files import plain, replacing
 
 _MOST = 2**20  # bytes of one read: a table of contents is no larger
 _CHUNK = 2**18  # bytes of an array at a time
@@ -30,17 +30,10 @@ def write(path: str | os.PathLike[str], header: Any, arrays: dict[str, Any]) -> 
 
 def write_arrays(path: str | os.PathLike[str], arrays: Mapping[str, Any]) -> None:
     """The same of any arrays but those of Python objects, in C order; np.savez cannot write one whose name is "file"."""
-    with replacing(_plain(path)) as file, zipfile.ZipFile(file, "w") as members:
+    with replacing(path) as file, zipfile.ZipFile(file, "w") as members:
         for name, array in arrays.items():
             with members.open(f"{name}.npy", "w", force_zip64=True) as member:
                 np.lib.format.write_array(member, np.asarray(array, order="C"), allow_pickle=False)
-
-
-def _plain(path: str | os.PathLike[str]) -> str:
-    try:
-        return os.fsdecode(path)
-    except TypeError:
-        raise TypeError(f"path: expected a path, got {type(path).__name__}") from None
 
 
 class _Sparing(io.BufferedReader):
@@ -71,7 +64,7 @@ class Npz:
     """
 
     def __init__(self, path: str | os.PathLike[str], wanted: str):
-        self._path, self._wanted = _plain(path), wanted
+        self._path, self._wanted = plain(path), wanted
 
     def __enter__(self) -> "Npz":
         if not stat.S_ISREG(os.stat(self._path).st_mode):  # a pipe would block, a device never end

@@ -1,4 +1,4 @@
-"""The Python blocks of docs/ run as they stand: page by page, in order, in one namespace. Those of the README run on small arrays.
+"""The Python blocks of docs/ run as they stand: page by page, in order, in one namespace; those of the README on small arrays.
 
 A page that needs packages says so in its first line, <!-- needs: name name -->; without them it is skipped.
 """

@@ -721,6 +721,40 @@ def test_a_file_appears_whole_or_not_at_all(tmp_path, monkeypatch):
         layer.save(tmp_path / "nowhere" / "layer.npz")
 
 
+def test_threads_save_to_one_path(tmp_path):
+    """Each file that is there at any time is that of one of them."""
+    path, saved, wrong = tmp_path / "layer.npz", [fastgate.RNN(32, 64, rng=k) for k in range(3)], []
+    saved[0].save(path)
+
+    def save(layer):
+        try:
+            for _ in range(20):
+                layer.save(path)
+        except OSError as error:
+            wrong.append(error)
+
+    threads = [threading.Thread(target=save, args=(layer,)) for layer in saved]
+    for thread in threads:
+        thread.start()
+    while any(thread.is_alive() for thread in threads):
+        found = layers.load(path).parameters
+        if not any(np.array_equal(found, layer.parameters) for layer in saved):
+            wrong.append(found)
+    for thread in threads:
+        thread.join()
+    assert not wrong, wrong[0]
+    assert os.listdir(tmp_path) == ["layer.npz"]
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes here")
+def test_a_pipe_is_not_replaced(tmp_path):
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    with pytest.raises(OSError, match="expected a regular file or none"):
+        fastgate.RNN(2, 3, rng=0).save(pipe)
+    assert pipe.is_fifo()
+
+
 def write(path, header, arrays):
     np.savez(path, header=np.frombuffer(json.dumps(header).encode(), np.uint8), **arrays)
     return path
@@ -1001,7 +1035,9 @@ def test_a_constructor_names_what_it_refuses(cell):
         ({"b": None}, TypeError, "b: expected True or False, got None"),
         ({"bh": 0}, TypeError, "bh: expected True or False, got int 0"),
         ({"dtype": np.float16}, TypeError, "dtype: expected float32 or float64, got float16"),
-        ({"dtype": ">f4"}, TypeError, "dtype: expected float32 or float64, got"),
+        ({"dtype": ">f4"}, TypeError, r"dtype: expected float32 or float64, got float32 \(>f4\)"),
+        ({"dtype": "f4,,"}, TypeError, "dtype: expected float32 or float64, got str 'f4,,'"),
+        ({"dtype": "i4,?!"}, TypeError, "dtype: expected float32 or float64, got str 'i4,\\?!'"),
         ({"dtype": None}, TypeError, "dtype: expected float32 or float64, got None"),
         ({"dtype": "nonsense"}, TypeError, "dtype: expected float32 or float64, got str 'nonsense'"),
         ({"rng": 1.5}, TypeError, "rng: expected a numpy Generator, an integer seed or None, got float 1.5"),
@@ -1017,6 +1053,7 @@ def test_a_constructor_names_what_it_refuses(cell):
         ({"num_layers": 2, "input_size": 2**33, "hidden_size": 2**9}, MemoryError, "input_size = 8589934592"),
         *(({option: "no"}, ValueError, f"{option}: expected") for option in ["gate_order"] * (cell.G > 1)),
         *(({option: "no"}, ValueError, f"{option}: expected") for option, _ in cell.options[0]),
+        *(({option: np.array(["no", "no"])}, TypeError, f"{option}: expected") for option, _ in cell.options[0]),
         *OF_LSTM * (cell.name == "lstm"),
     ):
         with pytest.raises(error, match=f"^{words}"):
@@ -1112,6 +1149,19 @@ def test_odd_arrays_give_the_bits_of_plain_ones(cell):
     for odd in (strided, reversed_rows, misaligned, read_only, np.ndarray.tolist, lambda a: a.astype(">f8")):
         found = run(layer, *({name: odd(a) for name, a in arrays.items()} for arrays in (given, upstream)))
         assert_same(found, expected)
+
+
+@pytest.mark.parametrize("merge", MERGES)
+def test_outputs_take_the_memory_order_of_x(merge):
+    rng = np.random.default_rng(25)
+    for bidirectional, training in ((False, True), (True, True), (True, False)):
+        layer = fastgate.GRU(3, 5, num_layers=2, bidirectional=bidirectional, merge=merge, rng=rng)
+        x = values(rng, (6, 4, 3), np.float32).swapaxes(0, 1)
+        h, _, cache = layer.forward(x, training=training)
+        assert h.strides[1] > h.strides[0]
+        if training:
+            dx = layer.backward(np.ones_like(h), cache).dx
+            assert dx.strides[1] > dx.strides[0]
 
 
 @cells

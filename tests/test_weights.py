@@ -227,6 +227,7 @@ def test_prefixes_and_names():
     refused("got dense.weight, scale not expected", weights.from_torch, one | {"dense.weight": np.ones(2), "scale": np.ones(2)})
     refused("not expected", weights.from_torch, one | {"weight_ih_l01": one["weight_ih_l0"]})
     refused("missing", weights.from_torch, one | {"weight_ih_l9999": one["weight_ih_l0"]})
+    refused("got weight_ih not expected", weights.from_torch, one | {"weight_ih": one["weight_ih_l0"]})
     refused("expected no projection, got weight_hr_l0", weights.from_torch, one | {"weight_hr_l0": np.ones((3, 6))})
     refused(
         "weight_hh_l0: expected (H, H), (3H, H) or (4H, H), got (24, 5)",
@@ -244,6 +245,7 @@ def test_prefixes_and_names():
         "state: expected a mapping of names to arrays, got str; load it first", weights.from_torch, "model.pt", kind=TypeError
     )
     refused("prefix: expected a str, got int", weights.from_torch, one, 7, kind=TypeError)
+    refused("prefix: expected a str, got int", weights.to_torch, random_layer("RNN", rng), 7, kind=TypeError)
     assert weights.from_torch(one | {7: np.ones(3)}).num_layers == 2
     refused("weight_hh_l1: expected an array, got list", weights.from_torch, one | {"weight_hh_l1": [1.0]}, kind=TypeError)
 
@@ -280,6 +282,14 @@ def test_dtypes():
     refused("bias_ih_l0: expected float32 or float64, got int64", weights.from_torch, whole, kind=TypeError)
     refused("bias_ih_l0: expected float32 or float64, got int64", weights.from_torch, whole, dtype=np.float32, kind=TypeError)
     refused("dtype: expected float32 or float64, got float16", weights.from_torch, state, dtype=np.float16, kind=TypeError)
+    for nonsense in ("nonsense", "f4,,"):
+        refused(
+            f"dtype: expected float32 or float64, got str '{nonsense}'",
+            weights.from_torch,
+            state,
+            dtype=nonsense,
+            kind=TypeError,
+        )
     refused(
         "dtype: expected float32 as the layer, got float64", weights.from_torch, state, layer=layer, dtype=float, kind=TypeError
     )
@@ -339,6 +349,16 @@ def test_a_layer_that_is_given_is_filled_or_unchanged():
     ):
         refused(words, weights.from_torch, state, layer=other)
     refused("layer: expected a fastgate.RNN, LSTM or GRU, got dict", weights.from_torch, state, layer={}, kind=TypeError)
+
+
+def test_a_layer_is_unchanged_where_the_last_array_fails():
+    state = weights.to_torch(random_layer("GRU", np.random.default_rng(8), bh=True))
+    state["bias_hh_l0"][-1] = 1e300
+    target = random_layer("GRU", np.random.default_rng(9), dtype=np.float32)
+    before = target.parameters.copy()
+    with np.errstate(over="raise"), pytest.raises(FloatingPointError):
+        weights.from_torch(state, layer=target, dtype=np.float32)
+    np.testing.assert_array_equal(target.parameters, before)
 
 
 def test_options_of_a_new_layer():
@@ -545,6 +565,10 @@ def test_only_regular_files_are_read(tmp_path):
         with pytest.raises(FileNotFoundError):
             read(tmp_path / "missing")
         refused("source: expected a path or bytes of", read, 7, kind=TypeError)
+    layer = random_layer("RNN", np.random.default_rng(17), bh=True)
+    weights.to_safetensors(layer, os.fsencode(tmp_path / "bytes"))
+    assert_same_weights(weights.from_safetensors(tmp_path / "bytes"), layer)
+    refused("path: expected a path, got int", weights.to_safetensors, layer, 7, kind=TypeError)
 
 
 def damaged(rng, data, count):
@@ -886,6 +910,7 @@ def test_which_nodes_of_a_model():
     refused(f"node: expected the name of one, or a list of names; {listed}", read, model)
     refused(f"node: expected the name of one node, got 'Z'; {listed}", read, model, "Z")
     refused("node: expected a name or a list of names, got none", read, model, [])
+    refused("node: expected a name, a list of names or None, got int", read, model, 0, kind=TypeError)
     assert read(model, "Y1").input_size == H
     model.graph.node[1].name = "first"
     assert read(model, "first").input_size == D
@@ -971,20 +996,39 @@ def test_hostile_onnx(tmp_path):
                 assert tracemalloc.get_traced_memory()[1] < len(hostile) + 64 * MIB
             finally:
                 tracemalloc.stop()
+    for name, value, words in (  # a value of another kind than the name's, or none
+        (b"activations", b"\x18\x05", None),
+        (b"direction", b"\x18\x05", None),
+        (b"clip", b"\x3d\0\0\0\0", "clip: expected no clip, got 0"),
+        (b"clip", message(2, b""), "a message of another kind"),
+        (b"hidden_size", message(3, b""), "a message of another kind"),
+        (b"hidden_size", b"\x3d\0\0\0\0", "hidden_size: expected H = 2 as R, got 0"),
+    ):
+        attribute = message(5, message(1, name) + value)
+        hostile = message(7, message(1, node[2:] + attribute) + b"".join(good))
+        if words is None:
+            assert weights.from_onnx(hostile).hidden_size == 2
+        else:
+            refused(words, weights.from_onnx, hostile)
     wrong = message(7, node + good[0] + tensor(b"R", [1, 2, 2], b"\0" * 32, kind=7))
     refused("R: expected float or double, got TensorProto.DataType 7", weights.from_onnx, wrong, kind=TypeError)
 
 
 def test_damaged_onnx_files_are_an_error_or_a_layer():
-    data = weights.to_onnx(random_layer("GRU", np.random.default_rng(25), dtype=np.float32)).SerializeToString()
-    layers = 0
-    for hostile in damaged(np.random.default_rng(26), data, 2000):
-        try:
-            weights.from_onnx(hostile)
-            layers += 1
-        except (ValueError, TypeError):
-            pass
-    assert layers < 1500
+    rng, layers, words = np.random.default_rng(25), 0, set()
+    for layer in (
+        random_layer("GRU", rng, dtype=np.float32),
+        random_layer("LSTM", rng, peephole=True, candidate="sigmoid", preact_clip=2.0),
+        random_layer("RNN", rng, activation="identity", bidirectional=True),
+    ):
+        for hostile in damaged(np.random.default_rng(26), weights.to_onnx(layer).SerializeToString(), 2000):
+            try:
+                weights.from_onnx(hostile)
+                layers += 1
+            except (ValueError, TypeError) as error:
+                words.add(str(error))
+    assert layers < 4500
+    assert all("expected" in text for text in words), [text for text in words if "expected" not in text]
 
 
 def test_weights_that_are_used_twice():

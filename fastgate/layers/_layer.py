@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Generic, NamedTuple, Self, TypeVar
 
 import numpy as np
 
-from fastgate import _arguments, _locks, _npz
+from fastgate import _arguments, _call, _locks, _npz
 from fastgate.layers import _buffer, _initial, _judge
 from fastgate.layers._types import Array, Lengths, Rng
 
@@ -308,7 +308,7 @@ class Layer:
         for k in range(self.num_layers):
             last = k + 1 == self.num_layers
             sequences = return_sequences or not last
-            joined = empty_like_rows(x, self.output_size) if sequences and self.output_size > self._H else None
+            joined = _call.steps_like(x, self.output_size, self._dtype) if sequences and self.output_size > self._H else None
             halves, caches = [], []
             for d in range(self.num_directions):
                 s = k * self.num_directions + d
@@ -628,20 +628,12 @@ def _only_in_place(name: str, value: Any, own: Array) -> None:
         )
 
 
-def empty_like_rows(x: Array, width: int) -> Array:
-    """(N, T, width) in the memory order of x."""
-    N, T, _ = x.shape
-    if abs(x.strides[0]) < abs(x.strides[1]):
-        return np.empty((T, N, width), x.dtype.newbyteorder("=")).swapaxes(0, 1)
-    return np.empty((N, T, width), x.dtype.newbyteorder("="))
-
-
 def merged(merge: str, h: Array, h_reverse: Array | None = None, *, keep: bool) -> Array:
     """The output of a layer from those of its directions; keep: both are needed as they are where they were multiplied."""
     if h_reverse is None:
         return h
     if merge == "mul":
-        return times(h.copy() if keep else h, h_reverse)
+        return times(h.copy(order="K") if keep else h, h_reverse)
     plus(h, h_reverse)
     return times(h, h.dtype.type(0.5)) if merge == "mean" else h
 

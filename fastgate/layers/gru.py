@@ -61,7 +61,7 @@ class GRU(PlainLayer[GRUForward[Any]]):
         gate_order: str = "rzn", reset: Literal["after", "before"] = "after", update: Literal["old", "new"] = "old",
         dtype: DTypeLike = np.float32, rng: Rng = None,
     ):  # fmt: skip
-        bh = reset == "after" if bh is None else bh
+        bh = isinstance(reset, str) and reset == "after" if bh is None else bh
         config = self._judged(
             input_size, hidden_size, num_layers, bidirectional, merge, dropout, b, bh, dtype, gate_order=gate_order,
             reset=reset, update=update,

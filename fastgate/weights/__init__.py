@@ -5,7 +5,7 @@ safetensors.py   from_safetensors, to_safetensors      files of the same names
 keras.py         from_keras, to_keras                  layer.get_weights(), layer.set_weights()
 onnx.py          from_onnx, to_onnx                    models, files, and nodes (compat.onnx.to_layer)
 _layers.py       what all of them share: weights of one layer and direction, gate by gate
-_files.py        arrays that lie in a file, read piece by piece
+_stored.py       arrays that lie in a file, read piece by piece
 _protobuf.py     the parts of a protobuf message, without building it
 
 Reading needs none of these libraries. Nothing is ever unpickled, every size that a file claims is held against the file before

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 import fastgate
+from fastgate.layers import _judge
 from fastgate.weights._stored import BFLOAT16, Stored
 
 CLASSES = {"rnn": "RNN", "lstm": "LSTM", "gru": "GRU"}
@@ -63,9 +64,7 @@ def setting(name: str, layer: Any, options: Mapping[str, Any], default: Any) -> 
 def judged_dtype(arrays: Mapping[str, Any], dtype: Any, layer: Any = None) -> np.dtype:
     """The dtype that all arrays have, or the one asked for; arrays that do not have it are refused unless it is asked for."""
     if dtype is not None:
-        dtype = np.dtype(dtype)
-        if dtype not in FLOATS:
-            raise TypeError(f"dtype: expected float32 or float64, got {dtype}")
+        dtype = _judge.dtype(dtype)
     wanted = dtype or (None if layer is None else layer.dtype)
     if layer is not None and wanted != layer.dtype:
         raise TypeError(f"dtype: expected {layer.dtype} as the layer, got {wanted}")
@@ -90,7 +89,7 @@ def assemble(
     """A layer with the weights of parts[k][direction], whose gates stand in `order`; or `layer` itself, filled with them.
 
     names(k, direction, field): what the caller calls that array; transposed: the caller holds the transposes of Wx and Wh. Both
-    are for errors. Every shape is judged before anything is written.
+    are for errors. A layer that is given takes the weights when all of them have been read.
     """
     G, (first, *_) = GATES[cell], parts[0]
     H, D = first.Wh.shape[-1] if first.Wh.ndim == 2 else 0, first.Wx.shape[-1] if first.Wx.ndim == 2 else 0
@@ -122,20 +121,22 @@ def assemble(
                     got = _turned(array, transposed)
                     raise ValueError(f"{names(k, direction, field)}: expected ({words}) = {sizes}, got {got}")
     if layer is None:
-        layer = _unfilled(getattr(fastgate, CLASSES[cell]), found, options)
+        filled = _unfilled(getattr(fastgate, CLASSES[cell]), found, options)
     else:
         _judge_layer(layer, cell, found, options)
-    own = layer.config.get("gate_order", "")
+        filled = _unfilled(getattr(fastgate, CLASSES[cell]), layer.config, {})
+    own = filled.config.get("gate_order", "")
     for k, row in enumerate(parts):
         for direction, part in enumerate(row):
             for field, array in part._asdict().items():
-                weight = layer.weights.get(f"{field}{k}{'_reverse' * direction}")
+                weight = filled.weights.get(f"{field}{k}{'_reverse' * direction}")  # zeros, which stay where others have a bias
                 if array is not None and field == "peephole":
                     _place(weight, array, "ifo", order.replace("g", ""))
                 elif array is not None:
                     _place(weight.T, array, own, order)
-                elif weight is not None:  # another part has this bias
-                    weight[...] = 0
+    if layer is None:
+        return filled
+    layer.parameters[...] = filled.parameters
     return layer
 
 

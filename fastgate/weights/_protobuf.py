@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 CUT_SHORT = "source: expected an ONNX model, got a file that is cut short or none"
+OTHER_KIND = "source: expected an ONNX model, got a message of another kind"
 VARINT, FIXED64, BYTES, FIXED32 = 0, 1, 2, 5
 MOST_FIELDS = 2**18
 LONGEST = 2**12  # bytes of a name or a list of numbers
@@ -53,7 +54,7 @@ class Message:
 
     def inner(self, field: Field) -> "Message":
         if field.wire != BYTES:
-            raise ValueError("source: expected an ONNX model, got a message of another kind")
+            raise ValueError(OTHER_KIND)
         return Message(self.file, field.start, field.size)
 
     def bytes(self, field: Field) -> bytes:
@@ -65,6 +66,16 @@ class Message:
 
     def text(self, field: Field) -> str:
         return self.bytes(field).decode("utf-8", "replace")
+
+    def one_float(self, field: Field) -> float:
+        if field.wire != FIXED32:
+            raise ValueError(OTHER_KIND)
+        return self.floats(field)[0]
+
+    def one_integer(self, field: Field) -> int:
+        if field.wire != VARINT:
+            raise ValueError(OTHER_KIND)
+        return _signed(field.size)
 
     def floats(self, field: Field) -> list[float]:
         """One float, or a packed row of them."""

@@ -18,6 +18,7 @@ from fastgate.weights._stored import BFLOAT16, Stored, opened
 
 _DTYPES = {1: "float32", 11: "float64", 10: "float16", 16: BFLOAT16}  # TensorProto.DataType
 _ACTIVATIONS = {"tanh": "Tanh", "relu": "Relu", "sigmoid": "Sigmoid", "identity": "Affine"}
+_VALUES = {"clip": 2, "direction": 4, "activation_alpha": 7, "activation_beta": 7, "activations": 9}  # fields; others: i = 3
 _MOST_NODES = 256
 _MOST_SHARED = 2**25  # bytes of weights beyond those of the files: arrays that are used twice
 _MOST_PARTS = 32  # attributes, inputs, dimensions, …: of any list that is kept
@@ -147,7 +148,9 @@ def _chosen(nodes, wanted):
     listed = ", ".join(f"{op_type} {name!r}" for name, op_type, _ in nodes) or "none"
     if wanted is None and len(nodes) != 1:
         raise ValueError(f"node: expected the name of one, or a list of names; the recurrent nodes are: {listed}")
-    chosen = called if wanted is None else [wanted] if isinstance(wanted, str) else list(wanted)
+    if not isinstance(wanted, (str, list, tuple, type(None))):
+        raise TypeError(f"node: expected a name, a list of names or None, got {type(wanted).__name__}")
+    chosen = called if wanted is None else [wanted] if isinstance(wanted, str) else wanted
     for name in chosen:
         if called.count(name) != 1:
             raise ValueError(f"node: expected the name of one node, got {name!r}; the recurrent nodes are: {listed}")
@@ -177,22 +180,22 @@ def _add(parts, *more):
 
 
 def _attribute(message):
-    """(name, value): AttributeProto.name = 1, f = 2, i = 3, s = 4, floats = 7, ints = 8, strings = 9."""
-    name, value = "", []
+    """(name, value): AttributeProto.name = 1; f = 2, i = 3, s = 4, floats = 7, strings = 9, of which the name tells the one."""
+    name, found = "", {2: 0.0, 3: 0, 4: "", 7: [], 9: []}
     for field in message:
         if field.number == 1:
             name = message.text(field)
         elif field.number == 2:
-            value = message.floats(field)[0]
+            found[2] = message.one_float(field)
         elif field.number == 3:
-            value = message.integers(field)[0]
+            found[3] = message.one_integer(field)
         elif field.number == 4:
-            value = message.text(field)
+            found[4] = message.text(field)
         elif field.number == 7:
-            _add(value, *message.floats(field))
+            _add(found[7], *message.floats(field))
         elif field.number == 9:
-            _add(value, message.text(field))
-    return name, value
+            _add(found[9], message.text(field))
+    return name, found[_VALUES.get(name, 3)]
 
 
 def _tensors(graph, wanted, directory, files):
@@ -232,7 +235,7 @@ def _tensor(name, message, directory, files):
         if field.number == 1:
             _add(shape, *message.integers(field))
         elif field.number == 2:
-            kind = message.integers(field)[0]
+            kind = message.one_integer(field)
         elif field.number in (4, 9, 10):
             _add(stores, field)
         elif field.number == 13:

@@ -41,8 +41,7 @@ def from_torch(state: Any, prefix: str = "", *, layer: Any = None, dtype: Any = 
 
 def parts_of(state: Mapping[str, Any], prefix: str, plain: Any) -> dict[tuple[int, int], dict[str, tuple[str, Any]]]:
     """{(k, direction): {field: (name, plain(name, array))}} of names after the prefix; missing and other names are an error."""
-    if not isinstance(prefix, str):
-        raise TypeError(f"prefix: expected a str, got {type(prefix).__name__}")
+    _judge_prefix(prefix)
     all_names = [name for name in state if isinstance(name, str)]
     found = {name.removeprefix(prefix): state[name] for name in all_names if name.startswith(prefix)}
     parts: dict[tuple[int, int], dict[str, tuple[str, Any]]] = {}
@@ -51,9 +50,10 @@ def parts_of(state: Mapping[str, Any], prefix: str, plain: Any) -> dict[tuple[in
     for name, array in found.items():
         match = _NAME.fullmatch(name)
         if match:
-            place = int(match[2] or 0), int(bool(match[3]))
-            parts.setdefault(place, {})[fields[match[1]]] = prefix + name, array
-        else:
+            part = parts.setdefault((int(match[2] or 0), int(bool(match[3]))), {})
+        if match and fields[match[1]] not in part:
+            part[fields[match[1]]] = prefix + name, array
+        else:  # not a weight, or a cell's name beside that of a module
             other.append(prefix + name)
     if not parts:
         near = sorted({match[1] for name in all_names if (match := re.fullmatch(r"(.*?)weight_hh(_l0)?", name, re.DOTALL))})
@@ -79,6 +79,11 @@ def parts_of(state: Mapping[str, Any], prefix: str, plain: Any) -> dict[tuple[in
         words = [f"{_listed(names)} {word}" for names, word in ((missing, "missing"), (other, "not expected")) if names]
         raise ValueError(f"state: expected the weights of one module, got {'; '.join(words)}")
     return {place: {field: (name, plain(name, a)) for field, (name, a) in part.items()} for place, part in parts.items()}
+
+
+def _judge_prefix(prefix: Any) -> None:
+    if not isinstance(prefix, str):
+        raise TypeError(f"prefix: expected a str, got {type(prefix).__name__}")
 
 
 def build(parts: Mapping[tuple[int, int], Mapping[str, tuple[str, Any]]], layer: Any, dtype: Any, options: Any) -> Any:
@@ -113,6 +118,7 @@ def to_torch(layer: Any, prefix: str = "") -> dict[str, np.ndarray]:
     relu, a merge other than concat.
     """
     cell = _layers.cell_of(layer)
+    _judge_prefix(prefix)
     _layers.judged_layer(layer, {}, activation=("tanh", "relu"))
     if layer.num_directions == 2 and layer.merge != "concat":
         raise ValueError(f"layer: expected merge='concat', got {layer.merge!r}")
