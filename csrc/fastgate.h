@@ -57,7 +57,7 @@ typedef struct fg_stop { int (*asked)(void); int is_set; } fg_stop;
 
 /* At most `threads` threads, and at most one for each CPU that the calling thread may use. NULL: work alone. */
 fg_team *fg_team_enter(int threads);
-void fg_team_run(fg_team *, fg_work *, const void *argument, int is_long, fg_stop *);   /* is_long: waking a sleeper pays; fg_stop or NULL */
+void fg_team_run(fg_team *, fg_work *, const void *argument, int is_long, fg_stop *);   /* is_long: waking a sleeper pays; stop or NULL */
 void fg_team_leave(fg_team *);
 int fg_cpus(void);
 void fg_team_be_strict(int strict);           /* for tests: all threads that were asked for take part in every piece */

@@ -71,7 +71,8 @@ cdef inline void *data_of(cnp.ndarray a) noexcept:
     return NULL if a is None else cnp.PyArray_DATA(a)
 
 
-cdef void share_out(const core.fg_kernels *kernels, core.fg_cell_id cell, core.fg_sequence *s, Py_ssize_t rows, core.fg_stop *stop) noexcept:
+cdef void share_out(const core.fg_kernels *kernels, core.fg_cell_id cell, core.fg_sequence *s, Py_ssize_t rows,
+                    core.fg_stop *stop) noexcept:
     """How many threads a call gets, and whether a signal can end it."""
     stop.asked, stop.is_set = fg_asked, 0
     s.stop = stop if PyThread_get_thread_ident() == fg_main_thread else NULL
@@ -166,7 +167,8 @@ cdef class Run:
         s.cache = s.dx.data = <void *>&self.s  # so much as: given
         s.Wh.data = <char *>s.Wh.data + 1      # so much as: not in whole cache lines. A copy may lie elsewhere in the next call
         kept = allocated(self.kernels.cache_size(self.cell, &s, self.rows))
-        scratch = max(allocated(self.kernels.forward_scratch(self.cell, &s)), allocated(self.kernels.backward_scratch(self.cell, &s, self.rows)))
+        scratch = max(allocated(self.kernels.forward_scratch(self.cell, &s)),
+                      allocated(self.kernels.backward_scratch(self.cell, &s, self.rows)))
         return kept + scratch, self.kernels.recomputed_steps(&s)
 
     def keep(self, plan):

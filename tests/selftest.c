@@ -73,7 +73,7 @@ static void *allocate(ptrdiff_t bytes)                            /* at 64, full
 
 enum buffer {
     X, H0, C0, WX, WH, B, BH, P,                                  /* inputs */
-    DX, DH0, DC0, DWX, DWH, DB, DBH, DP,                            /* their gradients, in the same order */
+    DX, DH0, DC0, DWX, DWH, DB, DBH, DP,                          /* their gradients, in the same order */
     H_, H_T, C_T, DH, DH_T, DC_T,                                 /* outputs, and the gradients that arrive at them */
     BUFFERS
 };
@@ -231,6 +231,17 @@ static void on_flat_rows(struct problem *p)
     free(start);
 }
 
+/* Forward and backward where few states are kept between. */
+static void from_checkpoints(struct problem *p)
+{
+    p->s.segment = p->s.T > 6 ? 2 : 1;
+    p->s.checkpoints = 1;
+    forward_and_keep(p);
+    backward(p);
+    p->s.segment = p->s.checkpoints = 0;
+    forward_and_keep(p);
+}
+
 /* The loss whose gradients arrive: sum of outputs times what arrives at them. */
 static double loss(struct problem *p)
 {
@@ -335,6 +346,7 @@ static double check_cells(void)
                     add_to_hash(p.data[i], p.size[i]);
                 same_again(&p, "other bits from a second backward", backward, DX, INPUTS);
                 same_again(&p, "other bits on flat rows", on_flat_rows, DX, DH - DX);
+                same_again(&p, "other bits from checkpoints", from_checkpoints, DX, DH - DX);
                 if (DTYPE == 64 && threads == 1 && with < 2) {            /* a difference may straddle a bound */
                     const double error = check_gradients(&p);
                     worst = error > worst ? error : worst;

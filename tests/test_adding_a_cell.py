@@ -94,6 +94,6 @@ def test_the_page_does_what_it_says(tmp_path):
     assert run(tree, "-c", USE).strip() == str(tree / "fastgate/__init__.py")
 
     # The tests iterate the lists: the cell gets its own without an edit.
-    files = [f"tests/test_{name}.py" for name in ("house", "reference", "kernels", "ragged", "prepared")]
+    files = [f"tests/test_{name}.py" for name in ("house", "reference", "kernels", "ragged", "prepared", "memory")]
     printed = run(tree, "-m", "pytest", "-p", "no:cacheprovider", "-k", "mgu", *files, FASTGATE_CASES="16")
     assert int(re.search(r"(\d+) passed", printed)[1]) >= 100, printed[-4000:]

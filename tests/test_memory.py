@@ -8,6 +8,7 @@ import os
 import re
 import subprocess
 import sys
+import time
 from functools import cache as once
 
 import numpy as np
@@ -189,6 +190,15 @@ def test_plans(T):
         assert plan.nbytes <= memory
         assert (plan.segment == 0) == (1000 + 10 * T <= memory)
         assert plan.checkpoints <= _checkpoints.MOST
+
+
+def test_a_budget_of_many_steps_is_refused_at_once():
+    """Before the work of a plan is counted segment by segment, which would take as long as the call."""
+    x, W = np.broadcast_to(np.float32(1), (1, 10**8, 1)), np.ones((1, 1), np.float32)
+    start = time.perf_counter()
+    with pytest.raises(ValueError, match="memory: expected at least"):
+        fastgate.rnn_forward(x, None, W, W, memory=1, return_sequences=False)
+    assert time.perf_counter() - start < 2
 
 
 def growth(share):

@@ -225,6 +225,21 @@ def test_a_gradient_passes_at_the_bound_itself(module, dtype):
 
 
 @every_module
+@dtypes
+@pytest.mark.parametrize("coupled", [False, True])
+@pytest.mark.parametrize("sign", [-1, 1])
+def test_no_gradient_of_a_clipped_gate_however_shut(module, dtype, coupled, sign):
+    """f = 0 exactly, and c_prev infinite: the gradient of a_f is 0, not 0 · inf."""
+    one = np.ones((1, 1), dtype)
+    call = {"x": one, "h_prev": one, "c_prev": one * -sign * np.inf, "Wx": np.ones((1, 4), dtype), "Wh": np.ones((1, 4), dtype)}
+    call |= {"b": np.zeros(4, dtype), "peephole": np.array([1, sign, 0], dtype)}
+    options = {"coupled": coupled, "preact_clip": 2000}
+    with np.errstate(invalid="ignore"):  # c = 0 · inf
+        found = run(LSTM, module, call, {"dh_next": one, "dc_next": one}, step=True, **options)
+    assert found["db"][1] == found["dWx"][0, 1] == found["dWh"][0, 1] == 0
+
+
+@every_module
 def test_coupled_gates_do_not_use_the_weights_of_i(module):
     call, gradients = drawn(PEEPHOLE, {}, N=3, T=4, D=5, H=9)
     found = run(PEEPHOLE, module, call, gradients, coupled=True)

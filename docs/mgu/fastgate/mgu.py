@@ -6,8 +6,8 @@ from fastgate import _arguments, _call, _cell
 
 
 def mgu_forward(
-    x, h0, Wx, Wh, b=None, *, bh=None, gate_order="fn", lengths=None, reverse=False, training=True, return_sequences=True,
-    out=None,
+    x, h0, Wx, Wh, b=None, *, bh=None, gate_order="fn", lengths=None, reverse=False, training=True, memory=None,
+    return_sequences=True, out=None,
 ):  # fmt: skip
     """Run the cell over sequences; returns (h, h_T, cache).
 
@@ -25,7 +25,7 @@ def mgu_forward(
     """
     call = _arguments.forward(
         "mgu", x, h0, None, Wx, Wh, b, bh, step=False, gates=GATES, gate_order=gate_order, lengths=lengths, reverse=reverse,
-        training=training, return_sequences=return_sequences, out=out,
+        training=training, memory=memory, return_sequences=return_sequences, out=out,
     )  # fmt: skip
     return MGUForward._make(_call.forward(call, "mgu"))
 
@@ -38,12 +38,12 @@ def mgu_backward(dh, cache, dh_T=None, *, need=None, out=None):
 
 def mgu_ragged_forward(
     x, h0, Wx, Wh, b=None, *, bh=None, offsets=None, batch_sizes=None, gate_order="fn", reverse=False, training=True,
-    return_sequences=True, out=None,
+    memory=None, return_sequences=True, out=None,
 ):  # fmt: skip
     """Run the cell over sequences on flat rows; returns (h, h_T, cache). Arguments as gru_ragged_forward."""
     call = _arguments.forward(
         "mgu", x, h0, None, Wx, Wh, b, bh, step=False, gates=GATES, gate_order=gate_order, ragged=True, offsets=offsets,
-        batch_sizes=batch_sizes, reverse=reverse, training=training, return_sequences=return_sequences, out=out,
+        batch_sizes=batch_sizes, reverse=reverse, training=training, memory=memory, return_sequences=return_sequences, out=out,
     )  # fmt: skip
     return MGUForward._make(_call.forward(call, "mgu"))
 

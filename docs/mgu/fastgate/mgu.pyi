@@ -34,6 +34,7 @@ def mgu_forward(
     lengths: Lengths = None,
     reverse: bool = False,
     training: bool = True,
+    memory: int | None = None,
     return_sequences: bool = True,
     out: Out[F] = None,
 ) -> MGUForward[F]: ...
@@ -58,6 +59,7 @@ def mgu_ragged_forward(
     gate_order: str = "fn",
     reverse: bool = False,
     training: bool = True,
+    memory: int | None = None,
     return_sequences: bool = True,
     out: Out[F] = None,
 ) -> MGUForward[F]: ...
@@ -108,6 +110,7 @@ class MGUCell(PreparedCell[F]):
         lengths: Lengths = None,
         reverse: bool = False,
         training: bool = True,
+        memory: int | None = None,
         return_sequences: bool = True,
         out: Out[F] = None,
     ) -> MGUForward[F]: ...

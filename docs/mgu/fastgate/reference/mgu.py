@@ -58,8 +58,8 @@ CELL = sequence.Cell(_forward, _backward)
 
 
 def mgu_forward(
-    x, h0, Wx, Wh, b=None, *, bh=None, gate_order="fn", lengths=None, reverse=False, training=True, return_sequences=True,
-    out=None,
+    x, h0, Wx, Wh, b=None, *, bh=None, gate_order="fn", lengths=None, reverse=False, training=True, memory=None,
+    return_sequences=True, out=None,
 ):  # fmt: skip
     """Run the cell over a sequence; returns (h, h_T, cache). Axes (N, T, D); gate order "fn"; 1 − f keeps h_prev.
 
@@ -67,7 +67,7 @@ def mgu_forward(
     """
     call = _arguments.forward(
         "mgu", x, h0, None, Wx, Wh, b, bh, step=False, gates=GATES, gate_order=gate_order, lengths=lengths, reverse=reverse,
-        training=training, return_sequences=return_sequences, out=out, dtypes=_arguments.REFERENCE,
+        training=training, memory=memory, return_sequences=return_sequences, out=out, dtypes=_arguments.REFERENCE,
     )  # fmt: skip
     h, (h_T,), cache = sequence.forward(call, CELL)
     return MGUForward(sequence.placed(call, "h", h), sequence.placed(call, "h_T", h_T), cache)
@@ -82,12 +82,12 @@ def mgu_backward(dh, cache, dh_T=None, *, need=None, out=None):
 
 def mgu_ragged_forward(
     x, h0, Wx, Wh, b=None, *, bh=None, offsets=None, batch_sizes=None, gate_order="fn", reverse=False, training=True,
-    return_sequences=True, out=None,
+    memory=None, return_sequences=True, out=None,
 ):  # fmt: skip
     """Run the cell over sequences on flat rows; returns (h, h_T, cache). Arguments as gru_ragged_forward."""
     call = _arguments.forward(
         "mgu", x, h0, None, Wx, Wh, b, bh, step=False, gates=GATES, gate_order=gate_order, ragged=True, offsets=offsets,
-        batch_sizes=batch_sizes, reverse=reverse, training=training, return_sequences=return_sequences, out=out,
+        batch_sizes=batch_sizes, reverse=reverse, training=training, memory=memory, return_sequences=return_sequences, out=out,
         dtypes=_arguments.REFERENCE,
     )  # fmt: skip
     h, (h_T,), cache = sequence.forward(call, CELL)
