@@ -60,7 +60,7 @@ class LSTMLayerState(NamedTuple):
     c: Array  # (num_layers, N, H)
 
 
-class Cache:
+class LayerCache:
     """What a layer's forward keeps for its backward. It refers to x and to the layer's weights without copying them: write into
     them after backward, not before."""
 
@@ -303,7 +303,7 @@ class Layer:
             lengths = _arguments._lengths(lengths, N, T)
         rng = self._rng if rng is None else _judge.generator(rng)
 
-        cache = Cache(self, (N, T, return_sequences)) if training else None
+        cache = LayerCache(self, (N, T, return_sequences)) if training else None
         final = [np.empty((self.num_layers * self.num_directions, N, self._H), self._dtype) for _ in given]
         for k in range(self.num_layers):
             last = k + 1 == self.num_layers
@@ -336,8 +336,9 @@ class Layer:
     def _run_backward(self, dh, cache, upstream, accumulate, need_dx):
         accumulate = _arguments.flag("accumulate", accumulate)
         need_dx = _arguments.flag("need_dx", need_dx)
-        if type(cache) is not Cache or cache._layer is not self:
-            got = f"that of another {type(cache._layer).__name__}" if type(cache) is Cache else _arguments._kind(cache)
+        if type(cache) is not LayerCache or cache._layer is not self:
+            ours = type(cache) is LayerCache
+            got = f"that of another {type(cache._layer).__name__}" if ours else _arguments.cache_in_words(cache)
             hint = "; call forward with training=True" if cache is None else ""
             raise ValueError(f"cache: expected the cache of this layer's forward, got {got}{hint}")
         N, T, returned = cache._sizes
