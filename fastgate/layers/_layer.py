@@ -1,5 +1,7 @@
 """What RNN, LSTM and GRU share: everything but the constructor's options, which each of them names in a table."""
 
+from __future__ import annotations
+
 import copyreg
 import inspect
 import os
@@ -19,7 +21,7 @@ WANTED = "a layer saved by fastgate"
 WEIGHTS = ("Wx", "Wh", "b", "bh", "peephole")
 SUFFIXES = ("", "_reverse")
 F = TypeVar("F")  # what forward returns
-KINDS: "dict[str, type[Layer]]" = {}
+KINDS: dict[str, type[Layer]] = {}
 
 
 class Functions(NamedTuple):
@@ -66,7 +68,7 @@ class LayerCache:
 
     __slots__ = ("_caches", "_halves", "_layer", "_masks", "_sizes")
 
-    def __init__(self, layer: "Layer", sizes: tuple[int, int, bool]):
+    def __init__(self, layer: Layer, sizes: tuple[int, int, bool]):
         self._layer = layer
         self._sizes = sizes  # N, T, whether h was returned
         self._caches: list[list[Any]] = []  # of the functions, [layer][direction]
