@@ -493,13 +493,16 @@ def cache(cache: Any, kind: type[Any], cell: str, step: bool, ragged: bool = Fal
     wanted = f"{cell}{'_step' * step}{'_ragged' * ragged}_forward"
     if cache is None:
         raise ValueError(f"cache: expected the cache of {wanted}, got None; call {wanted} with training=True")
-    call = getattr(cache, "call", None)
-    if isinstance(call, Forward):
-        got = f"that of {function_name(call)}"
-        got += "" if type(cache) is kind else f" in {type(cache).__module__}"
-    else:
-        got = _kind(cache)
+    got = cache_in_words(cache)
+    if isinstance(getattr(cache, "call", None), Forward) and type(cache) is not kind:
+        got += f" in {type(cache).__module__}"
     raise ValueError(f"cache: expected the cache of {wanted}, got {got}")
+
+
+def cache_in_words(cache: Any) -> str:
+    """Whose cache it is, or what came instead of one."""
+    call = getattr(cache, "call", None)
+    return f"that of {function_name(call)}" if isinstance(call, Forward) else _kind(cache)
 
 
 def function_name(call: Forward) -> str:
@@ -991,6 +994,8 @@ def _shape(name, a, letters, sizes, also=None):
         hint = f"{name}.swapaxes(0, 1)"
     elif got == (1, *sizes):
         hint = f"{name}[0]"
+    elif (1, *got) == sizes:
+        hint = f"{name}[None]"
     elif len(sizes) == 1 and got == (2, *sizes):
         hint = "b[0] and bh=b[1]"
     elif len(sizes) == 1 and a.size == sizes[0]:

@@ -1,5 +1,7 @@
 """Many live streams over one layer."""
 
+from __future__ import annotations
+
 from typing import Any
 
 import numpy as np

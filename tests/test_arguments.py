@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from support import CELLS, digest, modules, random_call, upstream, values
 
+import fastgate
 from fastgate import _arguments
 
 rng = np.random.default_rng(0)
@@ -438,6 +439,11 @@ BACKWARD_TABLE = [
         "lstm_backward",
         {"cache": None},
         "cache: expected the cache of lstm_forward, got None; call lstm_forward with training=True",
+    ),
+    (
+        "lstm_backward",
+        {"cache": fastgate.LSTM(D, H, rng=0).forward(np.zeros((N, T, D), np.float32)).cache},
+        "cache: expected the cache of lstm_forward, got LayerCache",
     ),
     ("lstm_backward", {"cache": 3}, "cache: expected the cache of lstm_forward, got int 3"),
     (

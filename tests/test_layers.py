@@ -524,6 +524,8 @@ def test_a_step_that_is_refused_changes_nothing(cell):
     ):
         with pytest.raises(error, match=words):
             layer.step(wrong)
+    with pytest.raises(ValueError, match=r"^rows: expected a row of integers, got \(\); pass \[2\]$"):
+        layer.reset(rows=2)
     for rows, error in (
         ([2], ValueError),
         ([-1], ValueError),
@@ -1060,6 +1062,13 @@ def test_a_constructor_names_what_it_refuses(cell):
             kind(cell)(**{"input_size": 3, "hidden_size": 4} | wrong)
 
 
+def test_states_of_a_single_layer_without_its_axis_are_refused_with_a_hint():
+    layer = fastgate.LSTM(2, 3, rng=0)
+    x, h0 = np.ones((4, 5, 2), np.float32), np.ones((4, 3), np.float32)
+    with pytest.raises(ValueError, match=r"^h0: expected .* = \(1, 4, 3\), got \(4, 3\); pass h0\[None\]\?$"):
+        layer.forward(x, h0)
+
+
 @cells
 def test_calls_name_what_they_refuse_and_change_nothing(cell):
     rng = np.random.default_rng(22)
@@ -1105,7 +1114,11 @@ def test_calls_name_what_they_refuse_and_change_nothing(cell):
             ValueError,
             "cache: expected the cache of this layer's forward, got None; call forward with training",
         ),
-        ({"cache": cache._caches[0][0]}, ValueError, "cache: expected the cache of this layer's forward, got Cache"),
+        (
+            {"cache": cache._caches[0][0]},
+            ValueError,
+            "cache: expected the cache of this layer's forward, got that of [a-z]+_forward$",
+        ),
         (
             {"cache": other.forward(**given).cache},
             ValueError,

@@ -120,6 +120,7 @@ def to_layer(node: onnx.NodeProto, initializers: Mapping[str, Any] | Iterable[on
     from fastgate.weights.onnx import layer_of
 
     if not isinstance(initializers, Mapping):
-        initializers = {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in initializers}
+        tensors: Iterable[Any] = initializers
+        initializers = {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in tensors}
     attributes = {attribute.name: onnx.helper.get_attribute_value(attribute) for attribute in node.attribute}
     return layer_of(node.op_type, attributes, node.input, initializers)

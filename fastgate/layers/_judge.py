@@ -140,7 +140,7 @@ def places(name: str, given: Any, N: int) -> NDArray[np.int64]:
         return np.flatnonzero(a)
     a = _arguments._integers(name, given)
     if a.ndim != 1:
-        raise ValueError(f"{name}: expected a row of integers, got {a.shape}")
+        raise ValueError(f"{name}: expected a row of integers, got {a.shape}" + (f"; pass [{given}]" if a.ndim == 0 else ""))
     wrong = (a < 0) | (a >= N)
     if wrong.any():
         raise ValueError(f"{name}: expected 0..N-1 = 0..{N - 1}, got {a[int(wrong.argmax())]}")

@@ -1,5 +1,7 @@
 """What RNN, LSTM and GRU share: everything but the constructor's options, which each of them names in a table."""
 
+from __future__ import annotations
+
 import copyreg
 import inspect
 import os
@@ -19,7 +21,7 @@ WANTED = "a layer saved by fastgate"
 WEIGHTS = ("Wx", "Wh", "b", "bh", "peephole")
 SUFFIXES = ("", "_reverse")
 F = TypeVar("F")  # what forward returns
-KINDS: "dict[str, type[Layer]]" = {}
+KINDS: dict[str, type[Layer]] = {}
 
 
 class Functions(NamedTuple):
@@ -60,13 +62,13 @@ class LSTMLayerState(NamedTuple):
     c: Array  # (num_layers, N, H)
 
 
-class Cache:
+class LayerCache:
     """What a layer's forward keeps for its backward. It refers to x and to the layer's weights without copying them: write into
     them after backward, not before."""
 
     __slots__ = ("_caches", "_halves", "_layer", "_masks", "_sizes")
 
-    def __init__(self, layer: "Layer", sizes: tuple[int, int, bool]):
+    def __init__(self, layer: Layer, sizes: tuple[int, int, bool]):
         self._layer = layer
         self._sizes = sizes  # N, T, whether h was returned
         self._caches: list[list[Any]] = []  # of the functions, [layer][direction]
@@ -303,7 +305,7 @@ class Layer:
             lengths = _arguments._lengths(lengths, N, T)
         rng = self._rng if rng is None else _judge.generator(rng)
 
-        cache = Cache(self, (N, T, return_sequences)) if training else None
+        cache = LayerCache(self, (N, T, return_sequences)) if training else None
         final = [np.empty((self.num_layers * self.num_directions, N, self._H), self._dtype) for _ in given]
         for k in range(self.num_layers):
             last = k + 1 == self.num_layers
@@ -336,8 +338,9 @@ class Layer:
     def _run_backward(self, dh, cache, upstream, accumulate, need_dx):
         accumulate = _arguments.flag("accumulate", accumulate)
         need_dx = _arguments.flag("need_dx", need_dx)
-        if type(cache) is not Cache or cache._layer is not self:
-            got = f"that of another {type(cache._layer).__name__}" if type(cache) is Cache else _arguments._kind(cache)
+        if type(cache) is not LayerCache or cache._layer is not self:
+            ours = type(cache) is LayerCache
+            got = f"that of another {type(cache._layer).__name__}" if ours else _arguments.cache_in_words(cache)
             hint = "; call forward with training=True" if cache is None else ""
             raise ValueError(f"cache: expected the cache of this layer's forward, got {got}{hint}")
         N, T, returned = cache._sizes

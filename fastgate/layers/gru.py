@@ -1,5 +1,7 @@
 """Layers of gated recurrent units."""
 
+from __future__ import annotations
+
 from typing import Any, Literal
 
 import numpy as np

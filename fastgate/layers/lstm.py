@@ -1,5 +1,7 @@
 """Layers of long short-term memory."""
 
+from __future__ import annotations
+
 from typing import Any, ClassVar, Literal
 
 import numpy as np

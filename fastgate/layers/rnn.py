@@ -1,5 +1,7 @@
 """Layers of plain recurrent cells."""
 
+from __future__ import annotations
+
 from typing import Any, Literal
 
 import numpy as np
