@@ -1,5 +1,6 @@
 """How a call and its backward stay within `memory=` bytes: csrc/checkpoints.inc does it, here the cheapest way is chosen."""
 
+from bisect import bisect_right
 from typing import NamedTuple
 
 from fastgate import _arguments
@@ -24,11 +25,11 @@ def choose(call, needs):
         none = Plan(segment, 0, *needs(segment, 0))
         least = min(least, none, key=lambda plan: plan.nbytes)
         if none.nbytes <= call.memory:
-            state = needs(segment, 1)[0] - none.nbytes
-            room = (call.memory - none.nbytes) // state if state else MOST
-            checkpoints = min(room, MOST, -(-call.T // segment) - 1)
-            found.append(Plan(segment, checkpoints, *needs(segment, checkpoints)))
-    found = [plan for plan in found if plan.nbytes <= call.memory]
+            most = Plan(segment, checkpoints := min(MOST, -(-call.T // segment) - 1), *needs(segment, checkpoints))
+            if most.nbytes > call.memory:  # the allocator hands out whole pages: no state has a size of its own
+                checkpoints = bisect_right(range(checkpoints), call.memory, key=lambda n, size=segment: needs(size, n)[0]) - 1
+                most = Plan(segment, checkpoints, *needs(segment, checkpoints))
+            found.append(most)
     if not found:
         raise _arguments.memory_too_small(call, least.nbytes)
     return min(found, key=lambda plan: plan.recomputed)
