@@ -41,7 +41,7 @@ lint: $(VENV)/has-lint  ## ruff: rules and formatting
 
 types: build $(VENV)/has-lint  ## mypy on the package and on a typed user's file; stubs against the code
 	$(RUN) -m mypy
-	$(RUN) -m mypy --strict tests/typed_usage.py
+	$(RUN) -m mypy --strict --follow-imports=silent tests/typed_usage.py
 	$(RUN) -m mypy.stubtest --concise --mypy-config-file pyproject.toml $(STUBBED)
 
 # A build of its own in build/sanitize, which PYTHONPATH puts before the one in fastgate/.

@@ -192,6 +192,24 @@ def test_plans(T):
         assert plan.checkpoints <= _checkpoints.MOST
 
 
+@pytest.mark.parametrize("page", [1, 64, 2000])
+def test_the_plan_is_the_best_that_fits(page):
+    """Whatever the pages in which memory is handed out: one state may take a page more, or none."""
+
+    class Call:
+        N, T, D, H, memory = 1, 1000, 1, 1, 0
+
+    def needs(segment, checkpoints):
+        nbytes = 1000 + 10 * (segment or Call.T) + 30 * checkpoints
+        return -(-nbytes // page) * page, -(-Call.T // segment) / (checkpoints + 1) * Call.T if segment else 0.0
+
+    for Call.memory in (2000, 3000, 4000, 5999, 6000, 8000):
+        plans = [needs(size, n) for size in _checkpoints._segments(Call.T) for n in range(min(256, -(-Call.T // size)))]
+        plan = _checkpoints.choose(Call, needs)
+        assert plan.nbytes <= Call.memory
+        assert plan.recomputed == min(recomputed for nbytes, recomputed in plans if nbytes <= Call.memory)
+
+
 def test_a_budget_of_many_steps_is_refused_at_once():
     """Before the work of a plan is counted segment by segment, which would take as long as the call."""
     x, W = np.broadcast_to(np.float32(1), (1, 10**8, 1)), np.ones((1, 1), np.float32)
