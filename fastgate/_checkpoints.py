@@ -25,18 +25,10 @@ def choose(call, needs):
         none = Plan(segment, 0, *needs(segment, 0))
         least = min(least, none, key=lambda plan: plan.nbytes)
         if none.nbytes <= call.memory:
-<<<<<<< HEAD
             # What the allocator hands out grows in steps: one more state may cost nothing, or a page.
             counts = range(min(MOST, -(-call.T // segment) - 1) + 1)
             checkpoints = bisect_right(counts, call.memory, key=lambda count, segment=segment: needs(segment, count)[0]) - 1
             found.append(Plan(segment, checkpoints, *needs(segment, checkpoints)))
-=======
-            most = Plan(segment, checkpoints := min(MOST, -(-call.T // segment) - 1), *needs(segment, checkpoints))
-            if most.nbytes > call.memory:  # the allocator hands out whole pages: no state has a size of its own
-                checkpoints = bisect_right(range(checkpoints), call.memory, key=lambda n, size=segment: needs(size, n)[0]) - 1
-                most = Plan(segment, checkpoints, *needs(segment, checkpoints))
-            found.append(most)
->>>>>>> rcore
     if not found:
         raise _arguments.memory_too_small(call, least.nbytes)
     return min(found, key=lambda plan: plan.recomputed)
