@@ -306,10 +306,13 @@ def _bytes(name, value, training):
     return int(value)
 
 
-def memory_too_small(call, least):
-    """The error of a call whose `memory` holds no plan; `least` bytes hold one."""
+def memory_too_small(call, least, modest):
+    """The error of a call whose `memory` holds no plan; `least` bytes hold one, `modest` bytes one for little work."""
     sizes = f"N, T, D, H = {call.N}, {call.T}, {call.D}, {call.H}"
-    return ValueError(f"memory: expected at least {least} bytes for {sizes}, got {call.memory}")
+    return ValueError(
+        f"memory: expected at least {least} bytes for {sizes}, got {call.memory}; "
+        f"with {modest} backward runs the steps of forward at most twice again"
+    )
 
 
 def _forward_outputs(step, has_c, return_sequences, x_shape, N, H):

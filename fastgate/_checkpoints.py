@@ -1,6 +1,6 @@
 """How a call and its backward stay within `memory=` bytes: csrc/checkpoints.inc does it, here the cheapest way is chosen."""
 
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from typing import NamedTuple
 
 from fastgate import _arguments
@@ -30,8 +30,19 @@ def choose(call, needs):
             checkpoints = bisect_right(counts, call.memory, key=lambda count, segment=segment: needs(segment, count)[0]) - 1
             found.append(Plan(segment, checkpoints, *needs(segment, checkpoints)))
     if not found:
-        raise _arguments.memory_too_small(call, least.nbytes)
+        raise _arguments.memory_too_small(call, least.nbytes, _modest(call.T, needs))
     return min(found, key=lambda plan: plan.recomputed)
+
+
+def _modest(T, needs):
+    """The least bytes with which backward runs no step more than twice again on average."""
+    sizes = [needs(0, 0)[0]]
+    for segment in _segments(T):
+        counts = range(min(MOST, -(-T // segment) - 1) + 1)
+        enough = bisect_left(counts, -2 * T, key=lambda count, segment=segment: -needs(segment, count)[1])
+        if enough < len(counts):
+            sizes.append(needs(segment, enough)[0])
+    return min(sizes)
 
 
 def _segments(T):

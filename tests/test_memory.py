@@ -30,7 +30,7 @@ lstm = next(cell for cell in CELLS if cell.name == "lstm")
 
 def least_bytes(call, **keywords):
     """The bytes that the error of a hopeless call asks for."""
-    with pytest.raises(ValueError, match=r"^memory: expected at least \d+ bytes for N, T, D, H = .*, got 1$") as error:
+    with pytest.raises(ValueError, match=r"^memory: expected at least \d+ bytes for N, T, D, H = .*, got 1; ") as error:
         call(memory=1, **keywords)
     return int(re.search(r"least (\d+)", str(error.value))[1])
 
@@ -146,6 +146,16 @@ def test_more_memory_is_less_work(dtype):
     assert 1 <= caches[-2].recomputed < 2
     assert caches[-1].recomputed == 0
     assert all(cache.nbytes <= whole.nbytes for cache in caches)
+
+
+def test_the_error_names_a_budget_for_little_work():
+    call = random_call(lstm, np.random.default_rng(12), N=4, T=5000, D=5, H=40, dtype=np.float32)
+    with pytest.raises(ValueError, match=r"; with \d+ backward runs the steps of forward at most twice again$") as error:
+        fastgate.lstm_forward(**call, memory=1)
+    least, modest = (int(re.search(words, str(error.value))[1]) for words in (r"least (\d+)", r"with (\d+)"))
+    assert least < modest < fastgate.lstm_forward(**call).cache.nbytes
+    assert fastgate.lstm_forward(**call, memory=least).cache.recomputed > 2
+    assert 1 <= fastgate.lstm_forward(**call, memory=modest).cache.recomputed <= 2
 
 
 @once
