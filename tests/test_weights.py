@@ -888,6 +888,7 @@ def test_weights_that_an_onnx_model_stores_otherwise(tmp_path):
 
 
 def test_half_precision_in_onnx():
+    onnx()
     layer = random_layer("LSTM", np.random.default_rng(22), dtype=np.float32)
     model = weights.to_onnx(layer)
     halves = {}
@@ -903,6 +904,7 @@ def test_half_precision_in_onnx():
 
 
 def test_which_nodes_of_a_model():
+    onnx()
     rng = np.random.default_rng(23)
     model = weights.to_onnx(random_layer("LSTM", rng, num_layers=2))
     read = weights.from_onnx
@@ -936,6 +938,7 @@ def test_which_nodes_of_a_model():
 
 
 def test_weights_that_an_onnx_model_computes():
+    onnx()
     model = weights.to_onnx(random_layer("LSTM", np.random.default_rng(24)))
     tensor = next(tensor for tensor in model.graph.initializer if tensor.name == "R0")
     tensor.name = "before"
@@ -1015,6 +1018,7 @@ def test_hostile_onnx(tmp_path):
 
 
 def test_damaged_onnx_files_are_an_error_or_a_layer():
+    onnx()
     rng, layers, words = np.random.default_rng(25), 0, set()
     for layer in (
         random_layer("GRU", rng, dtype=np.float32),
