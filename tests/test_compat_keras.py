@@ -299,7 +299,7 @@ hooked = []
 for name in ("lstm_forward", "gru_forward", "lstm_ragged_forward", "gru_ragged_forward"):
     function = getattr(keras.fastgate, name)
     setattr(keras.fastgate, name, lambda *args, function=function, **words: hooked.append(1) or function(*args, **words))
-status = pytest.main(["-q", "-p", "no:cacheprovider", "--rootdir", os.getcwd(), *sys.argv[1:]])
+status = pytest.main(["-q", "-c", os.devnull, "-p", "no:cacheprovider", "--rootdir", os.getcwd(), *sys.argv[1:]])
 print("hooked", len(hooked))
 sys.exit(status)
 """
