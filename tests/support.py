@@ -12,6 +12,7 @@ run               forward and backward at once: all results by name
 is_steady         whether rounding can move no input of relu across 0
 assert_same       the same bits under the same names
 permuted          columns of a weight or bias moved into another gate order
+status_of_child   exit status of a fork that works while another thread of its parent holds a lock
 digest            a hash of the memory of every array in a structure, to prove that nothing was written
 """
 
@@ -19,6 +20,10 @@ import hashlib
 import importlib
 import inspect
 import itertools
+import os
+import signal
+import threading
+import warnings
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -188,6 +193,30 @@ def assert_same(found, expected, names=None):
     for name in found if names is None else names:
         assert found[name].dtype == expected[name].dtype, name
         np.testing.assert_array_equal(bits(found[name]), bits(expected[name]), err_msg=name)
+
+
+def status_of_child(lock, work):
+    """Exit status of a child, forked while another thread holds the lock: 0 where work() is true."""
+    held, done = threading.Event(), threading.Event()
+
+    def hold():
+        with lock:
+            held.set()
+            done.wait()
+
+    thread = threading.Thread(target=hold)
+    thread.start()
+    held.wait()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # Python 3.12 warns of fork beside threads
+        child = os.fork()
+    if child == 0:
+        signal.alarm(20)
+        os._exit(0 if work() else 1)
+    status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    done.set()
+    thread.join()
+    return status
 
 
 def digest(*things):

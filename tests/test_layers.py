@@ -7,20 +7,18 @@ import json
 import os
 import pickle
 import re
-import signal
 import struct
 import subprocess
 import sys
 import threading
 import tracemalloc
-import warnings
 import zipfile
 from pathlib import Path
 
 import numpy as np
 import pytest
 from support import CELLS as ALL
-from support import PEEPHOLE, WEIGHTS, assert_same, bits, digest, permuted, values, variant_id
+from support import PEEPHOLE, WEIGHTS, assert_same, bits, digest, permuted, status_of_child, values, variant_id
 from support import VARIANTS as ALL_VARIANTS
 
 import fastgate
@@ -987,26 +985,12 @@ def test_many_threads_use_one_layer(cell):
 def test_a_child_of_fork_computes_while_its_parent_holds_the_lock():
     layer = fastgate.LSTM(3, 4, rng=0)
     forward = layer.forward(np.ones((2, 3, 3), np.float32))
-    held, done = threading.Event(), threading.Event()
 
-    def hold():
-        with layer._lock:
-            held.set()
-            done.wait()
-
-    thread = threading.Thread(target=hold)
-    thread.start()
-    held.wait()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # Python 3.12 warns of fork beside threads
-        child = os.fork()
-    if child == 0:
-        signal.alarm(20)
+    def work():
         layer.backward(forward.h, forward.cache)
-        os._exit(0 if layer.gradients.any() else 1)
-    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
-    done.set()
-    thread.join()
+        return layer.gradients.any()
+
+    assert status_of_child(layer._lock, work) == 0
 
 
 # --- arguments -----------------------------------------------------------------------------------------------------------

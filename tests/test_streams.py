@@ -3,14 +3,12 @@
 import copy
 import os
 import pickle
-import signal
 import threading
 import tracemalloc
-import warnings
 
 import numpy as np
 import pytest
-from support import assert_same, bits, digest, values
+from support import assert_same, bits, digest, status_of_child, values
 
 import fastgate
 
@@ -437,22 +435,5 @@ def test_threads_take_turns():
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
 def test_a_child_of_fork_steps_while_its_parent_holds_the_lock():
     pool = fastgate.StreamPool(make(fastgate.RNN), 3)
-    ids, held, done = pool.open(2), threading.Event(), threading.Event()
-
-    def hold():
-        with pool._lock:
-            held.set()
-            done.wait()
-
-    thread = threading.Thread(target=hold)
-    thread.start()
-    held.wait()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # Python 3.12 warns of fork beside threads
-        child = os.fork()
-    if child == 0:
-        signal.alarm(20)
-        os._exit(0 if pool.step(ids, np.ones((2, 3), np.float32)).all() else 1)
-    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
-    done.set()
-    thread.join()
+    ids = pool.open(2)
+    assert status_of_child(pool._lock, lambda: pool.step(ids, np.ones((2, 3), np.float32)).all()) == 0
