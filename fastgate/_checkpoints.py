@@ -26,7 +26,7 @@ def choose(call, needs):
         least = min(least, none, key=lambda plan: plan.nbytes)
         if none.nbytes <= call.memory:
             # What the allocator hands out grows in steps: one more state may cost nothing, or a page.
-            counts = range(min(MOST, -(-call.T // segment) - 1) + 1)
+            counts = _counts(call.T, segment)
             checkpoints = bisect_right(counts, call.memory, key=lambda count, segment=segment: needs(segment, count)[0]) - 1
             found.append(Plan(segment, checkpoints, *needs(segment, checkpoints)))
     if not found:
@@ -38,11 +38,16 @@ def _modest(T, needs):
     """The least bytes with which backward runs no step more than twice again on average."""
     sizes = [needs(0, 0)[0]]
     for segment in _segments(T):
-        counts = range(min(MOST, -(-T // segment) - 1) + 1)
+        counts = _counts(T, segment)
         enough = bisect_left(counts, -2 * T, key=lambda count, segment=segment: -needs(segment, count)[1])
         if enough < len(counts):
             sizes.append(needs(segment, enough)[0])
     return min(sizes)
+
+
+def _counts(T, segment):
+    """How many states may be kept between the segments."""
+    return range(min(MOST, -(-T // segment) - 1) + 1)
 
 
 def _segments(T):
