@@ -15,9 +15,9 @@ class _Cell(_kernels.Holder):
         """For annotations: LSTMCell[np.float32]."""
         return GenericAlias(cls, dtype)
 
-    def _prepare(self, Wx, Wh, b, bh, kernel, option=_call.PLAIN, peephole=None, **options):
+    def _prepare(self, Wx, Wh, b, bh, kernel, option=_call.PLAIN, peephole=None, Wr=None, **options):
         """`kernel`: the name in csrc/cells.def, `option`: its options there; `options`: those of the constructor."""
-        weights = _arguments.weights(Wx, Wh, b, bh, peephole, self._gates, options.get("gate_order"))
+        weights = _arguments.weights(Wx, Wh, b, bh, peephole, Wr, self._gates, options.get("gate_order"))
         self._options = options
         self._hold(_kernels.Prepared(kernel, option, weights))
 
@@ -27,18 +27,18 @@ class _Cell(_kernels.Holder):
         Calls that are running, and caches of calls that have run, keep the weights that they began with. Errors as in the
         constructor; the cell is unchanged then.
         """
-        self._update(Wx, Wh, b, bh, None)
+        self._update(Wx, Wh, b, bh, None, None)
 
-    def _update(self, Wx, Wh, b, bh, peephole):
+    def _update(self, Wx, Wh, b, bh, peephole, Wr):
         held = self._held()
-        weights = _arguments.weights(Wx, Wh, b, bh, peephole, self._gates, held.weights.gate_order, like=held.weights)
+        weights = _arguments.weights(Wx, Wh, b, bh, peephole, Wr, self._gates, held.weights.gate_order, like=held.weights)
         self._hold(_kernels.Prepared(held.kernel, held.option, weights))
 
     def _judge(self, prepared, x, h, c, **options):
         w = prepared.weights
         return _arguments.forward(
             self._cell, x, h, c, w.Wx, w.Wh, w.b, w.bh, gates=self._gates, has_c=self._has_c, gate_order=w.gate_order,
-            dtypes=(w.dtype,), input_size=w.D, peephole=w.peephole, **options,
+            dtypes=(w.dtype,), input_size=w.D, peephole=w.peephole, Wr=w.Wr, **options,
         )  # fmt: skip
 
     def _run(self, x, h0, c0, lengths, reverse, training, memory, return_sequences, out):
@@ -64,7 +64,7 @@ class _Cell(_kernels.Holder):
 
     @property
     def Wh(self):
-        """(H, G·H), the cell's own copy, read-only."""
+        """(H, G·H), or (P, G·H) beside a Wr; the cell's own copy, read-only."""
         return self._held().weights.Wh[...]
 
     @property
@@ -86,7 +86,7 @@ class _Cell(_kernels.Holder):
 
     @property
     def hidden_size(self):
-        """H, the width of the states."""
+        """H, the width of the states; beside a Wr that of c."""
         return self._held().weights.H
 
     @property
@@ -98,22 +98,27 @@ class _Cell(_kernels.Holder):
     def nbytes(self):
         """Bytes of the copies and of the packed weights."""
         held = self._held()
-        return held.memory.size + sum(a.nbytes for a in held.weights[3:8] if a is not None)
+        return held.memory.size + sum(a.nbytes for a in _arrays(held.weights) if a is not None)
 
     def __repr__(self):
         w = self._held().weights
         options = [f"{name}={value!r}" for name, value in self._options.items() if value is not None and value is not False]
-        words = [f"D={w.D}", f"H={w.H}", str(w.dtype), *["peephole"] * (w.peephole is not None), *options]
+        words = [f"D={w.D}", f"H={w.H}", str(w.dtype), *[f"P={w.P}"] * (w.Wr is not None), *["peephole"] * (w.peephole is not None), *options]
         return f"<{type(self).__name__}: {', '.join(words)}>"
 
     def __reduce__(self):
         held = self._held()
-        return copyreg.__newobj__, (type(self),), (vars(self), held.kernel, held.option, *held.weights[3:9])
+        return copyreg.__newobj__, (type(self),), (vars(self), held.kernel, held.option, *_arrays(held.weights), held.weights.gate_order)
 
     def __setstate__(self, state):
         attributes, kernel, option, *weights, gate_order = state
         vars(self).update(attributes)
         self._hold(_kernels.Prepared(kernel, option, _arguments.weights(*weights, self._gates, gate_order)))
+
+
+def _arrays(weights):
+    """Wx, Wh, b, bh, peephole, Wr."""
+    return weights.Wx, weights.Wh, weights.b, weights.bh, weights.peephole, weights.Wr
 
 
 class PreparedCell(_Cell, _kernels.Cell):

@@ -23,6 +23,8 @@ class _Gradients(Gradients[F]):
     def dc0(self) -> NDArray[F] | Any: ...
     @property
     def dpeephole(self) -> NDArray[F] | Any: ...
+    @property
+    def dWr(self) -> NDArray[F] | Any: ...
 
 class _StepGradients(Gradients[F]):
     @property
@@ -31,6 +33,8 @@ class _StepGradients(Gradients[F]):
     def dc_prev(self) -> NDArray[F] | Any: ...
     @property
     def dpeephole(self) -> NDArray[F] | Any: ...
+    @property
+    def dWr(self) -> NDArray[F] | Any: ...
 
 def lstm_forward(
     x: NDArray[F],
@@ -42,6 +46,7 @@ def lstm_forward(
     *,
     bh: NDArray[F] | None = None,
     peephole: NDArray[F] | None = None,
+    Wr: NDArray[F] | None = None,
     gate_order: str = "ifgo",
     candidate: Literal["tanh", "sigmoid"] = "tanh",
     coupled: bool = False,
@@ -73,6 +78,7 @@ def lstm_ragged_forward(
     *,
     bh: NDArray[F] | None = None,
     peephole: NDArray[F] | None = None,
+    Wr: NDArray[F] | None = None,
     offsets: Lengths = None,
     batch_sizes: Lengths = None,
     gate_order: str = "ifgo",
@@ -105,6 +111,7 @@ def lstm_step_forward(
     *,
     bh: NDArray[F] | None = None,
     peephole: NDArray[F] | None = None,
+    Wr: NDArray[F] | None = None,
     gate_order: str = "ifgo",
     candidate: Literal["tanh", "sigmoid"] = "tanh",
     coupled: bool = False,
@@ -131,6 +138,7 @@ class LSTMCell(PreparedCell[F]):
         *,
         bh: NDArray[F] | None = None,
         peephole: NDArray[F] | None = None,
+        Wr: NDArray[F] | None = None,
         gate_order: str = "ifgo",
         candidate: Literal["tanh", "sigmoid"] = "tanh",
         coupled: bool = False,
@@ -145,9 +153,14 @@ class LSTMCell(PreparedCell[F]):
         *,
         bh: NDArray[F] | None = None,
         peephole: NDArray[F] | None = None,
+        Wr: NDArray[F] | None = None,
     ) -> None: ...
     @property
     def peephole(self) -> NDArray[F] | None: ...
+    @property
+    def Wr(self) -> NDArray[F] | None: ...
+    @property
+    def proj_size(self) -> int | None: ...
     def step(
         self,
         x: NDArray[F],

@@ -103,7 +103,7 @@ def test_a_prepared_class_is_built_as_its_function_is_called(cell):
     assert built | run == function
     assert built.keys() & run.keys() == set()
     options = set(dict(itertools.chain(*cell.options)))
-    assert set(built) == {"Wx", "Wh", "b", "bh"} | options | {"gate_order", "peephole"} & set(function)
+    assert set(built) == {"Wx", "Wh", "b", "bh"} | options | {"gate_order", "peephole", "Wr"} & set(function)
     assert list(parameters(prepared.step)) == ["x", *cell.states(step=True), "out"]
     assert parameters(prepared.update) == {name: built[name] for name in WEIGHTS if name in built}
     for member in (prepared, prepared.step, prepared.forward, prepared.update):
