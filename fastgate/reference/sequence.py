@@ -23,6 +23,7 @@ class Weights(NamedTuple):
     b: np.ndarray  # (G·H,)
     bh: np.ndarray  # (G·H,)
     peephole: np.ndarray | None  # (3H,)
+    mask: Any = 1  # (N, H), what h_prev is multiplied by where it meets Wh
 
 
 class Cell(NamedTuple):
@@ -58,7 +59,8 @@ def forward(call, cell):
     for rows, places in schedule(call):
         x_t = call.x[places]
         before = tuple(s[rows] for s in states)
-        after, kept = cell.forward(x_t, before, W, cell.option)
+        after, kept = cell.forward(x_t, before, masked(W, call, rows), cell.option)
+        after = zoned(call, places, before, after)
         for s, new in zip(states, after, strict=True):
             s[rows] = new
         if h is not None:
@@ -73,7 +75,7 @@ def backward(cache, judged):
     call, cell = judged.call, cache.cell
     W = canonical_weights(call)
     dx = zeros_like_rows(call, call.D)
-    dW = [np.zeros_like(w) for w in W if w is not None]
+    dW = [np.zeros_like(w) for w in W[:5] if w is not None]
     dstates = [np.zeros((call.N, call.H), call.dtype) for _ in range(1 + call.has_c)]
     for dstate, upstream in zip(dstates, (judged.dh_T, judged.dc_T), strict=False):
         if upstream is not None:
@@ -82,7 +84,9 @@ def backward(cache, judged):
         after = [dstate[rows] for dstate in dstates]
         if judged.dh is not None:
             after[0] += judged.dh[places]
-        dx[places], dbefore, *dweights = cell.backward(after, before, kept, call.x[places], W, cell.option)
+        past, after = zoned_gradients(call, places, after)
+        dx[places], dbefore, *dweights = cell.backward(after, before, kept, call.x[places], masked(W, call, rows), cell.option)
+        dbefore = [d + p for d, p in zip(dbefore, past, strict=True)]
         for dstate, d in zip(dstates, dbefore, strict=True):
             dstate[rows] = d
         for total, d in zip(dW, dweights, strict=True):
@@ -93,7 +97,8 @@ def backward(cache, judged):
 def step_forward(call, cell):
     """One step: (states, cache or None)."""
     before = initial_states(call)
-    after, kept = cell.forward(call.x, before, canonical_weights(call), cell.option)
+    after, kept = cell.forward(call.x, before, masked(canonical_weights(call), call, ...), cell.option)
+    after = zoned(call, ..., before, after)
     after = [state.copy() for state in after]  # the caller's own, `kept` belongs to the cache
     return after, Cache(call, cell, [(None, None, before, kept)]) if call.training else None
 
@@ -104,8 +109,34 @@ def step_backward(cache, judged):
     [(_, _, before, kept)] = cache.steps
     zeros = np.zeros((call.N, call.H), call.dtype)
     after = [zeros if d is None else d for d in (judged.dh, judged.dc_T)][: 1 + call.has_c]
-    dx, dbefore, *dW = cell.backward(after, before, kept, call.x, canonical_weights(call), cell.option)
+    past, after = zoned_gradients(call, ..., after)
+    dx, dbefore, *dW = cell.backward(after, before, kept, call.x, masked(canonical_weights(call), call, ...), cell.option)
+    dbefore = [d + p for d, p in zip(dbefore, past, strict=True)]
     return collect(judged, dx, dbefore, dW)
+
+
+def masked(W, call, rows):
+    """The weights, and with them the recurrent mask of these rows."""
+    mask = call.masks and call.masks.recurrent
+    return W if mask is None else W._replace(mask=mask[rows])
+
+
+def zoneouts(call, places):
+    """For each state how much of it is kept at these places of x; None: there is no zoneout."""
+    masks = (call.masks or (None, None, None))[1 : 2 + call.has_c]
+    return [None if mask is None else mask[places] for mask in masks]
+
+
+def zoned(call, places, before, after):
+    """Zoneout, next = m⊙prev + (1−m)⊙new for each state (Krueger et al. 2017)."""
+    states = zip(zoneouts(call, places), before, after, strict=True)
+    return tuple(new if m is None else m * prev + (1 - m) * new for m, prev, new in states)
+
+
+def zoned_gradients(call, places, dafter):
+    """What of the gradients of the next states goes past the cell, m⊙d, and what the cell gets, (1−m)⊙d."""
+    pairs = [(0, d) if m is None else (m * d, (1 - m) * d) for m, d in zip(zoneouts(call, places), dafter, strict=True)]
+    return [past for past, _ in pairs], [d for _, d in pairs]
 
 
 def schedule(call):
