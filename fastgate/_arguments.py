@@ -15,6 +15,7 @@ holds an OverflowError or MemoryError. The message begins with the name of the a
 """
 
 import itertools
+import math
 import os
 from collections import Counter
 from collections.abc import Mapping
@@ -330,7 +331,7 @@ def _factors(name, mask, dtype):
                 return np.full(1, float(mask)).astype(dtype)
         except OverflowError:
             raise ValueError(f"{name}: expected a number that fits a float, got a larger one") from None
-    mask = _array(name, mask, (dtype, np.dtype(bool)), "x", cast=f"np.{dtype.name}")
+    mask = _array(name, mask, (dtype, np.dtype(bool)), "x", cast=f"np.{_spell(dtype)}")
     return mask.reshape(mask.shape or 1)
 
 
@@ -844,6 +845,42 @@ def number(name: str, value: Any, *, positive: bool = False) -> float:
     if not value >= 0 or (positive and value == 0):
         raise ValueError(f"{name}: expected {words}, got {value}")
     return value
+
+
+def dtype(value: Any) -> np.dtype[Any]:
+    """float32 or float64, native."""
+    try:
+        found = np.dtype(value)
+    except (TypeError, ValueError, SyntaxError):  # of a str, NumPy reads more than one grammar
+        raise TypeError(f"dtype: expected float32 or float64, got {_kind(value)}") from None
+    if value is None or found not in KERNEL:
+        raise TypeError(f"dtype: expected float32 or float64, got {'None' if value is None else _spell(found)}")
+    return KERNEL[KERNEL.index(found)]
+
+
+# --- masks that are drawn ----------------------------------------------------------------------------------------
+
+
+def drawing(shape: Any, p: Any, rng: Any, *, below_one: bool) -> tuple[tuple[int, ...], float]:
+    """Judge what a mask is drawn from; returns its sizes and p, a number from 0 to 1 (with below_one=True, below 1)."""
+    sizes = (shape,) if isinstance(shape, Integral) else shape
+    try:
+        sizes = tuple(sizes)
+    except TypeError:
+        raise TypeError(f"shape: expected integers >= 0, got {_kind(shape)}") from None
+    for size in sizes:
+        if isinstance(size, (bool, np.bool_)) or not isinstance(size, Integral):
+            raise TypeError(f"shape: expected integers >= 0, got {_kind(size)}")
+        if size < 0:
+            raise ValueError(f"shape: expected integers >= 0, got {int(size)}")
+    p = number("p", p)
+    if p > 1 or (below_one and p == 1):
+        raise ValueError(f"p: expected a number from 0 to {'below 1' if below_one else '1'}, got {p}")
+    if not isinstance(rng, np.random.Generator):
+        raise TypeError(f"rng: expected a numpy Generator, got {_kind(rng)}; pass np.random.default_rng(seed)")
+    values = math.prod(int(size) for size in sizes)
+    _affordable(9 * values, 0, f"shape: {sizes}")
+    return tuple(int(size) for size in sizes), p
 
 
 # --- clipping ----------------------------------------------------------------------------------------------------

@@ -57,16 +57,14 @@ cdef inline core.fg_rows rows_of(cnp.ndarray a) noexcept:
     return r
 
 
-cdef inline core.fg_mask mask_of(cnp.ndarray a, bint has_steps) noexcept:
-    """(N, T, H), or (N, H) as one step or as flat rows; without steps (N, H), the same at all; None: not given."""
+cdef inline core.fg_mask mask_of(cnp.ndarray a) noexcept:
+    """As steps_of; the last axis may take no memory."""
     cdef core.fg_mask m
     cdef int last
     m.steps, m.column = steps_of(a), 0
     if a is not None:
         last = cnp.PyArray_NDIM(a) - 1
         m.column = cnp.PyArray_DIM(a, last) <= 1 or cnp.PyArray_STRIDE(a, last) != 0
-        if not has_steps:
-            m.steps.step = 0
     return m
 
 
@@ -119,8 +117,8 @@ cdef int set_masks(core.fg_sequence *s, masks) except -1:
     """`masks`: _arguments.Masks or None."""
     if masks is not None:
         recurrent_mask, zoneout_h, zoneout_c = <tuple>masks
-        s.recurrent_mask = mask_of(recurrent_mask, False)
-        s.zoneout_h, s.zoneout_c = mask_of(zoneout_h, True), mask_of(zoneout_c, True)
+        s.recurrent_mask = mask_of(recurrent_mask)
+        s.zoneout_h, s.zoneout_c = mask_of(zoneout_h), mask_of(zoneout_c)
     return 0
 
 

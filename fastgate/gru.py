@@ -54,6 +54,15 @@ def gru_forward(
     update : "old" or "new"
         What the update gate z multiplies, h_{t-1} or n; see the equations. Negating z's weights and biases turns one into
         the other.
+    recurrent_mask : broadcasts to (N, H), or None = ones
+        Recurrent dropout: a factor of h_{t-1} where it meets Wh, not where z mixes it with n (Keras has it there, too). One
+        mask for all steps of a sequence (Gal and Ghahramani 2016); draw_dropout_mask draws one.
+    zoneout_h : broadcasts to (N, T, H), or None = zeros
+        Zoneout: how much of its state a unit keeps at a step. The next h is m * h_{t-1} + (1 - m) * h_t, with h_t of the
+        equations and m at the time of x (Krueger et al. 2017).
+        draw_zoneout_mask draws one; after training stands the mean, zoneout_h=p.
+        Each mask is a number, bools, or floats of the dtype of x, any values. An axis of size 1 or of stride 0 takes no
+        memory, bools are copied as floats. Masks are constants of the gradients.
     lengths : (N,) integers 0..T, in any order, or None
         Steps of each row. Outputs past a row's length are 0, h_T is the state at the row's own end, padding (even
         NaN) influences nothing, and the cost grows with the sum of lengths.
@@ -75,7 +84,7 @@ def gru_forward(
     Returns
     -------
     h : (N, T, H), in the memory order of x. h_T : (N, H), the final state.
-    cache : what gru_backward needs. It refers to x and the weights: write into them after backward, not before.
+    cache : what gru_backward needs. It refers to x, weights and masks: write into them after backward, not before.
 
     Raises
     ------
@@ -142,6 +151,7 @@ def gru_ragged_forward(
     gate_order : a permutation of "rzn"
     reset : "after" or "before". update : "old" or "new"
     reverse : run each sequence from its last step to its first; h keeps the order of x.
+    recurrent_mask, zoneout_h : as in gru_forward; zoneout on rows as those of x, (ΣT, H)
     training : False keeps nothing for backward, cache is None. return_sequences : False returns h = None.
     memory : the most bytes besides arguments and results, as gru_forward.
     out : array for h, or dict with any of "h", "h_T"
@@ -149,7 +159,7 @@ def gru_ragged_forward(
     Returns
     -------
     h : (ΣT, H), row for row as x. h_T : (N, H), the states at each sequence's own end.
-    cache : what gru_ragged_backward needs. It refers to x and the weights: write into them after backward, not before.
+    cache : what gru_ragged_backward needs. It refers to x, weights and masks: write into them after backward, not before.
 
     Raises
     ------
@@ -187,6 +197,7 @@ def gru_step_forward(
     None.
     gate_order : a permutation of "rzn".
     reset : "after" or "before". update : "old" or "new".
+    recurrent_mask, zoneout_h : broadcast to (N, H); as in gru_forward.
     training : False keeps nothing, cache is None. out : array for h_next, or dict with "h_next".
 
     T steps one by one give the bits of gru_forward over the sequence. Conventions, equations and errors as there. Many
@@ -221,11 +232,11 @@ class GRUCell(_cell.PreparedCell):
     others), and no call packs anything, which makes a step of a few rows much cheaper than gru_step_forward. A cell may be
     used from many threads at once, update included. It pickles and copies.
 
-    step(x, h_prev=None, out=None) -> h_next
+    step(x, h_prev=None, out=None, *, recurrent_mask=None, zoneout_h=None) -> h_next
         One step, nothing kept for backward. Only the result is allocated; not even this with out=, which may be the state
         that came in: cell.step(x, h, out=h).
-    forward(x, h0=None, *, lengths=None, reverse=False, training=True, memory=None, return_sequences=True,
-            out=None)
+    forward(x, h0=None, *, recurrent_mask=None, zoneout_h=None, lengths=None,
+            reverse=False, training=True, memory=None, return_sequences=True, out=None)
         As gru_forward; its cache goes to gru_backward.
     update(Wx, Wh, b=None, *, bh=None)
         Takes other weights of the same sizes and dtype.

@@ -58,6 +58,15 @@ def lstm_forward(
         other way round, f = 1 - i: its weights of i, negated, as those of f.
     cell_clip, preact_clip : numbers > 0, or None
         Where a value is clipped, no gradient passes it.
+    recurrent_mask : broadcasts to (N, H), or None = ones
+        Recurrent dropout: a factor of h_{t-1} where it meets Wh. One mask for all steps of a sequence
+        (Gal and Ghahramani 2016); draw_dropout_mask draws one.
+    zoneout_h, zoneout_c : broadcast to (N, T, H), or None = zeros
+        Zoneout: how much of its state a unit keeps at a step. The next h is m * h_{t-1} + (1 - m) * h_t, with h_t of the
+        equations and m at the time of x; c alike, and h_t is made of the c_t of the equations (Krueger et al. 2017).
+        draw_zoneout_mask draws one; after training stands the mean, zoneout_h=p.
+        Each mask is a number, bools, or floats of the dtype of x, any values. An axis of size 1 or of stride 0 takes no
+        memory, bools are copied as floats. Masks are constants of the gradients.
     lengths : (N,) integers 0..T, in any order, or None
         Steps of each row. Outputs past a row's length are 0, h_T and c_T are the states at the row's own end, padding
         (even NaN) influences nothing, and the cost grows with the sum of lengths.
@@ -79,7 +88,7 @@ def lstm_forward(
     Returns
     -------
     h : (N, T, H), in the memory order of x. h_T, c_T : (N, H), the final states.
-    cache : what lstm_backward needs. It refers to x and the weights: write into them after backward, not before.
+    cache : what lstm_backward needs. It refers to x, weights and masks: write into them after backward, not before.
 
     Raises
     ------
@@ -148,6 +157,7 @@ def lstm_ragged_forward(
     batch_sizes : integers > 0 that never grow, whose sum is ΣT. N is the first of them, 0 where there is none.
     gate_order : a permutation of "ifgo"
     reverse : run each sequence from its last step to its first; h keeps the order of x.
+    recurrent_mask, zoneout_h, zoneout_c : as in lstm_forward; zoneout on rows as those of x, (ΣT, H)
     training : False keeps nothing for backward, cache is None. return_sequences : False returns h = None.
     memory : the most bytes besides arguments and results, as lstm_forward.
     out : array for h, or dict with any of "h", "h_T", "c_T"
@@ -155,7 +165,7 @@ def lstm_ragged_forward(
     Returns
     -------
     h : (ΣT, H), row for row as x. h_T, c_T : (N, H), the states at each sequence's own end.
-    cache : what lstm_ragged_backward needs. It refers to x and the weights: write into them after backward, not before.
+    cache : what lstm_ragged_backward needs. It refers to x, weights and masks: write into them after backward, not before.
 
     Raises
     ------
@@ -194,6 +204,7 @@ def lstm_step_forward(
     or None.
     peephole : (3H,) or None. gate_order : a permutation of "ifgo". candidate, coupled, cell_clip, preact_clip : as in
     lstm_forward.
+    recurrent_mask, zoneout_h, zoneout_c : broadcast to (N, H); as in lstm_forward.
     training : False keeps nothing, cache is None. out : array for h_next, or dict with "h_next", "c_next".
 
     T steps one by one give the bits of lstm_forward over the sequence. Conventions, equations and errors as there. Many
@@ -230,11 +241,11 @@ class LSTMCell(_cell.PreparedCellWithC):
     others), and no call packs anything, which makes a step of a few rows much cheaper than lstm_step_forward. A cell may be
     used from many threads at once, update included. It pickles and copies.
 
-    step(x, h_prev=None, c_prev=None, out=None) -> (h_next, c_next)
+    step(x, h_prev=None, c_prev=None, out=None, *, recurrent_mask=None, zoneout_h=None, zoneout_c=None) -> (h_next, c_next)
         One step, nothing kept for backward. No array is allocated but the results; not even these with out=, which may name the
         states that came in: cell.step(x, h, c, out=(h, c)).
-    forward(x, h0=None, c0=None, *, lengths=None, reverse=False, training=True, memory=None, return_sequences=True,
-            out=None)
+    forward(x, h0=None, c0=None, *, recurrent_mask=None, zoneout_h=None, zoneout_c=None, lengths=None,
+            reverse=False, training=True, memory=None, return_sequences=True, out=None)
         As lstm_forward; its cache goes to lstm_backward.
     update(Wx, Wh, b=None, *, bh=None, peephole=None)
         Takes other weights of the same sizes and dtype.

@@ -14,6 +14,7 @@ import numpy as np
 from fastgate import _arguments, _call, _locks, _npz
 from fastgate.layers import _buffer, _initial, _judge
 from fastgate.layers._types import Array, Lengths, Rng
+from fastgate.masks import draw_dropout_mask
 
 MERGES = ("concat", "sum", "mean", "mul")
 FORMAT = "fastgate layer 1"
@@ -326,7 +327,7 @@ class Layer:
             y = joined if joined is not None else merged(self.merge, *halves, keep=training) if sequences else None
             mask = None
             if training and not last and self.dropout:
-                mask = inverted_mask(rng, y.shape, self.dropout, self._dtype)
+                mask = draw_dropout_mask(y.shape, self.dropout, rng, self._dtype)
                 times(y, mask)
             if cache is not None:
                 cache._caches.append(caches)
@@ -653,11 +654,6 @@ def times(a: Array, b: Array) -> Array:
     with np.errstate(all="ignore"):
         a *= b
     return a
-
-
-def inverted_mask(rng: np.random.Generator, shape: tuple[int, ...], p: float, dtype: np.dtype[Any]) -> Array:
-    """0 with probability p, else 1 / (1 - p): the expected product with it is the value itself (Srivastava et al. 2014)."""
-    return (rng.random(shape, np.float32) >= np.float32(p)).astype(dtype) * dtype.type(1 / (1 - p))
 
 
 def one_direction(layer: Layer, name: str) -> None:

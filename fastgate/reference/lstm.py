@@ -125,6 +125,8 @@ def lstm_forward(
     peephole: (3H,) or None, in the order i f o. candidate: "tanh" or "sigmoid". coupled: i = 1 - f; the blocks of i are not
     used. cell_clip, preact_clip: numbers > 0 or None; no gradient passes where a value is clipped.
     gate_order: a permutation of "ifgo"; weights come and gradients return in it.
+    recurrent_mask: to (N, H), what h_prev is multiplied by where it meets Wh. zoneout_h, zoneout_c: to (N, T, H), how much of
+    its state a unit keeps: m⊙prev + (1−m)⊙new. Numbers, bools or floats that broadcast; constants of the gradients.
     lengths: (N,) integers 0..T; outputs past a row's length are 0, h_T and c_T are the states at the row's own end.
     reverse: run from a row's last step to its first; h keeps the order of x.
     training: False keeps nothing for backward, cache is None. return_sequences: False returns h = None.

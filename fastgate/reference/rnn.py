@@ -68,6 +68,8 @@ def rnn_forward(
 
     x: (N, T, D). h0: (N, H), (H,) or None = zeros. Wx: (D, H). Wh: (H, H). b, bh: (H,) or None.
     activation: φ, one of "tanh", "relu", "sigmoid", "identity".
+    recurrent_mask: to (N, H), what h_prev is multiplied by where it meets Wh. zoneout_h: to (N, T, H), how much of its
+    state a unit keeps: m⊙prev + (1−m)⊙new. Numbers, bools or floats that broadcast; constants of the gradients.
     lengths: (N,) integers 0..T; outputs past a row's length are 0, h_T is the state at the row's own end.
     reverse: run from a row's last step to its first; h keeps the order of x.
     training: False keeps nothing for backward, cache is None. return_sequences: False returns h = None.
