@@ -527,7 +527,7 @@ BAD = [
     ("greedy", {"step": lambda y, state: (np.array([[0, np.nan]] * 2), state)}, ValueError, "scores: expected no NaN"),
     ("greedy", {"step": lambda y, state: (np.array([[0, 0], [np.inf, 0]]), state)}, ValueError, r"scores: .* got inf in row 1"),
     ("greedy", {"step": lambda y, state: (np.array([[0, 0], [-np.inf] * 2]), state)}, ValueError, "scores: .* all of row 1"),
-.* as"),
+    ("greedy", {"step": lambda y, s: (np.eye(3 + s[0])[:2], s + 1), "state": np.zeros(2, int)}, ValueError, "scores: .* as "),
     ("greedy", {"step": lambda y, s: (np.eye(3)[:2], s), "state": 3.0, "eos": 0}, TypeError, "state: expected arrays"),
     ("greedy", {"step": lambda y, s: (np.eye(3)[:2], s), "state": np.zeros(1), "eos": 0}, ValueError, r"state: .* \(R, …\)"),
     ("sample", {"rng": None}, TypeError, "rng: expected a numpy Generator"),
