@@ -164,7 +164,7 @@ def test_errors(module, cell):
     call, upstream, _ = drawn(cell, np.random.default_rng(5), 3, 5, 4, 9)
     found = cell.function(module, "forward")(**call)
     backward = cell.function(module, "backward")
-    with pytest.raises(ValueError, match='^out: expected names among "dx", '):
+    with pytest.raises(ValueError, match=r'^out: expected names among "dx", '):
         backward(cache=found.cache, **upstream, out={"dh_total": np.empty((3, 5, 9))})
     with pytest.raises(ValueError, match=r'^out\["dh_total"\]: expected \(3, 5, 9\), got \(5, 3, 9\)'):
         backward(cache=found.cache, **upstream, need=("dh_total",), out={"dh_total": np.empty((5, 3, 9))})
