@@ -207,6 +207,16 @@ def test_what_masks_of_zeros_and_ones_mean(module, cell, options, dtype):
         np.testing.assert_array_equal(again[name], a, err_msg=name)
 
 
+@variants
+def test_gradients_of_the_states_after_each_step(cell, options):
+    """Those before zoneout divides them; of the kernels as of the definition."""
+    call, masks, gradients = drawn(cell, options, 5, 9, 4, 17)
+    need = ("dh_total", "dc_total")[: 1 + cell.has_c]
+    found, exact = (run(cell, module, call, gradients, need=need, **masks, **dict(options)) for module in (fastgate, reference))
+    close(found, exact, np.finfo(float).eps)
+    np.testing.assert_array_equal(found["dh_total"][:, -1], gradients["dh"][:, -1] + gradients["dh_T"])
+
+
 @pytest.mark.parametrize("p", [0.1, 0.5])
 def test_the_mean_stands_for_the_masks(p):
     """One step: the mean over many drawn masks is what the number p computes."""

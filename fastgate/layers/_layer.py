@@ -524,8 +524,6 @@ def merged(merge: str, h: Array, h_reverse: Array | None = None, *, keep: bool) 
     return times(h, h.dtype.type(0.5)) if merge == "mean" else h
 
 
-
-
 def one_direction(layer: Layer, name: str) -> None:
     if layer.bidirectional:
         raise ValueError(f"{name}: expected a layer of one direction; the reverse one needs the end of the sequence first")
