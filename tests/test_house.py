@@ -124,7 +124,7 @@ def test_a_layer_has_the_options_of_its_cell(name):
     run = inspect.signature(getattr(fastgate, f"{name}Cell").forward).parameters
     shared = {"num_layers", "bidirectional", "merge", "dropout", "b", "bh", "dtype", "rng"} | {"peephole"} & set(function)
     built = {p.name: p for p in inspect.signature(layer).parameters.values() if p.kind is p.KEYWORD_ONLY}
-    options = set(function) - set(run) - {"Wx", "Wh"} - shared
+    options = set(function) - set(run) - {"Wx", "Wh", "Wr"} - shared
     assert built.keys() == shared | options
     assert {option: built[option].default for option in options} == {option: function[option].default for option in options}
     for member in ("forward", "backward", "step", "reset", "state_dict", "load_state_dict", "save", "load"):

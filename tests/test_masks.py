@@ -48,7 +48,8 @@ def names(cell):
 
 def masks_of(cell, rng, N, T, H, dtype=np.float64, step=False):
     """Random factors, distinct, none of them 0 or 1."""
-    shapes = [(N, H)] + [(N, H) if step else (N, T, H)] * 2
+    P = cell.P(H)
+    shapes = [(N, P), (N, P) if step else (N, T, P), (N, H) if step else (N, T, H)]
     return {name: values(rng, shape, dtype, 0.6) for name, shape in zip(names(cell), shapes, strict=False)}
 
 
