@@ -79,6 +79,14 @@ class Forward(NamedTuple):
     out: dict[str, ndarray] | None
     flat: Flat | None  # of a ragged call, whose T is the largest of `lengths`
     memory: int | None  # bytes, with training only
+    rhythm: Rhythm | None  # None: every unit at every step
+
+
+class Rhythm(NamedTuple):
+    """When units change their states: unit j at the steps t where (start + t) % period[j] == 0; t counts steps as they are done."""
+
+    period: ndarray  # (H,) int64 >= 1, C order, private
+    start: int  # 0 <= start < 2**62
 
 
 class Backward(NamedTuple):
@@ -132,13 +140,15 @@ def forward(
     dtypes: tuple[np.dtype, ...] = KERNEL,
     input_size: int | None = None,
     peephole: Any = None,
+    period: Any = None,
+    start: Any = 0,
 ) -> Forward:
     """Judge a call of `<cell>_forward`, of `<cell>_step_forward` with step=True, of `<cell>_ragged_forward` with ragged=True.
 
     gates: the canonical letters, G = len(gates). has_c: the cell has a second state, c0 (c_prev).
     gate_order None means `gates`. The states of a step are named h_prev and c_prev in messages.
     input_size: D, where the weights are known to be right (those of a prepared cell).
-    peephole: of a cell that has one.
+    peephole: of a cell that has one. period, start: of any cell.
     """
     # A caller's code may run while these become plain data, so that comes before any shape is read.
     if lengths is not None:
@@ -157,6 +167,9 @@ def forward(
         and (reverse is True or reverse is False)
         and (return_sequences is True or return_sequences is False)
         and memory is None
+        and period is None
+        and type(start) is int
+        and start == 0
     ):
         dtype, shape = x.dtype, x.shape
         H, width = Wh.shape
@@ -185,12 +198,12 @@ def forward(
             # fmt: off
             return _new(Forward, (
                 cell, step, has_c, N, T, D, H, G, dtype, x, h0, c0, Wx, Wh, b, bh, peephole, lengths, position,
-                reverse, training, return_sequences, out, flat, None))
+                reverse, training, return_sequences, out, flat, None, None))
             # fmt: on
     # fmt: off
     return _forward_in_words(
         cell, x, h0, c0, Wx, Wh, b, bh, step, gates, has_c, gate_order, lengths, ragged, offsets, batch_sizes, reverse,
-        training, memory, return_sequences, out, dtypes, input_size, peephole)
+        training, memory, return_sequences, out, dtypes, input_size, peephole, period, start)
     # fmt: on
 
 
@@ -219,7 +232,11 @@ def _forward_in_words(
     dtypes,
     input_size,
     peephole,
+    period,
+    start,
 ):
+    period = None if period is None else _integers("period", period)
+    start = _step_number("start", start)
     reverse = flag("reverse", reverse)
     training = flag("training", training)
     memory = _bytes("memory", memory, training)
@@ -264,6 +281,7 @@ def _forward_in_words(
             _shape(name, bias, (GH,), (G * H,))
     if peephole is not None:
         _shape("peephole", peephole, ("3H",), (3 * H,))
+    rhythm = None if period is None else Rhythm(_periods(period, H), start)
 
     # What a call writes: h, the cache, final states, packed weights. An x that takes no memory counts as if it did.
     keeps_all = training and memory is None
@@ -289,8 +307,28 @@ def _forward_in_words(
     # fmt: off
     return Forward(
         cell, step, has_c, N, T, D, H, G, dtype, x, h0, c0, Wx, Wh, b, bh, peephole, lengths, position,
-        reverse, training, return_sequences, out, flat, memory)
+        reverse, training, return_sequences, out, flat, memory, rhythm)
     # fmt: on
+
+
+def _periods(period, H):
+    """An integer or integers (H,), all >= 1, as a private int64 array (H,)."""
+    if period.shape not in ((), (H,)):
+        raise ValueError(f"period: expected an integer or (H,) = ({H},) integers, got {period.shape}")
+    wrong = (period < 1) | (period >= _LARGEST)
+    if wrong.any():
+        where = f" for unit {int(wrong.argmax())}" if period.ndim else ""
+        raise ValueError(f"period: expected integers >= 1 and < 2**62, got {int(period.ravel()[wrong.argmax()])}{where}")
+    return np.array(np.broadcast_to(period, (H,)), np.int64, order="C")
+
+
+def _step_number(name, value):
+    """An integer >= 0 that leaves room for the steps of any call."""
+    if isinstance(value, (bool, np.bool_)) or not isinstance(value, Integral):
+        raise TypeError(f"{name}: expected an integer >= 0, got {_kind(value)}")
+    if not 0 <= value < _LARGEST:
+        raise ValueError(f"{name}: expected an integer >= 0 and < 2**62, got {int(value)}")
+    return int(value)
 
 
 def _bytes(name, value, training):
@@ -436,14 +474,24 @@ class Weights(NamedTuple):
     bh: ndarray | None  # (G·H,)
     peephole: ndarray | None  # (3H,)
     gate_order: str | None
+    period: ndarray | None  # (H,) int64
     position: tuple[int, ...]  # of the gates, as in Forward
 
 
 def weights(
-    Wx: Any, Wh: Any, b: Any, bh: Any, peephole: Any, gates: str, gate_order: Any, like: Weights | None = None
+    Wx: Any,
+    Wh: Any,
+    b: Any,
+    bh: Any,
+    peephole: Any,
+    gates: str,
+    gate_order: Any,
+    period: Any = None,
+    like: Weights | None = None,
 ) -> Weights:
     """Judge weights on their own; with `like`, they must have its sizes and dtype."""
     position = gate_positions(gates, gate_order)
+    period = None if period is None else _integers("period", period)[...]
     # Views: whoever reshapes a caller's array meanwhile, another thread or code of the next argument, does not reach them.
     Wx = _array("Wx", Wx, KERNEL if like is None else (like.dtype,), None if like is None else "before")[...]
     dtype = _native(Wx.dtype, KERNEL)
@@ -467,9 +515,12 @@ def weights(
             _shape(name, bias, (GH,), (G * H,))
     if peephole is not None:
         _shape("peephole", peephole, ("3H",), (3 * H,))
+    if period is not None:
+        period = _periods(period, H)
+        period.flags.writeable = False
     _affordable(3 * (D + H) * G * H * dtype.itemsize, 0, f"Wx, Wh: D, H = {D}, {H}")
     Wx, Wh, b, bh, peephole = (None if a is None else _frozen(a, dtype) for a in (Wx, Wh, b, bh, peephole))
-    return Weights(D, H, dtype, Wx, Wh, b, bh, peephole, gate_order, position)
+    return Weights(D, H, dtype, Wx, Wh, b, bh, peephole, gate_order, period, position)
 
 
 def _frozen(a: ndarray, dtype: np.dtype) -> ndarray:

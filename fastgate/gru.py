@@ -22,7 +22,8 @@ def _kernel(reset, update):
 
 
 def gru_forward(
-    x, h0, Wx, Wh, b=None, *, bh=None, gate_order="rzn", reset="after", update="old", lengths=None, reverse=False,
+    x, h0, Wx, Wh, b=None, *, bh=None, gate_order="rzn", reset="after", update="old", period=None, start=0, lengths=None,
+    reverse=False,
     training=True, memory=None, return_sequences=True, out=None,
 ):  # fmt: skip
     """Run the cell over sequences; returns (h, h_T, cache).
@@ -54,6 +55,11 @@ def gru_forward(
     update : "old" or "new"
         What the update gate z multiplies, h_{t-1} or n; see the equations. Negating z's weights and biases turns one into
         the other.
+    period : integer >= 1, or integers (H,), or None
+        Several time scales: unit j changes its state only at the steps t where (start + t) % period[j] == 0, and holds it
+        in between; t counts the steps of a row in the order in which they run. El Hihi and Bengio (1996); Koutnik et al.
+        (2014), without the blocks of their Wh. The gradient of a state that is held passes unchanged.
+    start : integer >= 0, the number of the first step, so that chunks of a sequence know where they stand
     lengths : (N,) integers 0..T, in any order, or None
         Steps of each row. Outputs past a row's length are 0, h_T is the state at the row's own end, padding (even
         NaN) influences nothing, and the cost grows with the sum of lengths.
@@ -88,7 +94,7 @@ def gru_forward(
     strides and alignment, and at every instruction-set level with FMA. Cho et al. (2014), arXiv:1406.1078.
     """
     call = _arguments.forward(
-        "gru", x, h0, None, Wx, Wh, b, bh, step=False, gates=GATES, gate_order=gate_order,
+        "gru", x, h0, None, Wx, Wh, b, bh, step=False, gates=GATES, gate_order=gate_order, period=period, start=start,
         lengths=lengths, reverse=reverse, training=training, memory=memory, return_sequences=return_sequences, out=out,
     )  # fmt: skip
     return GRUForward._make(_call.forward(call, *_kernel(reset, update)))
@@ -116,7 +122,7 @@ def gru_backward(dh, cache, dh_T=None, *, need=None, out=None):
 
 def gru_ragged_forward(
     x, h0, Wx, Wh, b=None, *, bh=None, offsets=None, batch_sizes=None, gate_order="rzn", reset="after", update="old",
-    reverse=False, training=True, memory=None, return_sequences=True, out=None,
+    period=None, start=0, reverse=False, training=True, memory=None, return_sequences=True, out=None,
 ):  # fmt: skip
     """Run the cell over sequences of different lengths on flat rows, without padding; returns (h, h_T, cache).
 
@@ -140,6 +146,7 @@ def gru_ragged_forward(
     batch_sizes : integers > 0 that never grow, whose sum is ΣT. N is the first of them, 0 where there is none.
     gate_order : a permutation of "rzn"
     reset : "after" or "before". update : "old" or "new"
+    period, start : as in gru_forward
     reverse : run each sequence from its last step to its first; h keeps the order of x.
     training : False keeps nothing for backward, cache is None. return_sequences : False returns h = None.
     memory : the most bytes besides arguments and results, as gru_forward.
@@ -156,7 +163,8 @@ def gru_ragged_forward(
         As gru_forward.
     """
     call = _arguments.forward(
-        "gru", x, h0, None, Wx, Wh, b, bh, step=False, gates=GATES, gate_order=gate_order, ragged=True, offsets=offsets,
+        "gru", x, h0, None, Wx, Wh, b, bh, step=False, gates=GATES, gate_order=gate_order, period=period, start=start,
+        ragged=True, offsets=offsets,
         batch_sizes=batch_sizes, reverse=reverse, training=training, memory=memory, return_sequences=return_sequences, out=out,
     )  # fmt: skip
     return GRUForward._make(_call.forward(call, *_kernel(reset, update)))
@@ -176,7 +184,8 @@ def gru_ragged_backward(dh, cache, dh_T=None, *, need=None, out=None):
 
 
 def gru_step_forward(
-    x, h_prev, Wx, Wh, b=None, *, bh=None, gate_order="rzn", reset="after", update="old", training=True, out=None
+    x, h_prev, Wx, Wh, b=None, *, bh=None, gate_order="rzn", reset="after", update="old", period=None, start=0, training=True,
+    out=None,
 ):  # fmt: skip
     """One step; returns (h_next, cache).
 
@@ -184,13 +193,14 @@ def gru_step_forward(
     None.
     gate_order : a permutation of "rzn".
     reset : "after" or "before". update : "old" or "new".
+    period, start : as in gru_forward; start is the number of this step.
     training : False keeps nothing, cache is None. out : array for h_next, or dict with "h_next".
 
     T steps one by one give the bits of gru_forward over the sequence. Conventions, equations and errors as there. Many
     steps with the same weights: GRUCell.
     """
     call = _arguments.forward(
-        "gru", x, h_prev, None, Wx, Wh, b, bh, step=True, gates=GATES, gate_order=gate_order,
+        "gru", x, h_prev, None, Wx, Wh, b, bh, step=True, gates=GATES, gate_order=gate_order, period=period, start=start,
         training=training, out=out,
     )  # fmt: skip
     return GRUStep._make(_call.forward(call, *_kernel(reset, update)))
@@ -213,20 +223,21 @@ class GRUCell(_cell.PreparedCell):
 
     Wx : (D, 3H). Wh : (H, 3H). b, bh : (3H,) or None. All float32 or all float64.
     gate_order : a permutation of "rzn". reset : "after" or "before". update : "old" or "new".
+    period : as in gru_forward; step and forward take start=.
 
     The weights are judged, copied and packed here, once. What happens to the arrays afterwards changes nothing (update takes
     others), and no call packs anything, which makes a step of a few rows much cheaper than gru_step_forward. A cell may be
     used from many threads at once, update included. It pickles and copies.
 
-    step(x, h_prev=None, out=None) -> h_next
+    step(x, h_prev=None, out=None, start=0) -> h_next
         One step, nothing kept for backward. Only the result is allocated; not even this with out=, which may be the state
         that came in: cell.step(x, h, out=h).
-    forward(x, h0=None, *, lengths=None, reverse=False, training=True, memory=None, return_sequences=True,
-            out=None)
+    forward(x, h0=None, *, lengths=None, reverse=False, start=0, training=True, memory=None,
+            return_sequences=True, out=None)
         As gru_forward; its cache goes to gru_backward.
     update(Wx, Wh, b=None, *, bh=None)
         Takes other weights of the same sizes and dtype.
-    Wx, Wh, b, bh, input_size, hidden_size, dtype, nbytes
+    Wx, Wh, b, bh, period, input_size, hidden_size, dtype, nbytes
         Read-only.
 
     Results have the bits of gru_step_forward and gru_forward; equations, conventions and errors as there.
@@ -234,5 +245,5 @@ class GRUCell(_cell.PreparedCell):
 
     _cell, _gates, _Forward = "gru", GATES, GRUForward
 
-    def __init__(self, Wx, Wh, b=None, *, bh=None, gate_order="rzn", reset="after", update="old"):
-        self._prepare(Wx, Wh, b, bh, *_kernel(reset, update), gate_order=gate_order, reset=reset, update=update)
+    def __init__(self, Wx, Wh, b=None, *, bh=None, gate_order="rzn", reset="after", update="old", period=None):
+        self._prepare(Wx, Wh, b, bh, *_kernel(reset, update), period=period, gate_order=gate_order, reset=reset, update=update)

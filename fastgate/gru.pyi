@@ -3,7 +3,7 @@ from typing import Any, Generic, Literal, NamedTuple
 
 from numpy.typing import NDArray
 
-from fastgate._types import Cache, F, Gradients, Lengths, Out, PreparedCell
+from fastgate._types import Cache, F, Gradients, Lengths, Out, Period, PreparedCell
 
 class GRUForward(NamedTuple, Generic[F]):
     h: NDArray[F] | Any  # None with return_sequences=False
@@ -33,6 +33,8 @@ def gru_forward(
     gate_order: str = "rzn",
     reset: Literal["after", "before"] = "after",
     update: Literal["old", "new"] = "old",
+    period: Period = None,
+    start: int = 0,
     lengths: Lengths = None,
     reverse: bool = False,
     training: bool = True,
@@ -61,6 +63,8 @@ def gru_ragged_forward(
     gate_order: str = "rzn",
     reset: Literal["after", "before"] = "after",
     update: Literal["old", "new"] = "old",
+    period: Period = None,
+    start: int = 0,
     reverse: bool = False,
     training: bool = True,
     memory: int | None = None,
@@ -86,6 +90,8 @@ def gru_step_forward(
     gate_order: str = "rzn",
     reset: Literal["after", "before"] = "after",
     update: Literal["old", "new"] = "old",
+    period: Period = None,
+    start: int = 0,
     training: bool = True,
     out: Out[F] = None,
 ) -> GRUStep[F]: ...
@@ -108,8 +114,9 @@ class GRUCell(PreparedCell[F]):
         gate_order: str = "rzn",
         reset: Literal["after", "before"] = "after",
         update: Literal["old", "new"] = "old",
+        period: Period = None,
     ) -> None: ...
-    def step(self, x: NDArray[F], h_prev: NDArray[F] | None = None, out: Out[F] = None) -> NDArray[F]: ...
+    def step(self, x: NDArray[F], h_prev: NDArray[F] | None = None, out: Out[F] = None, start: int = 0) -> NDArray[F]: ...
     def forward(
         self,
         x: NDArray[F],
@@ -117,6 +124,7 @@ class GRUCell(PreparedCell[F]):
         *,
         lengths: Lengths = None,
         reverse: bool = False,
+        start: int = 0,
         training: bool = True,
         memory: int | None = None,
         return_sequences: bool = True,

@@ -3,7 +3,7 @@ from typing import Any, Generic, Literal, NamedTuple
 
 from numpy.typing import NDArray
 
-from fastgate._types import Cache, F, Gradients, Lengths, Out, PreparedCell
+from fastgate._types import Cache, F, Gradients, Lengths, Out, Period, PreparedCell
 
 class LSTMForward(NamedTuple, Generic[F]):
     h: NDArray[F] | Any  # None with return_sequences=False
@@ -47,6 +47,8 @@ def lstm_forward(
     coupled: bool = False,
     cell_clip: float | None = None,
     preact_clip: float | None = None,
+    period: Period = None,
+    start: int = 0,
     lengths: Lengths = None,
     reverse: bool = False,
     training: bool = True,
@@ -80,6 +82,8 @@ def lstm_ragged_forward(
     coupled: bool = False,
     cell_clip: float | None = None,
     preact_clip: float | None = None,
+    period: Period = None,
+    start: int = 0,
     reverse: bool = False,
     training: bool = True,
     memory: int | None = None,
@@ -110,6 +114,8 @@ def lstm_step_forward(
     coupled: bool = False,
     cell_clip: float | None = None,
     preact_clip: float | None = None,
+    period: Period = None,
+    start: int = 0,
     training: bool = True,
     out: Out[F] = None,
 ) -> LSTMStep[F]: ...
@@ -136,6 +142,7 @@ class LSTMCell(PreparedCell[F]):
         coupled: bool = False,
         cell_clip: float | None = None,
         preact_clip: float | None = None,
+        period: Period = None,
     ) -> None: ...
     def update(
         self,
@@ -154,6 +161,7 @@ class LSTMCell(PreparedCell[F]):
         h_prev: NDArray[F] | None = None,
         c_prev: NDArray[F] | None = None,
         out: tuple[NDArray[F] | None, NDArray[F] | None] | Out[F] = None,
+        start: int = 0,
     ) -> tuple[NDArray[F], NDArray[F]]: ...
     def forward(
         self,
@@ -163,6 +171,7 @@ class LSTMCell(PreparedCell[F]):
         *,
         lengths: Lengths = None,
         reverse: bool = False,
+        start: int = 0,
         training: bool = True,
         memory: int | None = None,
         return_sequences: bool = True,

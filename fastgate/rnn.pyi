@@ -3,7 +3,7 @@ from typing import Any, Generic, Literal, NamedTuple
 
 from numpy.typing import NDArray
 
-from fastgate._types import Cache, F, Gradients, Lengths, Out, PreparedCell
+from fastgate._types import Cache, F, Gradients, Lengths, Out, Period, PreparedCell
 
 class RNNForward(NamedTuple, Generic[F]):
     h: NDArray[F] | Any  # None with return_sequences=False
@@ -31,6 +31,8 @@ def rnn_forward(
     *,
     bh: NDArray[F] | None = None,
     activation: Literal["tanh", "relu", "sigmoid", "identity"] = "tanh",
+    period: Period = None,
+    start: int = 0,
     lengths: Lengths = None,
     reverse: bool = False,
     training: bool = True,
@@ -57,6 +59,8 @@ def rnn_ragged_forward(
     offsets: Lengths = None,
     batch_sizes: Lengths = None,
     activation: Literal["tanh", "relu", "sigmoid", "identity"] = "tanh",
+    period: Period = None,
+    start: int = 0,
     reverse: bool = False,
     training: bool = True,
     memory: int | None = None,
@@ -80,6 +84,8 @@ def rnn_step_forward(
     *,
     bh: NDArray[F] | None = None,
     activation: Literal["tanh", "relu", "sigmoid", "identity"] = "tanh",
+    period: Period = None,
+    start: int = 0,
     training: bool = True,
     out: Out[F] = None,
 ) -> RNNStep[F]: ...
@@ -100,8 +106,9 @@ class RNNCell(PreparedCell[F]):
         *,
         bh: NDArray[F] | None = None,
         activation: Literal["tanh", "relu", "sigmoid", "identity"] = "tanh",
+        period: Period = None,
     ) -> None: ...
-    def step(self, x: NDArray[F], h_prev: NDArray[F] | None = None, out: Out[F] = None) -> NDArray[F]: ...
+    def step(self, x: NDArray[F], h_prev: NDArray[F] | None = None, out: Out[F] = None, start: int = 0) -> NDArray[F]: ...
     def forward(
         self,
         x: NDArray[F],
@@ -109,6 +116,7 @@ class RNNCell(PreparedCell[F]):
         *,
         lengths: Lengths = None,
         reverse: bool = False,
+        start: int = 0,
         training: bool = True,
         memory: int | None = None,
         return_sequences: bool = True,

@@ -55,10 +55,9 @@ def forward(call, cell):
     states = initial_states(call)
     h = zeros_like_rows(call, call.H) if call.return_sequences else None
     steps = []
-    for rows, places in schedule(call):
-        x_t = call.x[places]
+    for t, (rows, places) in enumerate(schedule(call)):
         before = tuple(s[rows] for s in states)
-        after, kept = cell.forward(x_t, before, W, cell.option)
+        after, kept = one_step(call, cell, t, call.x[places], before, W)
         for s, new in zip(states, after, strict=True):
             s[rows] = new
         if h is not None:
@@ -78,11 +77,11 @@ def backward(cache, judged):
     for dstate, upstream in zip(dstates, (judged.dh_T, judged.dc_T), strict=False):
         if upstream is not None:
             dstate += upstream
-    for rows, places, before, kept in reversed(cache.steps):
+    for t, (rows, places, before, kept) in reversed(list(enumerate(cache.steps))):
         after = [dstate[rows] for dstate in dstates]
         if judged.dh is not None:
             after[0] += judged.dh[places]
-        dx[places], dbefore, *dweights = cell.backward(after, before, kept, call.x[places], W, cell.option)
+        dx[places], dbefore, *dweights = one_step_back(call, cell, t, after, before, kept, call.x[places], W)
         for dstate, d in zip(dstates, dbefore, strict=True):
             dstate[rows] = d
         for total, d in zip(dW, dweights, strict=True):
@@ -93,7 +92,7 @@ def backward(cache, judged):
 def step_forward(call, cell):
     """One step: (states, cache or None)."""
     before = initial_states(call)
-    after, kept = cell.forward(call.x, before, canonical_weights(call), cell.option)
+    after, kept = one_step(call, cell, 0, call.x, before, canonical_weights(call))
     after = [state.copy() for state in after]  # the caller's own, `kept` belongs to the cache
     return after, Cache(call, cell, [(None, None, before, kept)]) if call.training else None
 
@@ -104,8 +103,32 @@ def step_backward(cache, judged):
     [(_, _, before, kept)] = cache.steps
     zeros = np.zeros((call.N, call.H), call.dtype)
     after = [zeros if d is None else d for d in (judged.dh, judged.dc_T)][: 1 + call.has_c]
-    dx, dbefore, *dW = cell.backward(after, before, kept, call.x, canonical_weights(call), cell.option)
+    dx, dbefore, *dW = one_step_back(call, cell, 0, after, before, kept, call.x, canonical_weights(call))
     return collect(judged, dx, dbefore, dW)
+
+
+def one_step(call, cell, t, x, before, W):
+    """Step t of the cell: (states, kept). Units that hold keep their states."""
+    after, kept = cell.forward(x, before, W, cell.option)
+    if call.rhythm is not None:
+        moves = moving_units(call.rhythm, t)
+        after = tuple(np.where(moves, new, old) for new, old in zip(after, before, strict=True))
+    return after, kept
+
+
+def one_step_back(call, cell, t, dstates, before, kept, x, W):
+    """The gradients of step t, as cell.backward returns them. To units that hold, a gradient is none of the cell's: it passes."""
+    if call.rhythm is None:
+        return cell.backward(dstates, before, kept, x, W, cell.option)
+    moves = moving_units(call.rhythm, t)
+    of_cell = [np.where(moves, d, 0) for d in dstates]
+    dx, dbefore, *dW = cell.backward(of_cell, before, kept, x, W, cell.option)
+    return dx, [d + np.where(moves, 0, passed) for d, passed in zip(dbefore, dstates, strict=True)], *dW
+
+
+def moving_units(rhythm, t):
+    """(H,) bools: the units that change their states at step t."""
+    return (rhythm.start + t) % rhythm.period == 0
 
 
 def schedule(call):
