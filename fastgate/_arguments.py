@@ -50,6 +50,13 @@ class Flat(NamedTuple):
     step_start: ndarray | None  # (T,) int64, C order, private
 
 
+class Rhythm(NamedTuple):
+    """When units change their states: unit j at the steps t where (start + t) % period[j] == 0; t counts steps as they are done."""
+
+    period: ndarray  # (H,) int64 >= 1, C order, private
+    start: int  # 0 <= start < 2**62
+
+
 class Forward(NamedTuple):
     """A judged forward call. Arrays are ndarrays, aligned and in native byte order; x and the states have a
     contiguous last axis. With training=True they are views of their own, which no caller can reshape."""
@@ -80,13 +87,6 @@ class Forward(NamedTuple):
     flat: Flat | None  # of a ragged call, whose T is the largest of `lengths`
     memory: int | None  # bytes, with training only
     rhythm: Rhythm | None  # None: every unit at every step
-
-
-class Rhythm(NamedTuple):
-    """When units change their states: unit j at the steps t where (start + t) % period[j] == 0; t counts steps as they are done."""
-
-    period: ndarray  # (H,) int64 >= 1, C order, private
-    start: int  # 0 <= start < 2**62
 
 
 class Backward(NamedTuple):
