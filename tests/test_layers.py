@@ -783,7 +783,7 @@ def test_files_that_hold_something_else_are_refused(tmp_path):
         (header | {"config": config | {"reset": "after"}}, "expected the options gate_order, candidate, .*, got"),
         (header | {"config": config | {"self": 1}}, ""),
         *((header | {"config": config | {name: value}}, words) for name, value, words in (
-            ("num_layers", 10**12, "it has 3 arrays, not those of 1000000000000 layers"),
+            ("num_layers", 10**12, "it has 3 arrays, not the 3000000000000 of its LSTM"),
             ("num_layers", 0, "num_layers: expected an integer >= 1"),
             ("num_layers", True, "num_layers: expected an integer >= 1"),
             ("num_layers", "1", "num_layers: expected an integer >= 1"),

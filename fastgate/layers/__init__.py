@@ -1,11 +1,12 @@
 """Recurrent layers: stacks and directions of a cell, their parameters and gradients each in one flat array.
 
 rnn.py lstm.py gru.py     RNN, LSTM, GRU: a constructor, the equations' options
-_layer.py                 what the three share: forward, backward, step, weights by name, files
+_layer.py                 what the three share: forward, backward, step
+_parameters.py            what all layers share: weights and gradients by name and flat, files, copies
 _buffer.py                one array, named views    _initial.py  fresh weights    _judge.py  judges what a layer is given
 """
 
-from fastgate.layers._layer import load
+from fastgate.layers._parameters import load
 from fastgate.layers.gru import GRU
 from fastgate.layers.lstm import LSTM
 from fastgate.layers.rnn import RNN
