@@ -51,7 +51,7 @@ class Flat(NamedTuple):
 
 
 class Rhythm(NamedTuple):
-    """When units change their states: unit j at the steps t where (start + t) % period[j] == 0; t counts steps as they are done."""
+    """Unit j changes its state at the steps t where (start + t) % period[j] == 0; t counts steps as they are done."""
 
     period: ndarray  # (H,) int64 >= 1, C order, private
     start: int  # 0 <= start < 2**62

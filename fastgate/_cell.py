@@ -110,7 +110,14 @@ class _Cell(_kernels.Holder):
     def __repr__(self):
         w = self._held().weights
         options = [f"{name}={value!r}" for name, value in self._options.items() if value is not None and value is not False]
-        words = [f"D={w.D}", f"H={w.H}", str(w.dtype), *["peephole"] * (w.peephole is not None), *["period"] * (w.period is not None), *options]
+        words = [
+            f"D={w.D}",
+            f"H={w.H}",
+            str(w.dtype),
+            *["peephole"] * (w.peephole is not None),
+            *["period"] * (w.period is not None),
+            *options,
+        ]
         return f"<{type(self).__name__}: {', '.join(words)}>"
 
     def __reduce__(self):

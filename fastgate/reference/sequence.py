@@ -117,7 +117,7 @@ def one_step(call, cell, t, x, before, W):
 
 
 def one_step_back(call, cell, t, dstates, before, kept, x, W):
-    """The gradients of step t, as cell.backward returns them. To units that hold, a gradient is none of the cell's: it passes."""
+    """The gradients of step t, as cell.backward returns them. What arrives at a unit that holds passes by the cell."""
     if call.rhythm is None:
         return cell.backward(dstates, before, kept, x, W, cell.option)
     moves = moving_units(call.rhythm, t)
