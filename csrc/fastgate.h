@@ -104,6 +104,7 @@ typedef struct fg_sequence {
     fg_matrix dWx, dWh;                       /* as Wx, Wh, written; row or column stride is 1 */
     void *db, *dbh;                           /* (G H,), written */
     void *dpeephole;                          /* (3 H,), written */
+    fg_steps dh_total, dc_total;              /* (N, T, H), written: gradients of the states after each step, dh included */
 
     void *scratch;                            /* temporary, size from fg_kernels; 64-byte aligned like cache */
     int shares;                               /* most threads of this call, at least 1: scratch has a room for each */

@@ -611,7 +611,9 @@ def _backward_in_words(call, dh, dh_T, dc_T, need, out):
     N, H, dtype = call.N, call.H, call.dtype
     names = gradient_names(call)
     # A caller's code may run while these become plain data, so that comes before any shape is read.
-    need = need_names(need, names)
+    need = need_names(need, names, total_names(call))
+    asked = tuple(itertools.compress(total_names(call), need[len(names) :]))
+    names, need = names + asked, need[: len(names)] + (True,) * len(asked)
     given = {"dh_next" if call.step else "dh": dh, "dh_T": dh_T, "dc_next" if call.step else "dc_T": dc_T}
     given = {name: g if g is None else _array(name, g, (dtype,), "the cache")[...] for name, g in given.items()}
     upstream = []
@@ -625,7 +627,7 @@ def _backward_in_words(call, dh, dh_T, dc_T, need, out):
             gradient = _direct(gradient, dtype, rows=True)
         upstream.append(gradient)
     if out is not None:
-        shapes = gradient_shapes(call)
+        shapes = gradient_shapes(call) | dict.fromkeys(asked, (*call.x.shape[:-1], H))
         out = outputs(
             out,
             {name: shapes[name] if wanted else None for name, wanted in zip(names, need, strict=True)},
@@ -662,10 +664,16 @@ def gradient_shapes(call: Forward) -> dict[str, tuple[int, ...]]:
     return {name: state if a is None else a.shape for name, a in zip(gradient_names(call), arguments, strict=True)}
 
 
-def need_names(need: Any, names: tuple[str, ...]) -> tuple[bool, ...]:
-    """`need=`: one bool per name of a gradient; None means all."""
+def total_names(call: Forward) -> tuple[str, ...]:
+    """The names of what a backward call returns only where `need` names it."""
+    return () if call.step else ("dh_total", "dc_total")[: 1 + call.has_c]
+
+
+def need_names(need: Any, names: tuple[str, ...], on_demand: tuple[str, ...] = ()) -> tuple[bool, ...]:
+    """`need=`: one bool per name of a gradient, then one per name `on_demand`; None means all but these."""
     if need is None:
-        return (True,) * len(names)
+        return (True,) * len(names) + (False,) * len(on_demand)
+    names += on_demand
     if isinstance(need, (str, bytes)):
         raise TypeError(f"need: expected an iterable of names, got one {_kind(need)}; pass ({need!r},)")
     try:

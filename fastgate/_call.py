@@ -130,6 +130,8 @@ def backward(cache, judged):
         elif name == "dx":
             new = np.empty((call.N, call.D), dtype) if call.step else steps_like_x(call, call.D)
             kernel[name] = results.add(name, new)
+        elif name == "dh_total" or name == "dc_total":
+            kernel[name] = results.add(name, steps_like_x(call, call.H))
         elif name == "dWx" or name == "dWh":
             new = np.empty_like(call.Wx if name == "dWx" else call.Wh)
             kernel[name] = results.add(name, new, fits=has_contiguous_axis)
@@ -150,7 +152,7 @@ def backward(cache, judged):
         # The steps' dh of a single step is the gradient of its last state.
         None if call.step else judged.dh, judged.dh if call.step else judged.dh_T, judged.dc_T,
         kernel["dx"], kernel[h], kernel.get(c), kernel["dWx"], kernel["dWh"], kernel.get("db"), kernel.get("dbh"),
-        kernel.get("dpeephole"))
+        kernel.get("dpeephole"), kernel.get("dh_total"), kernel.get("dc_total"))
     # fmt: on
     gradients = results.finish()
     for name, gradient in zip(judged.names, gradients, strict=True):

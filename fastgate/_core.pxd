@@ -85,6 +85,8 @@ cdef extern from "fastgate.h" nogil:
         void *db
         void *dbh
         void *dpeephole
+        fg_steps dh_total
+        fg_steps dc_total
         void *scratch
         int shares
         double step_ns

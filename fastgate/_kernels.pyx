@@ -210,7 +210,8 @@ cdef class Run:
         run(self.kernels.sequence_forward, self.cell, &s, &stop)
 
     def backward(self, tuple inputs, cnp.ndarray dh, cnp.ndarray dh_T, cnp.ndarray dc_T, cnp.ndarray dx, cnp.ndarray dh0, cnp.ndarray dc0,
-                 cnp.ndarray dWx, cnp.ndarray dWh, cnp.ndarray db, cnp.ndarray dbh, cnp.ndarray dpeephole):
+                 cnp.ndarray dWx, cnp.ndarray dWh, cnp.ndarray db, cnp.ndarray dbh, cnp.ndarray dpeephole,
+                 cnp.ndarray dh_total=None, cnp.ndarray dc_total=None):
         """Fills the gradients; None: not wanted. `inputs` are x, Wx, Wh, peephole: those of the forward call, or copies."""
         cdef core.fg_sequence s = self.s
         cdef core.fg_stop stop
@@ -223,6 +224,7 @@ cdef class Run:
         s.dh0, s.dc0 = rows_of(dh0), rows_of(dc0)
         s.dWx, s.dWh = matrix_of(dWx), matrix_of(dWh)
         s.db, s.dbh, s.dpeephole = data_of(db), data_of(dbh), data_of(dpeephole)
+        s.dh_total, s.dc_total = steps_of(dh_total), steps_of(dc_total)
         self.share_out(&s, &stop)
         scratch = Memory(self.kernels.backward_scratch(self.cell, &s, self.rows))
         s.scratch = scratch.data

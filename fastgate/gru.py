@@ -108,7 +108,9 @@ def gru_backward(dh, cache, dh_T=None, *, need=None, out=None):
     cache : from gru_forward, good for any number of calls. One of another function is a ValueError, a gradient of
     another dtype a TypeError.
     dh_T : (N, H) or None = zeros, gradient of the final state
-    need : names of the gradients wanted, e.g. ("dWx", "dWh"); the others are not computed and are None
+    need : names of the gradients wanted, e.g. ("dWx", "dWh"); the others are not computed and are None. "dh_total" among
+        them adds a field at the end: dh_total (N, T, H), in the memory order of x, the gradient of the state after each
+        step as dh0 is that of the state before the first, dh and what arrives through time; 0 past a row's length.
     out : array for dx, or dict with any of the gradients by name
 
     Returns (dx, dh0, dWx, dWh), then db and dbh for the biases that were given to forward. Each has the shape of its
@@ -174,7 +176,8 @@ def gru_ragged_backward(dh, cache, dh_T=None, *, need=None, out=None):
     """The gradients of gru_ragged_forward; returns (dx, dh0, dWx, dWh, …).
 
     dh : (ΣT, H) or None = zeros, row for row as h. dh_T : (N, H) or None = zeros. cache : from gru_ragged_forward.
-    need : names of the gradients wanted, the others are None. out : array for dx, or dict.
+    need : names of the gradients wanted, the others are None; "dh_total" adds (ΣT, H), see gru_backward. out : array for dx,
+    or dict.
 
     Returns (dx, dh0, dWx, dWh), then db and dbh for the biases that were given: the bits of gru_backward on the padded
     batch, dx (ΣT, D) row for row as x. Errors as in gru_forward.

@@ -114,7 +114,10 @@ def lstm_backward(dh, cache, dh_T=None, dc_T=None, *, need=None, out=None):
     cache : from lstm_forward, good for any number of calls. One of another function is a ValueError, a gradient of
     another dtype a TypeError.
     dh_T, dc_T : (N, H) or None = zeros, gradients of the final states
-    need : names of the gradients wanted, e.g. ("dWx", "dWh"); the others are not computed and are None
+    need : names of the gradients wanted, e.g. ("dWx", "dWh"); the others are not computed and are None. "dh_total" and
+        "dc_total" among them add fields at the end, (N, T, H) in the memory order of x: the gradients of the states after
+        each step as dh0 and dc0 are those of the states before the first, dh and what arrives through time; 0 past a row's
+        length. The two are independent: dc_total holds nothing that passes through h of the same step.
     out : array for dx, or dict with any of the gradients by name
 
     Returns (dx, dh0, dc0, dWx, dWh), then db, dbh, dpeephole for those that were given to forward. Each has the shape of
@@ -183,7 +186,8 @@ def lstm_ragged_backward(dh, cache, dh_T=None, dc_T=None, *, need=None, out=None
     """The gradients of lstm_ragged_forward; returns (dx, dh0, dc0, dWx, dWh, …).
 
     dh : (ΣT, H) or None = zeros, row for row as h. dh_T, dc_T : (N, H) or None = zeros. cache : from lstm_ragged_forward.
-    need : names of the gradients wanted, the others are None. out : array for dx, or dict.
+    need : names of the gradients wanted, the others are None; "dh_total", "dc_total" add (ΣT, H), see lstm_backward. out :
+    array for dx, or dict.
 
     Returns (dx, dh0, dc0, dWx, dWh), then db, dbh, dpeephole for those that were given: the bits of lstm_backward on the
     padded batch, dx (ΣT, D) row for row as x. Errors as in lstm_forward.

@@ -87,7 +87,9 @@ def rnn_backward(dh, cache, dh_T=None, *, need=None, out=None):
     cache : from rnn_forward, good for any number of calls. One of another function is a ValueError, a gradient of
     another dtype a TypeError.
     dh_T : (N, H) or None = zeros, gradient of the final state
-    need : names of the gradients wanted, e.g. ("dWx", "dWh"); the others are not computed and are None
+    need : names of the gradients wanted, e.g. ("dWx", "dWh"); the others are not computed and are None. "dh_total" among
+        them adds a field at the end: dh_total (N, T, H), in the memory order of x, the gradient of the state after each
+        step as dh0 is that of the state before the first, dh and what arrives through time; 0 past a row's length.
     out : array for dx, or dict with any of the gradients by name
 
     Returns (dx, dh0, dWx, dWh), then db and dbh for the biases that were given to forward. Each has the shape of its
@@ -152,7 +154,8 @@ def rnn_ragged_backward(dh, cache, dh_T=None, *, need=None, out=None):
     """The gradients of rnn_ragged_forward; returns (dx, dh0, dWx, dWh, …).
 
     dh : (ΣT, H) or None = zeros, row for row as h. dh_T : (N, H) or None = zeros. cache : from rnn_ragged_forward.
-    need : names of the gradients wanted, the others are None. out : array for dx, or dict.
+    need : names of the gradients wanted, the others are None; "dh_total" adds (ΣT, H), see rnn_backward. out : array for dx,
+    or dict.
 
     Returns (dx, dh0, dWx, dWh), then db and dbh for the biases that were given: the bits of rnn_backward on the padded
     batch, dx (ΣT, D) row for row as x. Errors as in rnn_forward.

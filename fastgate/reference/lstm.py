@@ -153,7 +153,8 @@ def lstm_backward(dh, cache, dh_T=None, dc_T=None, *, need=None, out=None):
     """The gradients of lstm_forward: (dx, dh0, dc0, dWx, dWh), then db, dbh, dpeephole of those that were given.
 
     dh: (N, T, H), dh_T, dc_T: (N, H), each may be None = zeros. dh past a row's length is ignored.
-    need: names of the gradients wanted, the others are None. out: an array for dx, or a dict by name.
+    need: names of the gradients wanted, the others are None; "dh_total", "dc_total" add fields (N, T, H), the gradients of
+    the states after each step. out: an array for dx, or a dict by name.
     """
     call = _arguments.cache(cache, sequence.Cache, "lstm", False)
     judged = _arguments.backward(call, dh, dh_T, dc_T, need=need, out=out)

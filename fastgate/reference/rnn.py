@@ -92,7 +92,8 @@ def rnn_backward(dh, cache, dh_T=None, *, need=None, out=None):
     """The gradients of rnn_forward: (dx, dh0, dWx, dWh), then db and dbh of the biases that were given.
 
     dh: (N, T, H), dh_T: (N, H), each may be None = zeros. dh past a row's length is ignored.
-    need: names of the gradients wanted, the others are None. out: an array for dx, or a dict by name.
+    need: names of the gradients wanted, the others are None; "dh_total" adds a field (N, T, H), the gradient of the state
+    after each step. out: an array for dx, or a dict by name.
     """
     call = _arguments.cache(cache, sequence.Cache, "rnn", False)
     judged = _arguments.backward(call, dh, dh_T, need=need, out=out)

@@ -77,16 +77,19 @@ def backward(cache, judged):
     for dstate, upstream in zip(dstates, (judged.dh_T, judged.dc_T), strict=False):
         if upstream is not None:
             dstate += upstream
+    totals = [zeros_like_rows(call, call.H) for _ in dstates]
     for t, (rows, places, before, kept) in reversed(list(enumerate(cache.steps))):
         after = [dstate[rows] for dstate in dstates]
         if judged.dh is not None:
             after[0] += judged.dh[places]
+        for total, dstate in zip(totals, after, strict=True):
+            total[places] = dstate
         dx[places], dbefore, *dweights = one_step_back(call, cell, t, after, before, kept, call.x[places], W)
         for dstate, d in zip(dstates, dbefore, strict=True):
             dstate[rows] = d
         for total, d in zip(dW, dweights, strict=True):
             total += d
-    return collect(judged, dx, dstates, dW)
+    return collect(judged, dx, dstates, dW, totals)
 
 
 def step_forward(call, cell):
@@ -173,7 +176,7 @@ def zeros_like_rows(call, width):
     return np.zeros_like(call.x, shape=(*call.x.shape[:-1], width))
 
 
-def collect(judged, dx, dstates, dW):
+def collect(judged, dx, dstates, dW, totals=()):
     """The gradients in the caller's shapes, gate order and memory order; None where not needed."""
     call = judged.call
     columns = gate_columns(call)
@@ -186,6 +189,8 @@ def collect(judged, dx, dstates, dW):
             gradient[..., columns] = dw
             gradients.append(gradient)
     gradients += dW[4:]
+    named = dict(zip(("dh_total", "dc_total"), totals, strict=False))
+    gradients += [named[name] for name in judged.names[len(gradients) :]]
     gradients = [gradient if wanted else None for gradient, wanted in zip(gradients, judged.need, strict=True)]
     return [placed(judged, name, gradient) for name, gradient in zip(judged.names, gradients, strict=True)]
 
