@@ -3,7 +3,7 @@ from typing import Any, Generic, Literal, NamedTuple
 
 from numpy.typing import NDArray
 
-from fastgate._types import Cache, F, Gradients, Lengths, Out, Period, PreparedCell
+from fastgate._types import Cache, F, Gradients, Lengths, Mask, Out, Period, PreparedCell
 
 class GRUForward(NamedTuple, Generic[F]):
     h: NDArray[F] | Any  # None with return_sequences=False
@@ -35,6 +35,8 @@ def gru_forward(
     gate_order: str = "rzn",
     reset: Literal["after", "before"] = "after",
     update: Literal["old", "new"] = "old",
+    recurrent_mask: Mask[F] = None,
+    zoneout_h: Mask[F] = None,
     period: Period = None,
     start: int = 0,
     lengths: Lengths = None,
@@ -65,6 +67,8 @@ def gru_ragged_forward(
     gate_order: str = "rzn",
     reset: Literal["after", "before"] = "after",
     update: Literal["old", "new"] = "old",
+    recurrent_mask: Mask[F] = None,
+    zoneout_h: Mask[F] = None,
     period: Period = None,
     start: int = 0,
     reverse: bool = False,
@@ -92,6 +96,8 @@ def gru_step_forward(
     gate_order: str = "rzn",
     reset: Literal["after", "before"] = "after",
     update: Literal["old", "new"] = "old",
+    recurrent_mask: Mask[F] = None,
+    zoneout_h: Mask[F] = None,
     period: Period = None,
     start: int = 0,
     training: bool = True,
@@ -118,12 +124,23 @@ class GRUCell(PreparedCell[F]):
         update: Literal["old", "new"] = "old",
         period: Period = None,
     ) -> None: ...
-    def step(self, x: NDArray[F], h_prev: NDArray[F] | None = None, out: Out[F] = None, start: int = 0) -> NDArray[F]: ...
+    def step(
+        self,
+        x: NDArray[F],
+        h_prev: NDArray[F] | None = None,
+        out: Out[F] = None,
+        start: int = 0,
+        *,
+        recurrent_mask: Mask[F] = None,
+        zoneout_h: Mask[F] = None,
+    ) -> NDArray[F]: ...
     def forward(
         self,
         x: NDArray[F],
         h0: NDArray[F] | None = None,
         *,
+        recurrent_mask: Mask[F] = None,
+        zoneout_h: Mask[F] = None,
         lengths: Lengths = None,
         reverse: bool = False,
         start: int = 0,

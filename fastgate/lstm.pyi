@@ -3,7 +3,7 @@ from typing import Any, Generic, Literal, NamedTuple
 
 from numpy.typing import NDArray
 
-from fastgate._types import Cache, F, Gradients, Lengths, Out, Period, PreparedCell
+from fastgate._types import Cache, F, Gradients, Lengths, Mask, Out, Period, PreparedCell
 
 class LSTMForward(NamedTuple, Generic[F]):
     h: NDArray[F] | Any  # None with return_sequences=False
@@ -51,6 +51,9 @@ def lstm_forward(
     coupled: bool = False,
     cell_clip: float | None = None,
     preact_clip: float | None = None,
+    recurrent_mask: Mask[F] = None,
+    zoneout_h: Mask[F] = None,
+    zoneout_c: Mask[F] = None,
     period: Period = None,
     start: int = 0,
     lengths: Lengths = None,
@@ -86,6 +89,9 @@ def lstm_ragged_forward(
     coupled: bool = False,
     cell_clip: float | None = None,
     preact_clip: float | None = None,
+    recurrent_mask: Mask[F] = None,
+    zoneout_h: Mask[F] = None,
+    zoneout_c: Mask[F] = None,
     period: Period = None,
     start: int = 0,
     reverse: bool = False,
@@ -118,6 +124,9 @@ def lstm_step_forward(
     coupled: bool = False,
     cell_clip: float | None = None,
     preact_clip: float | None = None,
+    recurrent_mask: Mask[F] = None,
+    zoneout_h: Mask[F] = None,
+    zoneout_c: Mask[F] = None,
     period: Period = None,
     start: int = 0,
     training: bool = True,
@@ -166,6 +175,10 @@ class LSTMCell(PreparedCell[F]):
         c_prev: NDArray[F] | None = None,
         out: tuple[NDArray[F] | None, NDArray[F] | None] | Out[F] = None,
         start: int = 0,
+        *,
+        recurrent_mask: Mask[F] = None,
+        zoneout_h: Mask[F] = None,
+        zoneout_c: Mask[F] = None,
     ) -> tuple[NDArray[F], NDArray[F]]: ...
     def forward(
         self,
@@ -173,6 +186,9 @@ class LSTMCell(PreparedCell[F]):
         h0: NDArray[F] | None = None,
         c0: NDArray[F] | None = None,
         *,
+        recurrent_mask: Mask[F] = None,
+        zoneout_h: Mask[F] = None,
+        zoneout_c: Mask[F] = None,
         lengths: Lengths = None,
         reverse: bool = False,
         start: int = 0,

@@ -3,7 +3,7 @@ from typing import Any, Generic, Literal, NamedTuple
 
 from numpy.typing import NDArray
 
-from fastgate._types import Cache, F, Gradients, Lengths, Out, Period, PreparedCell
+from fastgate._types import Cache, F, Gradients, Lengths, Mask, Out, Period, PreparedCell
 
 class RNNForward(NamedTuple, Generic[F]):
     h: NDArray[F] | Any  # None with return_sequences=False
@@ -33,6 +33,8 @@ def rnn_forward(
     *,
     bh: NDArray[F] | None = None,
     activation: Literal["tanh", "relu", "sigmoid", "identity"] = "tanh",
+    recurrent_mask: Mask[F] = None,
+    zoneout_h: Mask[F] = None,
     period: Period = None,
     start: int = 0,
     lengths: Lengths = None,
@@ -61,6 +63,8 @@ def rnn_ragged_forward(
     offsets: Lengths = None,
     batch_sizes: Lengths = None,
     activation: Literal["tanh", "relu", "sigmoid", "identity"] = "tanh",
+    recurrent_mask: Mask[F] = None,
+    zoneout_h: Mask[F] = None,
     period: Period = None,
     start: int = 0,
     reverse: bool = False,
@@ -86,6 +90,8 @@ def rnn_step_forward(
     *,
     bh: NDArray[F] | None = None,
     activation: Literal["tanh", "relu", "sigmoid", "identity"] = "tanh",
+    recurrent_mask: Mask[F] = None,
+    zoneout_h: Mask[F] = None,
     period: Period = None,
     start: int = 0,
     training: bool = True,
@@ -110,12 +116,23 @@ class RNNCell(PreparedCell[F]):
         activation: Literal["tanh", "relu", "sigmoid", "identity"] = "tanh",
         period: Period = None,
     ) -> None: ...
-    def step(self, x: NDArray[F], h_prev: NDArray[F] | None = None, out: Out[F] = None, start: int = 0) -> NDArray[F]: ...
+    def step(
+        self,
+        x: NDArray[F],
+        h_prev: NDArray[F] | None = None,
+        out: Out[F] = None,
+        start: int = 0,
+        *,
+        recurrent_mask: Mask[F] = None,
+        zoneout_h: Mask[F] = None,
+    ) -> NDArray[F]: ...
     def forward(
         self,
         x: NDArray[F],
         h0: NDArray[F] | None = None,
         *,
+        recurrent_mask: Mask[F] = None,
+        zoneout_h: Mask[F] = None,
         lengths: Lengths = None,
         reverse: bool = False,
         start: int = 0,

@@ -49,11 +49,21 @@ def drawn(cell, dtype=np.float64, *, N, T, D, H, step=False, seed=0):
     return call, upstream(cell, rng, call, step), {"period": period, "start": int(rng.integers(7))}
 
 
-def ways(rng, N, T):
+def ways(cell, rng, N, T, H):
     yield {}
     yield {"reverse": True}
     yield {"lengths": rng.integers(0, T + 1, N)}
     yield {"lengths": rng.integers(0, T + 1, N), "reverse": True}
+    yield masks(cell, rng, N, T, H)
+    yield {"zoneout_h": 0.25} | {"lengths": rng.integers(0, T + 1, N)}
+    if cell.has_c:
+        yield {"zoneout_c": 0.25}
+
+
+def masks(cell, rng, N, T, H):
+    """Recurrent dropout and zoneout around the same cell."""
+    zoneout = {f"zoneout_{state[0]}": rng.random((N, T, H)) < 0.4 for state in cell.states()}
+    return {"recurrent_mask": rng.random((N, H)) < 0.7} | zoneout
 
 
 # --- what it computes ----------------------------------------------------------------------------------------------
@@ -84,7 +94,8 @@ def test_a_unit_holds_between_its_steps(module, cell, options, dtype):
 @pytest.mark.parametrize("step", [False, True], ids=["sequence", "step"])
 def test_gradients_equal_finite_differences(cell, options, step):
     """Along a random direction of each argument and of all: relative error <= 1e-7."""
-    for seed, way in enumerate(({},) if step else ({}, {"reverse": True}, {"lengths": [5, 0, 3]})):
+    masked = masks(cell, np.random.default_rng(0), 3, 5, 6)
+    for seed, way in enumerate(({},) if step else ({}, {"reverse": True}, {"lengths": [5, 0, 3]}, masked)):
         call, gradients, keywords = drawn(cell, N=3, T=5, D=4, H=6, step=step, seed=seed)
         keywords |= dict(options) | way
         names = ("h_next", "c_next") if step else ("h", "h_T", "c_T")
@@ -113,7 +124,7 @@ def test_gradients_equal_finite_differences(cell, options, step):
 def test_kernels_against_the_reference(cell, options, dtype):
     bound = 1e-12 if dtype is np.float64 else 32 * np.finfo(dtype).eps
     for N, T, D, H in SIZES:
-        for way in ways(np.random.default_rng(H), N, T):
+        for way in ways(cell, np.random.default_rng(H), N, T, H):
             call, gradients, keywords = drawn(cell, dtype, N=N, T=T, D=D, H=H)
             keywords |= dict(options) | way
             wide = ({name: a.astype(np.float64) for name, a in arrays.items()} for arrays in (call, gradients))

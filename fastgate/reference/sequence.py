@@ -23,6 +23,7 @@ class Weights(NamedTuple):
     b: np.ndarray  # (G·H,)
     bh: np.ndarray  # (G·H,)
     peephole: np.ndarray | None  # (3H,)
+    mask: Any = 1  # (N, H), what h_prev is multiplied by where it meets Wh
 
 
 class Cell(NamedTuple):
@@ -57,7 +58,7 @@ def forward(call, cell):
     steps = []
     for t, (rows, places) in enumerate(schedule(call)):
         before = tuple(s[rows] for s in states)
-        after, kept = one_step(call, cell, t, call.x[places], before, W)
+        after, kept = one_step(call, cell, t, rows, places, before, W)
         for s, new in zip(states, after, strict=True):
             s[rows] = new
         if h is not None:
@@ -72,7 +73,7 @@ def backward(cache, judged):
     call, cell = judged.call, cache.cell
     W = canonical_weights(call)
     dx = zeros_like_rows(call, call.D)
-    dW = [np.zeros_like(w) for w in W if w is not None]
+    dW = [np.zeros_like(w) for w in W[:5] if w is not None]
     dstates = [np.zeros((call.N, call.H), call.dtype) for _ in range(1 + call.has_c)]
     for dstate, upstream in zip(dstates, (judged.dh_T, judged.dc_T), strict=False):
         if upstream is not None:
@@ -84,7 +85,7 @@ def backward(cache, judged):
             after[0] += judged.dh[places]
         for total, dstate in zip(totals, after, strict=True):
             total[places] = dstate
-        dx[places], dbefore, *dweights = one_step_back(call, cell, t, after, before, kept, call.x[places], W)
+        dx[places], dbefore, *dweights = one_step_back(call, cell, t, rows, places, after, before, kept, W)
         for dstate, d in zip(dstates, dbefore, strict=True):
             dstate[rows] = d
         for total, d in zip(dW, dweights, strict=True):
@@ -95,7 +96,7 @@ def backward(cache, judged):
 def step_forward(call, cell):
     """One step: (states, cache or None)."""
     before = initial_states(call)
-    after, kept = one_step(call, cell, 0, call.x, before, canonical_weights(call))
+    after, kept = one_step(call, cell, 0, ..., ..., before, canonical_weights(call))
     after = [state.copy() for state in after]  # the caller's own, `kept` belongs to the cache
     return after, Cache(call, cell, [(None, None, before, kept)]) if call.training else None
 
@@ -106,27 +107,48 @@ def step_backward(cache, judged):
     [(_, _, before, kept)] = cache.steps
     zeros = np.zeros((call.N, call.H), call.dtype)
     after = [zeros if d is None else d for d in (judged.dh, judged.dc_T)][: 1 + call.has_c]
-    dx, dbefore, *dW = one_step_back(call, cell, 0, after, before, kept, call.x, canonical_weights(call))
+    dx, dbefore, *dW = one_step_back(call, cell, 0, ..., ..., after, before, kept, canonical_weights(call))
     return collect(judged, dx, dbefore, dW)
 
 
-def one_step(call, cell, t, x, before, W):
-    """Step t of the cell: (states, kept). Units that hold keep their states."""
-    after, kept = cell.forward(x, before, W, cell.option)
+def one_step(call, cell, t, rows, places, before, W):
+    """Step t of the cell, with masks: (states, kept). Zoneout is next = m⊙prev + (1−m)⊙new for each state; then units
+    that hold by their period get their states back."""
+    new, kept = cell.forward(call.x[places], before, masked(W, call, rows), cell.option)
+    states = zip(zoneouts(call, places), before, new, strict=True)
+    after = tuple(new if m is None else m * prev + (1 - m) * new for m, prev, new in states)
     if call.rhythm is not None:
         moves = moving_units(call.rhythm, t)
         after = tuple(np.where(moves, new, old) for new, old in zip(after, before, strict=True))
     return after, kept
 
 
-def one_step_back(call, cell, t, dstates, before, kept, x, W):
-    """The gradients of step t, as cell.backward returns them. What arrives at a unit that holds passes by the cell."""
-    if call.rhythm is None:
-        return cell.backward(dstates, before, kept, x, W, cell.option)
-    moves = moving_units(call.rhythm, t)
-    of_cell = [np.where(moves, d, 0) for d in dstates]
-    dx, dbefore, *dW = cell.backward(of_cell, before, kept, x, W, cell.option)
-    return dx, [d + np.where(moves, 0, passed) for d, passed in zip(dbefore, dstates, strict=True)], *dW
+def one_step_back(call, cell, t, rows, places, dafter, before, kept, W):
+    """The gradients of step t, as cell.backward returns them: the cell gets (1−m)⊙d, and m⊙d goes past it; all of d does
+    at a unit that holds by its period."""
+    if call.rhythm is not None:
+        moves = moving_units(call.rhythm, t)
+        held = [np.where(moves, 0, d) for d in dafter]
+        dafter = [np.where(moves, d, 0) for d in dafter]
+    zoned = list(zip(zoneouts(call, places), dafter, strict=True))
+    dnew = [d if m is None else (1 - m) * d for m, d in zoned]
+    dx, dbefore, *dW = cell.backward(dnew, before, kept, call.x[places], masked(W, call, rows), cell.option)
+    dbefore = [d if m is None else d + m * past for d, (m, past) in zip(dbefore, zoned, strict=True)]
+    if call.rhythm is not None:
+        dbefore = [d + past for d, past in zip(dbefore, held, strict=True)]
+    return dx, dbefore, *dW
+
+
+def masked(W, call, rows):
+    """The weights, and with them the recurrent mask of these rows."""
+    mask = None if call.masks is None else call.masks.recurrent
+    return W if mask is None else W._replace(mask=mask[rows])
+
+
+def zoneouts(call, places):
+    """For each state how much of it is kept at these places of x; None: there is no zoneout."""
+    masks = (call.masks or (None, None, None))[1 : 2 + call.has_c]
+    return [None if mask is None else mask[places] for mask in masks]
 
 
 def moving_units(rhythm, t):
