@@ -1,0 +1,4 @@
+"""wip"""
+from fastgate.flow._trace import Trace, trace
+from fastgate.flow.instruments import *
+from fastgate.flow.omega import *
