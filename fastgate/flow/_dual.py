@@ -71,7 +71,6 @@ def tangent_of(a: Any) -> Array:
     return a.tangent if isinstance(a, Dual) else np.zeros(np.shape(a), np.asarray(a).dtype)
 
 
-
 # For each ufunc, by operand: the tangent of the result from that of the operand; v is the result.
 _RULES: dict[np.ufunc, tuple[Callable[..., Array], ...]] = {
     np.add: (lambda t, v, a, b: t, lambda t, v, a, b: t),

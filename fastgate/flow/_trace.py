@@ -140,7 +140,9 @@ def one(found: Any, name: str = "trace") -> Trace:
     if isinstance(found, tuple) and found and all(isinstance(t, Trace) for t in found):
         if len(found) == 1:
             return found[0]
-        raise ValueError(f"{name}: expected one Trace, got {len(found)}, of {', '.join(t.name for t in found)}; pass one of them")
+        raise ValueError(
+            f"{name}: expected one Trace, got {len(found)}, of {', '.join(t.name for t in found)}; pass one of them"
+        )
     raise TypeError(f"{name}: expected a Trace, what fastgate.flow.trace returns, got {_arguments._kind(found)}")
 
 
@@ -212,9 +214,14 @@ def _traced(name, options, cache, h, totals, gradients):
         states = (call.h0, call.c0)[: 1 + call.has_c]
         forward = getattr(fastgate, f"{call.cell}_forward")
         h = forward(call.x, *states, **weights, **options, lengths=call.lengths, reverse=call.reverse, training=False).h
-    h0, c0 = (np.zeros((call.N, call.H), call.dtype) if a is None else np.broadcast_to(a, (call.N, call.H)) for a in (call.h0, call.c0))
+    h0, c0 = (
+        np.zeros((call.N, call.H), call.dtype) if a is None else np.broadcast_to(a, (call.N, call.H))
+        for a in (call.h0, call.c0)
+    )
     kept = {key: a for key, a in getattr(gradients, "_asdict", dict)().items() if key[1:] in weights}
-    dh_total, dc_total = (totals.dh_total, getattr(totals, "dc_total", None)) if hasattr(totals, "dh_total") else (*totals, None)[:2]
+    dh_total, dc_total = (
+        (totals.dh_total, getattr(totals, "dc_total", None)) if hasattr(totals, "dh_total") else (*totals, None)[:2]
+    )
     alive = (np.arange(call.T) < lengths[:, None])[..., None]
     # fmt: off
     return Trace(

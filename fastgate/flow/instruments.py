@@ -71,7 +71,7 @@ class _Product:
         self.parts = {"h": ("h",), "c": ("c",), "state": ("h", "c")[: 1 + t.has_c]}[block]
         self.all_parts = ("h", "c")[: 1 + t.has_c]
         self.width = len(self.parts) * H
-        self.exists = (distance <= t.lengths[:, None])  # (N, K)
+        self.exists = distance <= t.lengths[:, None]  # (N, K)
         x, lengths = t.in_order(t.x).astype(np.float64), t.lengths
         before = {p: t.in_order(t.previous(p)).astype(np.float64) for p in self.all_parts}
         # Rows end together: step j is the one at distance T - j from the end.
@@ -247,7 +247,7 @@ def _singular_values(a: Floats) -> Floats:
 def gates(trace: Any) -> dict[str, Floats]:
     """The values of all gates, and of the candidate, letter -> (N, T, H) in float64; 0 past a row's length.
 
-    lstm : i f g o. gru : r z n. rnn : a, which stands for h itself. Recomputed by the definition of the cell from x, the
+    lstm : i f g o. gru : r z n. rnn : h, which has no gates but saturates itself. Recomputed by the definition of the cell from x, the
     states and the weights, in one product over all steps. With coupled=True i is 1 - f.
     """
     t = one(trace)
@@ -255,7 +255,7 @@ def gates(trace: Any) -> dict[str, Floats]:
     states = tuple(t.flat(t.previous(p)) for p in ("h", "c")[: 1 + t.has_c])
     after, kept = cell.forward(t.flat(t.x), states, W, cell.option)
     if t.cell == "rnn":
-        values = {"a": after[0]}
+        values = {"h": after[0]}
     elif t.cell == "gru":
         keeps = kept[1]
         values = {"r": kept[0], "z": 1 - keeps if t.options.get("update") == "new" else keeps, "n": kept[2]}
@@ -318,7 +318,9 @@ def time_constants(trace: Any) -> Floats:
     """
     t = one(trace)
     if t.cell not in ("lstm", "gru"):
-        raise ValueError(f"trace: expected that of an lstm or a gru, got that of {t.cell}, which has no gate that keeps the state")
+        raise ValueError(
+            f"trace: expected that of an lstm or a gru, got that of {t.cell}, which has no gate that keeps the state"
+        )
     values = gates(t)
     keeps = values["f"] if t.cell == "lstm" else values["z"]
     if t.options.get("update") == "new":
