@@ -11,15 +11,15 @@ gates, saturation   values of the gates; the share of them at the ends of their 
 time_constants      -1/ln f of each unit
 product_variance    the variance of a signal after n random weights, scale by scale
 omega               Pascanu's Omega and its gradient with respect to all weights
-plot_…              a figure for each, with matplotlib, the extra `figures`
+plot_…              a figure for each, with matplotlib, the extra `demo`
 
 _trace.py runs a model    instruments.py measures    _omega.py    _dual.py  derivatives by running the definition    figures.py
 _report.py  the page
 
 All stands on the public functions: dL/dh_t comes from their backward pass (need=("dh_total", …)), and the gate math is that of
-fastgate.reference. Arrays as everywhere: x (N, T, D), h (N, T, H), weights (D, G·H), (H, G·H). Derivations and sources are in the
-docstrings; docs/flow.md shows them at work. Pascanu, Mikolov and Bengio (2013), arXiv:1211.5063; Goodfellow et al., Deep Learning,
-sections 10.7 and 10.11.
+fastgate.reference. Arrays as everywhere: x (N, T, D), h (N, T, H), weights (D, G·H), (H, G·H). Sources are in the docstrings,
+first of all Pascanu, Mikolov and Bengio (2013), arXiv:1211.5063, and Goodfellow et al., Deep Learning, sections 10.7 and 10.11;
+docs/flow.md shows the instruments at work.
 """
 
 from fastgate.flow._omega import Omega, omega

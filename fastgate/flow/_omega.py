@@ -6,7 +6,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-import fastgate
 from fastgate import _arguments
 from fastgate.flow._dual import Dual, value_of
 from fastgate.flow._trace import Array, Trace, block_of, one
@@ -34,17 +33,17 @@ def omega(trace: Any, *, block: str = "state", hold: str = "states", smallest: f
 
     delta_t never changes with the weights, neither here nor in the paper. `hold` says what else does not:
 
-        "states"   s_{t-1} and x_t: the immediate partial derivative of each step, as the paper takes it (equation 10), in
-                   float64 from two batched products. The paper's equation 11 puts the activation before the weights, h Wh, where a
-                   step's slope belongs to the constant s_{t-1}; in h = phi(a) it depends on the weights, and
-                   that counts here. The authors' own code holds these slopes, too, and has a gradient for Wh alone.
+        "states"   s_{t-1} and x_t: the immediate partial derivative of each step, as the paper takes it (equation 10), all
+                   steps at once. In the paper's x_t = phi(x_{t-1}) Wh + ... the slope of a step belongs to the constant
+                   state; in h_t = phi(h_{t-1} Wh + ...) it depends on the weights, and that counts here. The authors'
+                   published code, which has the latter form, holds the slopes, too: only Wh has a gradient there.
         "delta"    nothing: the whole derivative, through all earlier states; one more backward pass
 
     smallest : a step whose |delta_t| is not above this does not count: rounding error is no signal. A step where the product is
         exactly 0 counts 1, and has no gradient.
 
-    Add weight * gradients to those of the loss. A gradient is checked in the tests against central differences with delta held
-    constant. For a layer, pass the Traces one by one; `hold="delta"` then is within that layer and direction.
+    Add a multiple of the gradients to those of the loss. For a layer, pass its Traces one by one: each is about the weights of
+    that layer and direction alone.
     """
     t = one(trace)
     block_of(t, block)
@@ -70,8 +69,7 @@ def omega(trace: Any, *, block: str = "state", hold: str = "states", smallest: f
     w = dict(zip(parts, (scale * p for p in product), strict=True))
     cell, W, call = t.definition()
     states = tuple(Dual(before[p], w.get(p, np.zeros_like(before[p]))) for p in all_parts)
-    after, kept = cell.forward(x, states, W, cell.option)
-    del after
+    _, kept = cell.forward(x, states, W, cell.option)
     _, d_before, *d_weights = cell.backward(tuple(delta.values()), states, kept, x, W, cell.option)
     d_weights = [_tangent(d) for d in d_weights]
     gradients = _by_name(t, call, d_weights)
@@ -118,12 +116,12 @@ def _through_states(t: Trace, gradients: dict[str, Floats], d_before: list[Float
     total = dict(gradients)
     dc, order = _one_step_back(t, d_before[1]), t.order
     h_prev, c_prev = (t.previous(p).astype(np.float64) for p in ("h", "c"))
-    d_next = [np.zeros_like(a[:, 0]) for a in (dh, dc)]
+    d_next = [np.zeros((len(x), t.h.shape[-1])) for _ in (dh, dc)]
     for step in reversed(range(x.shape[1])):
         rows = np.flatnonzero(step < t.lengths)
         at = (rows, order[rows, step])
-        cache = fastgate.lstm_step_forward(x[at], h_prev[at], c_prev[at], **weights, **t.options).cache
-        found = fastgate.lstm_step_backward(d_next[0][rows] + dh[at], d_next[1][rows] + dc[at], cache)
+        cache = t.function("step_forward")(x[at], h_prev[at], c_prev[at], **weights, **t.options).cache
+        found = t.function("step_backward")(d_next[0][rows] + dh[at], d_next[1][rows] + dc[at], cache)
         d_next[0][rows], d_next[1][rows] = found.dh_prev, found.dc_prev
         for name in total:
             total[name] = total[name] + getattr(found, name)

@@ -9,9 +9,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from fastgate.flow import figures, instruments
+from fastgate.flow._omega import omega
 from fastgate.flow._trace import Array, Trace, trace
 from fastgate.flow.instruments import JacobianNorms
-from fastgate.flow._omega import omega
 from fastgate.layers._types import Lengths, Rng
 
 LARGE = 1000.0  # a product of Jacobians that grows by more explodes, one that shrinks by more vanishes
@@ -54,7 +54,8 @@ def report(
 
     The verdict about a layer comes from ||ds_T/ds_k||, the largest factor by which anything that happened at step k can still
     matter at the end: below 1/1000 over the whole length it vanishes, above 1000 it explodes. With matplotlib (the extra
-    `figures`), without which this is an ImportError. It takes a second or two for 64 units, 8 rows and 100 steps, most of it for drawing.
+    `figures`), without which this is an ImportError. It takes a second or
+    two for 64 units, 8 rows and 100 steps, most of it for drawing.
     """
     traces = trace(model, x, h0, c0, dh=dh, dh_T=dh_T, dc_T=dc_T, lengths=lengths, reverse=reverse, rng=rng)
     page = figures.new_figure(13, 8.6)

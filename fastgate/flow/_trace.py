@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 
 import fastgate
 from fastgate import _arguments, _cell, reference
+from fastgate.layers._judge import generator
 from fastgate.layers._layer import Layer
 from fastgate.layers._types import Lengths, Rng
-from fastgate.layers._judge import generator
 from fastgate.reference import sequence
 
 Array = NDArray[Any]
@@ -129,7 +129,8 @@ def trace(
     if isinstance(model, _cell._Cell):
         return (_of_cell(model, x, (h0, c0), dh, (dh_T, dc_T), lengths, reverse, rng, (dh_total, dc_total)),)
     raise TypeError(
-        f"model: expected a layer (RNN, LSTM, GRU) or a prepared cell (RNNCell, LSTMCell, GRUCell), got {_arguments._kind(model)}"
+        "model: expected a layer (RNN, LSTM, GRU) or a prepared cell (RNNCell, LSTMCell, GRUCell), "
+        f"got {_arguments._kind(model)}"
     )
 
 

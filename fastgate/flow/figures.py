@@ -11,9 +11,9 @@ import numpy as np
 from fastgate import _arguments
 from fastgate._files import plain, replacing
 from fastgate.flow import instruments
+from fastgate.flow._omega import Omega, omega
 from fastgate.flow._trace import Trace
 from fastgate.flow.instruments import Floats, JacobianNorms, ProductVariance, Spectrum
-from fastgate.flow._omega import Omega, omega
 
 INK, FAINT, RULE = "#26323a", "#aab4ba", "#e3e8eb"
 COLORS = ("#1f4e8c", "#d9822b", "#2a7f62", "#a23b72", "#6b6ecf", "#7a6a53", "#4aa3c7", "#c8442f")
@@ -25,7 +25,7 @@ def new_figure(width: float = 6.4, height: float = 4.2) -> Any:
     try:
         from matplotlib.figure import Figure
     except ImportError as error:
-        raise ImportError("fastgate.flow draws with matplotlib: pip install 'fastgate[figures]'") from error
+        raise ImportError("fastgate.flow draws with matplotlib: pip install 'fastgate[demo]'") from error
     return Figure(figsize=(width, height), layout="constrained", dpi=130)
 
 
@@ -91,7 +91,7 @@ def plot_spectrum(spectra: Any, axes: Any = None) -> Any:
 
 
 def plot_singular_values(spectra: Any, axes: Any = None) -> Any:
-    """The singular values in order, and the moduli of the eigenvalues, thin. spectra : a Spectrum, or a dict of them by name."""
+    """The singular values in order and, dotted, the moduli of the eigenvalues. spectra : as in plot_spectrum."""
     axes = _axes(axes)
     spectra = _named(spectra)
     for look, (name, found) in zip(_looks_of(list(spectra)), spectra.items(), strict=True):
@@ -123,7 +123,12 @@ def plot_saturation(traces: Any, axes: Any = None) -> Any:
                 shown = {"ha": "left" if at < 0.5 else "right", "va": "center", "fontsize": 7}
                 axes.text(at, y, f"{share:.0%}", color="white" if share > 0.08 else INK, **shown)
     spare = max(0, 4 - len(rows)) / 2
-    axes.set(yticks=range(len(rows)), yticklabels=[name for name, _ in rows], ylim=(len(rows) - 0.4 + spare, -0.6 - spare), xlim=(0, 1))
+    axes.set(
+        yticks=range(len(rows)),
+        yticklabels=[name for name, _ in rows],
+        ylim=(len(rows) - 0.4 + spare, -0.6 - spare),
+        xlim=(0, 1),
+    )
     axes.set_xticks([0, 0.5, 1], ["0", "half", "all values"])
     _finish(axes, "Gates at the ends of their range", "", "", legend=None)
     handles = [axes.barh([0], [0], color=color) for color in (LOW, HIGH)]
@@ -245,7 +250,9 @@ def _state(traces: Any, block: str = "state") -> str:
 def _log(axes: Any) -> None:
     axes.set_yscale("log")
     low, high = axes.get_ylim()
-    if high / low < 100:
+    if not any(np.isfinite(line.get_ydata()).any() for line in axes.lines):
+        axes.set_ylim(0.1, 10)
+    elif high / low < 100:
         middle = np.sqrt(high * low)
         axes.set_ylim(min(low, middle / 10), max(high, middle * 10))
 

@@ -7,7 +7,6 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-import fastgate
 from fastgate import _arguments
 from fastgate.flow._dual import Dual
 from fastgate.flow._trace import Array, Trace, block_of, one
@@ -45,9 +44,9 @@ def jacobian_norms(trace: Any, block: str = "state", *, points: int = 16, iterat
     dh_t/dh_k (with c_k held constant) or dc_t/dc_k (with h_k held constant).
     points : at how many distances t - k, spread evenly on a logarithmic scale from 1 to the longest row.
     iterations : of the bidiagonalisation of Golub and Kahan (1965; Golub and Van Loan, Matrix Computations, section 10.4) with
-        full reorthogonalisation. Each takes one product of the Jacobian with a vector, by dual numbers through the definition of
-        the cell, and one of a vector with it, by the backward kernels. No Jacobian is formed. The norm grows with them towards
-        the largest singular value, which is exact at `iterations` >= the size of the block.
+        full reorthogonalisation. Each takes one product of the Jacobian with a vector, by dual numbers through the definition
+        of the cell, and one of a vector with it, by the backward kernels. No Jacobian is formed. The norm grows with them
+        towards the largest singular value, and is exact at `iterations` >= the size of the block.
 
     All in float64, whatever the dtype of the trace, so that norms as small as 1e-300 are seen.
     """
@@ -133,7 +132,7 @@ def _largest_singular_value(product: _Product, iterations: int) -> tuple[Floats,
         return np.zeros((N, K)), 0.0
     v = np.random.default_rng(0).standard_normal((K, N, product.width))
     v /= np.linalg.norm(v, axis=-1, keepdims=True)
-    right, left = [v], []  # orthonormal vectors on both sides
+    right, left = [v], list[Floats]()  # orthonormal vectors on both sides
     B = np.zeros((K, N, iterations, iterations + 1))
     norms = [np.zeros((K, N)), np.zeros((K, N))]
     for k in range(iterations):
@@ -241,14 +240,14 @@ def _square(name: str, a: Any) -> Floats:
 
 
 def _singular_values(a: Floats) -> Floats:
-    return np.linalg.svd(a, compute_uv=False)
+    return np.asarray(np.linalg.svd(a, compute_uv=False), np.float64)
 
 
 def gates(trace: Any) -> dict[str, Floats]:
     """The values of all gates, and of the candidate, letter -> (N, T, H) in float64; 0 past a row's length.
 
-    lstm : i f g o. gru : r z n. rnn : h, which has no gates but saturates itself. Recomputed by the definition of the cell from x, the
-    states and the weights, in one product over all steps. With coupled=True i is 1 - f.
+    lstm : i f g o. gru : r z n. rnn : h, which has no gates but saturates itself. Recomputed by the definition of the cell from
+    x, the states and the weights, in one product over all steps. With coupled=True i is 1 - f.
     """
     t = one(trace)
     cell, W, _ = t.definition()
@@ -280,8 +279,8 @@ class Saturation(NamedTuple):
 def saturation(trace: Any) -> dict[str, Saturation]:
     """For each gate the share of values in 0..1 below 0.1 and above 0.9; of those of tanh, below -0.9 and above 0.9.
 
-    Over all rows and steps, per unit (Karpathy, Johnson and Fei-Fei 2015, section 4.2). A relu is dead where `low`, the share of
-    zeros, is 1; its `high` and those of an identity are 0.
+    Over all rows and steps, per unit (Karpathy, Johnson and Fei-Fei 2015). A unit of relu is dead where `low`, the
+    share of zeros, is 1; its `high` and those of an identity are 0.
     """
     t = one(trace)
     result = {}
@@ -328,7 +327,7 @@ def time_constants(trace: Any) -> Floats:
     rows = keeps[t.alive]
     mean = rows.mean(axis=0) if len(rows) else np.full(rows.shape[1], np.nan)
     with np.errstate(divide="ignore"):
-        return np.asarray(-1 / np.log(mean) + 0.0)
+        return np.asarray(1 / np.abs(np.log(mean)))
 
 
 class ProductVariance(NamedTuple):
@@ -348,8 +347,8 @@ def product_variance(
 
     The weights W_1 … W_n are (H, H), drawn from a normal distribution with standard deviation scale/sqrt(H), so that each
     multiplies the expected square of a vector by scale^2, and n of them by scale^(2n): to keep it, the scale must be 1
-    (Sussillo and Abbott 2014; Goodfellow et al., Deep Learning, 8.2.5). tied : one W for all depths, as in a recurrent net; then
-    scale^(2n) is no longer exact. hidden_size : H, 1 gives products of numbers.
+    (Sussillo and Abbott 2014; Goodfellow et al., Deep Learning, 8.2.5). tied : one W for all depths, as in a recurrent net;
+    then scale^(2n) is no longer exact. hidden_size : H, 1 gives products of numbers.
     """
     scales = np.atleast_1d(np.asarray(scales, np.float64))
     if scales.ndim != 1 or not (np.isfinite(scales) & (scales > 0)).all():

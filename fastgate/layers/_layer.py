@@ -309,7 +309,11 @@ class Layer(Parameters):
         seen = []
         gradients = self._by_direction(self._views(np.empty_like(self._gradients)), "d")
         self._gradients_into(gradients, dh, cache, upstream, False, seen)
-        return [gradients for k in range(0, len(seen), self.num_directions) for gradients in seen[-k - self.num_directions :][: self.num_directions]]
+        return [
+            gradients
+            for k in range(0, len(seen), self.num_directions)
+            for gradients in seen[-k - self.num_directions :][: self.num_directions]
+        ]
 
     def _gradients_into(self, gradients, dh, cache, upstream, need_dx, seen=None):
         N = cache._sizes[0]
