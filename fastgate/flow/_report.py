@@ -53,9 +53,8 @@ def report(
     last state alone. path : where the page is written, .png, .pdf or .svg; None writes nothing.
 
     The verdict about a layer comes from ||ds_T/ds_k||, the largest factor by which anything that happened at step k can still
-    matter at the end: below 1/1000 over the whole length it vanishes, above 1000 it explodes. With matplotlib (the extra
-    `figures`), without which this is an ImportError. It takes a second or
-    two for 64 units, 8 rows and 100 steps, most of it for drawing.
+    matter at the end: below 1/1000 over the whole length gradients vanish, above 1000 they explode. Without matplotlib (the
+    extra `demo`) it is an ImportError. It takes a second or two for 64 units, 8 rows and 100 steps, most of it for drawing.
     """
     traces = trace(model, x, h0, c0, dh=dh, dh_T=dh_T, dc_T=dc_T, lengths=lengths, reverse=reverse, rng=rng)
     page = figures.new_figure(13, 8.6)
