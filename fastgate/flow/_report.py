@@ -53,7 +53,8 @@ def report(
     last state alone. path : where the page is written, .png, .pdf or .svg; None writes nothing.
 
     The verdict about a layer comes from ||ds_T/ds_k||, the largest factor by which anything that happened at step k can still
-    matter at the end: below 1/1000 over the whole length gradients vanish, above 1000 they explode. Without matplotlib (the
+    matter at the end: below 1/1000 over the whole length gradients vanish, above 1000 they explode. It is about
+    the way through time in that layer; a gradient may also come down from the layer above. Without matplotlib (the
     extra `demo`) it is an ImportError. It takes a second or two for 64 units, 8 rows and 100 steps, most of it for drawing.
     """
     traces = trace(model, x, h0, c0, dh=dh, dh_T=dh_T, dc_T=dc_T, lengths=lengths, reverse=reverse, rng=rng)

@@ -130,7 +130,7 @@ def plot_saturation(traces: Any, axes: Any = None) -> Any:
         xlim=(0, 1),
     )
     axes.set_xticks([0, 0.5, 1], ["0", "half", "all values"])
-    _finish(axes, "Gates at the ends of their range", "", "", legend=None)
+    _finish(axes, "Values at the ends of their range", "", "", legend=None)
     handles = [axes.barh([0], [0], color=color) for color in (LOW, HIGH)]
     words = ["< 0.1 (tanh: < −0.9)", "> 0.9"]
     axes.legend(handles, words, frameon=False, fontsize=7.5, ncols=2, loc="upper center", bbox_to_anchor=(0.5, -0.1))
