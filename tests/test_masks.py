@@ -128,8 +128,8 @@ def test_units_in_the_last_place(cell, options):
         }
         call = {name: a.astype(np.float32) for name, a in uniform.items()}
         masks = {
-            "recurrent_mask": fastgate.draw_dropout_mask((N, H), 0.25, rng),
-            "zoneout_h": fastgate.draw_zoneout_mask((N, T, H), 0.1, rng),
+            "recurrent_mask": fastgate.draw_dropout_mask((N, cell.P(H)), 0.25, rng),
+            "zoneout_h": fastgate.draw_zoneout_mask((N, T, cell.P(H)), 0.1, rng),
             "zoneout_c": fastgate.draw_zoneout_mask((N, T, H), 0.2, rng),
         }
         masks = {name: masks[name] for name in names(cell)}
