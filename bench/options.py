@@ -23,9 +23,15 @@ LSTM = {
     "coupled=True": {"coupled": True},
     "cell_clip": {"cell_clip": 3.0},
     "preact_clip": {"preact_clip": 3.0},
+    "grad_clip": {"grad_clip": 1.0},
     "all of them": {"peephole": True, "candidate": "sigmoid", "coupled": True, "cell_clip": 3.0, "preact_clip": 3.0},
 }
-GRU = {"plain": {}, 'update="new"': {"update": "new"}}
+GRU = {
+    "plain": {},
+    'update="new"': {"update": "new"},
+    'candidate="sigmoid"': {"candidate": "sigmoid"},
+    "grad_clip": {"grad_clip": 1.0},
+}
 
 
 def call_of(cell: str, options: dict[str, object], shape: tuple[int, int, int, int], training: bool) -> Callable[[], object]:

@@ -56,6 +56,7 @@ cdef extern from "fastgate.h" nogil:
         int option
         double cell_clip
         double preact_clip
+        double grad_clip
         ptrdiff_t gate_column[FG_MAX_GATES]
         fg_steps x
         fg_rows h0

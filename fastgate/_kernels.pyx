@@ -104,7 +104,7 @@ cdef void set_weights(core.fg_sequence *s, Wx, Wh, b, bh, peephole, tuple positi
 
 cdef int set_option(core.fg_sequence *s, option) except -1:
     """`option`: _call.Option."""
-    s.option, s.cell_clip, s.preact_clip = <tuple>option
+    s.option, s.cell_clip, s.preact_clip, s.grad_clip = <tuple>option
     return 0
 
 

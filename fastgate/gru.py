@@ -1,29 +1,29 @@
 """Gated recurrent unit."""
 
 from fastgate import _arguments, _call, _cell
-from fastgate.reference.gru import GATES, OPTIONS, GRUForward, GRUStep
+from fastgate.reference.gru import GATES, OPTIONS, GRUForward, GRUStep, judged_options
 
-_KERNELS = {  # the name in csrc/cells.def, its option
-    (reset, update): (f"gru_{reset}", _call.Option(option))
+_KERNELS = {  # the name in csrc/cells.def, its options there, enum fg_gru
+    (reset, update, candidate): (f"gru_{reset}", _call.Option(new + 2 * sigmoid))
     for reset in OPTIONS["reset"]
-    for option, update in enumerate(OPTIONS["update"])
+    for new, update in enumerate(OPTIONS["update"])
+    for sigmoid, candidate in enumerate(OPTIONS["candidate"])
 }
 
 
-def _kernel(reset, update):
+def _kernel(reset, update, candidate, grad_clip):
     try:
-        found = _KERNELS.get((reset, update))
+        found = _KERNELS.get((reset, update, candidate))
     except TypeError:  # no words
         found = None
     if found is None:
-        reset = _arguments.option("reset", reset, OPTIONS["reset"])
-        found = _KERNELS[reset, _arguments.option("update", update, OPTIONS["update"])]
-    return found
+        found = _KERNELS[judged_options(reset, update, candidate)]
+    return found if grad_clip is None else (found[0], _call.clipping(found[1], grad_clip))
 
 
 def gru_forward(
-    x, h0, Wx, Wh, b=None, *, bh=None, gate_order="rzn", reset="after", update="old", lengths=None, reverse=False,
-    training=True, memory=None, return_sequences=True, out=None,
+    x, h0, Wx, Wh, b=None, *, bh=None, gate_order="rzn", reset="after", update="old", candidate="tanh", grad_clip=None,
+    lengths=None, reverse=False, training=True, memory=None, return_sequences=True, out=None,
 ):  # fmt: skip
     """Run the cell over sequences; returns (h, h_T, cache).
 
@@ -35,6 +35,7 @@ def gru_forward(
         n = tanh(x_t Wxn + b_n + r * (h_{t-1} Whn + bh_n))  reset="after" (PyTorch, Keras, cuDNN; ONNX
         linear_before_reset=1)
         n = tanh(x_t Wxn + b_n + (r * h_{t-1}) Whn + bh_n)  reset="before" (Cho et al. 2014; the textbook formula)
+        n = sigmoid(…) in both                              candidate="sigmoid"
         h_t = (1 - z) * n + z * h_{t-1}                     update="old": z keeps h_prev (PyTorch, Keras, ONNX)
         h_t = z * n + (1 - z) * h_{t-1}                     update="new": z lets n in (Chung et al. 2014)
 
@@ -54,6 +55,12 @@ def gru_forward(
     update : "old" or "new"
         What the update gate z multiplies, h_{t-1} or n; see the equations. Negating z's weights and biases turns one into
         the other.
+    candidate : "tanh" or "sigmoid"
+        What makes n of its input; see the equations.
+    grad_clip : number > 0, or None
+        In backward, the gradients of a_r, a_z and of the input of n, of each step, are clipped to ±grad_clip before anything
+        is made of them: the weights' gradients, dx, the reset gate's gradient of that of n, and what passes to the step
+        before (Graves 2013, arXiv:1308.0850, 2.1). NaN stays.
     lengths : (N,) integers 0..T, in any order, or None
         Steps of each row. Outputs past a row's length are 0, h_T is the state at the row's own end, padding (even
         NaN) influences nothing, and the cost grows with the sum of lengths.
@@ -91,7 +98,7 @@ def gru_forward(
         "gru", x, h0, None, Wx, Wh, b, bh, step=False, gates=GATES, gate_order=gate_order,
         lengths=lengths, reverse=reverse, training=training, memory=memory, return_sequences=return_sequences, out=out,
     )  # fmt: skip
-    return GRUForward._make(_call.forward(call, *_kernel(reset, update)))
+    return GRUForward._make(_call.forward(call, *_kernel(reset, update, candidate, grad_clip)))
 
 
 def gru_backward(dh, cache, dh_T=None, *, need=None, out=None):
@@ -118,7 +125,7 @@ def gru_backward(dh, cache, dh_T=None, *, need=None, out=None):
 
 def gru_ragged_forward(
     x, h0, Wx, Wh, b=None, *, bh=None, offsets=None, batch_sizes=None, gate_order="rzn", reset="after", update="old",
-    reverse=False, training=True, memory=None, return_sequences=True, out=None,
+    candidate="tanh", grad_clip=None, reverse=False, training=True, memory=None, return_sequences=True, out=None,
 ):  # fmt: skip
     """Run the cell over sequences of different lengths on flat rows, without padding; returns (h, h_T, cache).
 
@@ -141,7 +148,7 @@ def gru_ragged_forward(
     offsets : integers that never fall, from 0 to ΣT. A sequence may have no step: its states stay.
     batch_sizes : integers > 0 that never grow, whose sum is ΣT. N is the first of them, 0 where there is none.
     gate_order : a permutation of "rzn"
-    reset : "after" or "before". update : "old" or "new"
+    reset : "after" or "before". update : "old" or "new". candidate : "tanh" or "sigmoid". grad_clip : as in gru_forward
     reverse : run each sequence from its last step to its first; h keeps the order of x.
     training : False keeps nothing for backward, cache is None. return_sequences : False returns h = None.
     memory : the most bytes besides arguments and results, as gru_forward.
@@ -161,7 +168,7 @@ def gru_ragged_forward(
         "gru", x, h0, None, Wx, Wh, b, bh, step=False, gates=GATES, gate_order=gate_order, ragged=True, offsets=offsets,
         batch_sizes=batch_sizes, reverse=reverse, training=training, memory=memory, return_sequences=return_sequences, out=out,
     )  # fmt: skip
-    return GRUForward._make(_call.forward(call, *_kernel(reset, update)))
+    return GRUForward._make(_call.forward(call, *_kernel(reset, update, candidate, grad_clip)))
 
 
 def gru_ragged_backward(dh, cache, dh_T=None, *, need=None, out=None):
@@ -179,14 +186,15 @@ def gru_ragged_backward(dh, cache, dh_T=None, *, need=None, out=None):
 
 
 def gru_step_forward(
-    x, h_prev, Wx, Wh, b=None, *, bh=None, gate_order="rzn", reset="after", update="old", training=True, out=None
+    x, h_prev, Wx, Wh, b=None, *, bh=None, gate_order="rzn", reset="after", update="old", candidate="tanh", grad_clip=None,
+    training=True, out=None,
 ):  # fmt: skip
     """One step; returns (h_next, cache).
 
     x : (N, D). h_prev : (N, H), (H,) for all rows, or None = zeros. Wx : (D, 3H). Wh : (H, 3H). b, bh : (3H,) or
     None.
     gate_order : a permutation of "rzn".
-    reset : "after" or "before". update : "old" or "new".
+    reset : "after" or "before". update : "old" or "new". candidate : "tanh" or "sigmoid". grad_clip : as in gru_forward.
     training : False keeps nothing, cache is None. out : array for h_next, or dict with "h_next".
 
     T steps one by one give the bits of gru_forward over the sequence. Conventions, equations and errors as there. Many
@@ -196,7 +204,7 @@ def gru_step_forward(
         "gru", x, h_prev, None, Wx, Wh, b, bh, step=True, gates=GATES, gate_order=gate_order,
         training=training, out=out,
     )  # fmt: skip
-    return GRUStep._make(_call.forward(call, *_kernel(reset, update)))
+    return GRUStep._make(_call.forward(call, *_kernel(reset, update, candidate, grad_clip)))
 
 
 def gru_step_backward(dh_next, cache, *, need=None, out=None):
@@ -215,7 +223,8 @@ class GRUCell(_cell.PreparedCell):
     """The cell with its weights, prepared for many calls.
 
     Wx : (D, 3H). Wh : (H, 3H). b, bh : (3H,) or None. All float32 or all float64.
-    gate_order : a permutation of "rzn". reset : "after" or "before". update : "old" or "new".
+    gate_order : a permutation of "rzn". reset : "after" or "before". update : "old" or "new". candidate : "tanh" or "sigmoid".
+    grad_clip : as in gru_forward.
 
     The weights are judged, copied and packed here, once. What happens to the arrays afterwards changes nothing (update takes
     others), and no call packs anything, which makes a step of a few rows much cheaper than gru_step_forward. A cell may be
@@ -237,5 +246,10 @@ class GRUCell(_cell.PreparedCell):
 
     _cell, _gates, _Forward = "gru", GATES, GRUForward
 
-    def __init__(self, Wx, Wh, b=None, *, bh=None, gate_order="rzn", reset="after", update="old"):
-        self._prepare(Wx, Wh, b, bh, *_kernel(reset, update), gate_order=gate_order, reset=reset, update=update)
+    def __init__(
+        self, Wx, Wh, b=None, *, bh=None, gate_order="rzn", reset="after", update="old", candidate="tanh", grad_clip=None
+    ):  # fmt: skip
+        self._prepare(
+            Wx, Wh, b, bh, *_kernel(reset, update, candidate, grad_clip), gate_order=gate_order, reset=reset, update=update,
+            candidate=candidate, grad_clip=grad_clip,
+        )  # fmt: skip

@@ -35,6 +35,8 @@ def gru_forward(
     gate_order: str = "rzn",
     reset: Literal["after", "before"] = "after",
     update: Literal["old", "new"] = "old",
+    candidate: Literal["tanh", "sigmoid"] = "tanh",
+    grad_clip: float | None = None,
     lengths: Lengths = None,
     reverse: bool = False,
     training: bool = True,
@@ -63,6 +65,8 @@ def gru_ragged_forward(
     gate_order: str = "rzn",
     reset: Literal["after", "before"] = "after",
     update: Literal["old", "new"] = "old",
+    candidate: Literal["tanh", "sigmoid"] = "tanh",
+    grad_clip: float | None = None,
     reverse: bool = False,
     training: bool = True,
     memory: int | None = None,
@@ -88,6 +92,8 @@ def gru_step_forward(
     gate_order: str = "rzn",
     reset: Literal["after", "before"] = "after",
     update: Literal["old", "new"] = "old",
+    candidate: Literal["tanh", "sigmoid"] = "tanh",
+    grad_clip: float | None = None,
     training: bool = True,
     out: Out[F] = None,
 ) -> GRUStep[F]: ...
@@ -110,6 +116,8 @@ class GRUCell(PreparedCell[F]):
         gate_order: str = "rzn",
         reset: Literal["after", "before"] = "after",
         update: Literal["old", "new"] = "old",
+        candidate: Literal["tanh", "sigmoid"] = "tanh",
+        grad_clip: float | None = None,
     ) -> None: ...
     def step(self, x: NDArray[F], h_prev: NDArray[F] | None = None, out: Out[F] = None) -> NDArray[F]: ...
     def forward(

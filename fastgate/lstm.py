@@ -6,17 +6,17 @@ from fastgate.reference.lstm import CANDIDATES, GATES, LSTMForward, LSTMStep, ju
 _TANH = CANDIDATES[0]
 
 
-def _option(candidate, coupled, cell_clip, preact_clip):
-    """The options as the kernel reads them, enum fg_lstm and two bounds."""
-    if candidate is _TANH and coupled is False and cell_clip is None and preact_clip is None:
+def _option(candidate, coupled, cell_clip, preact_clip, grad_clip):
+    """The options as the kernel reads them, enum fg_lstm and three bounds."""
+    if candidate is _TANH and coupled is False and cell_clip is None and preact_clip is None and grad_clip is None:
         return _call.PLAIN
-    o = judged_options(candidate, coupled, cell_clip, preact_clip)
-    return _call.Option(CANDIDATES.index(o.candidate) + 2 * o.coupled, o.cell_clip or 0.0, o.preact_clip or 0.0)
+    o = judged_options(candidate, coupled, cell_clip, preact_clip, grad_clip)
+    return _call.Option(CANDIDATES.index(o.candidate) + 2 * o.coupled, *(bound or 0.0 for bound in o[2:]))
 
 
 def lstm_forward(
     x, h0, c0, Wx, Wh, b=None, *, bh=None, peephole=None, gate_order="ifgo", candidate="tanh", coupled=False,
-    cell_clip=None, preact_clip=None, lengths=None, reverse=False, training=True, memory=None,
+    cell_clip=None, preact_clip=None, grad_clip=None, lengths=None, reverse=False, training=True, memory=None,
     return_sequences=True, out=None,
 ):  # fmt: skip
     """Run the cell over sequences; returns (h, h_T, c_T, cache).
@@ -37,6 +37,7 @@ def lstm_forward(
         candidate           g = sigmoid(a_g) with "sigmoid" (Goodfellow et al., Deep Learning, eq. 10.41)
         coupled             i = 1 - f with True (Greff et al. 2017, CIFG); a_i is not used
         cell_clip v         c_t between -v and v, before it is used (TensorFlow cell_clip)
+        grad_clip v         in backward, the gradients of a_i a_f a_g a_o of each step between -v and v (Graves 2013)
 
     Parameters
     ----------
@@ -58,6 +59,9 @@ def lstm_forward(
         other way round, f = 1 - i: its weights of i, negated, as those of f.
     cell_clip, preact_clip : numbers > 0, or None
         Where a value is clipped, no gradient passes it.
+    grad_clip : number > 0, or None
+        In backward, each gradient of a is clipped before anything is made of it: the weights' gradients, dx, and what passes
+        to the step before, by way of the peepholes too (Graves 2013, arXiv:1308.0850, 2.1). NaN stays.
     lengths : (N,) integers 0..T, in any order, or None
         Steps of each row. Outputs past a row's length are 0, h_T and c_T are the states at the row's own end, padding
         (even NaN) influences nothing, and the cost grows with the sum of lengths.
@@ -97,7 +101,7 @@ def lstm_forward(
         lengths=lengths, reverse=reverse, training=training, memory=memory, return_sequences=return_sequences, out=out,
         peephole=peephole,
     )  # fmt: skip
-    return LSTMForward._make(_call.forward(call, "lstm", _option(candidate, coupled, cell_clip, preact_clip)))
+    return LSTMForward._make(_call.forward(call, "lstm", _option(candidate, coupled, cell_clip, preact_clip, grad_clip)))
 
 
 def lstm_backward(dh, cache, dh_T=None, dc_T=None, *, need=None, out=None):
@@ -125,8 +129,8 @@ def lstm_backward(dh, cache, dh_T=None, dc_T=None, *, need=None, out=None):
 
 def lstm_ragged_forward(
     x, h0, c0, Wx, Wh, b=None, *, bh=None, peephole=None, offsets=None, batch_sizes=None, gate_order="ifgo",
-    candidate="tanh", coupled=False, cell_clip=None, preact_clip=None, reverse=False, training=True, memory=None,
-    return_sequences=True, out=None,
+    candidate="tanh", coupled=False, cell_clip=None, preact_clip=None, grad_clip=None, reverse=False, training=True,
+    memory=None, return_sequences=True, out=None,
 ):  # fmt: skip
     """Run the cell over sequences of different lengths on flat rows, without padding; returns (h, h_T, c_T, cache).
 
@@ -146,7 +150,7 @@ def lstm_ragged_forward(
     Wx : (D, 4H)
     Wh : (H, 4H)
     b, bh : (4H,) or None, input and recurrent bias
-    peephole, candidate, coupled, cell_clip, preact_clip : as in lstm_forward
+    peephole, candidate, coupled, cell_clip, preact_clip, grad_clip : as in lstm_forward
     offsets : integers that never fall, from 0 to ΣT. A sequence may have no step: its states stay.
     batch_sizes : integers > 0 that never grow, whose sum is ΣT. N is the first of them, 0 where there is none.
     gate_order : a permutation of "ifgo"
@@ -170,7 +174,7 @@ def lstm_ragged_forward(
         offsets=offsets, batch_sizes=batch_sizes, reverse=reverse, training=training, memory=memory,
         return_sequences=return_sequences, out=out, peephole=peephole,
     )  # fmt: skip
-    return LSTMForward._make(_call.forward(call, "lstm", _option(candidate, coupled, cell_clip, preact_clip)))
+    return LSTMForward._make(_call.forward(call, "lstm", _option(candidate, coupled, cell_clip, preact_clip, grad_clip)))
 
 
 def lstm_ragged_backward(dh, cache, dh_T=None, dc_T=None, *, need=None, out=None):
@@ -189,14 +193,14 @@ def lstm_ragged_backward(dh, cache, dh_T=None, dc_T=None, *, need=None, out=None
 
 def lstm_step_forward(
     x, h_prev, c_prev, Wx, Wh, b=None, *, bh=None, peephole=None, gate_order="ifgo", candidate="tanh", coupled=False,
-    cell_clip=None, preact_clip=None, training=True, out=None,
+    cell_clip=None, preact_clip=None, grad_clip=None, training=True, out=None,
 ):  # fmt: skip
     """One step; returns (h_next, c_next, cache).
 
     x : (N, D). h_prev, c_prev : (N, H), (H,) for all rows, or None = zeros. Wx : (D, 4H). Wh : (H, 4H). b, bh : (4H,)
     or None.
-    peephole : (3H,) or None. gate_order : a permutation of "ifgo". candidate, coupled, cell_clip, preact_clip : as in
-    lstm_forward.
+    peephole : (3H,) or None. gate_order : a permutation of "ifgo". candidate, coupled, cell_clip, preact_clip,
+    grad_clip : as in lstm_forward.
     training : False keeps nothing, cache is None. out : array for h_next, or dict with "h_next", "c_next".
 
     T steps one by one give the bits of lstm_forward over the sequence. Conventions, equations and errors as there. Many
@@ -206,7 +210,7 @@ def lstm_step_forward(
         "lstm", x, h_prev, c_prev, Wx, Wh, b, bh, step=True, gates=GATES, has_c=True, gate_order=gate_order,
         training=training, out=out, peephole=peephole,
     )  # fmt: skip
-    return LSTMStep._make(_call.forward(call, "lstm", _option(candidate, coupled, cell_clip, preact_clip)))
+    return LSTMStep._make(_call.forward(call, "lstm", _option(candidate, coupled, cell_clip, preact_clip, grad_clip)))
 
 
 def lstm_step_backward(dh_next, dc_next, cache, *, need=None, out=None):
@@ -226,7 +230,7 @@ class LSTMCell(_cell.PreparedCellWithC):
     """The cell with its weights, prepared for many calls.
 
     Wx : (D, 4H). Wh : (H, 4H). b, bh : (4H,) or None. peephole : (3H,) or None. All float32 or all float64.
-    gate_order : a permutation of "ifgo". candidate, coupled, cell_clip, preact_clip : as in lstm_forward.
+    gate_order : a permutation of "ifgo". candidate, coupled, cell_clip, preact_clip, grad_clip : as in lstm_forward.
 
     The weights are judged, copied and packed here, once. What happens to the arrays afterwards changes nothing (update takes
     others), and no call packs anything, which makes a step of a few rows much cheaper than lstm_step_forward. A cell may be
@@ -250,11 +254,12 @@ class LSTMCell(_cell.PreparedCellWithC):
 
     def __init__(
         self, Wx, Wh, b=None, *, bh=None, peephole=None, gate_order="ifgo", candidate="tanh", coupled=False, cell_clip=None,
-        preact_clip=None,
+        preact_clip=None, grad_clip=None,
     ):  # fmt: skip
         self._prepare(
-            Wx, Wh, b, bh, "lstm", _option(candidate, coupled, cell_clip, preact_clip), peephole, gate_order=gate_order,
-            candidate=candidate, coupled=coupled, cell_clip=cell_clip, preact_clip=preact_clip,
+            Wx, Wh, b, bh, "lstm", _option(candidate, coupled, cell_clip, preact_clip, grad_clip), peephole,
+            gate_order=gate_order, candidate=candidate, coupled=coupled, cell_clip=cell_clip, preact_clip=preact_clip,
+            grad_clip=grad_clip,
         )  # fmt: skip
 
     def update(self, Wx, Wh, b=None, *, bh=None, peephole=None):

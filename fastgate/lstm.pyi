@@ -51,6 +51,7 @@ def lstm_forward(
     coupled: bool = False,
     cell_clip: float | None = None,
     preact_clip: float | None = None,
+    grad_clip: float | None = None,
     lengths: Lengths = None,
     reverse: bool = False,
     training: bool = True,
@@ -84,6 +85,7 @@ def lstm_ragged_forward(
     coupled: bool = False,
     cell_clip: float | None = None,
     preact_clip: float | None = None,
+    grad_clip: float | None = None,
     reverse: bool = False,
     training: bool = True,
     memory: int | None = None,
@@ -114,6 +116,7 @@ def lstm_step_forward(
     coupled: bool = False,
     cell_clip: float | None = None,
     preact_clip: float | None = None,
+    grad_clip: float | None = None,
     training: bool = True,
     out: Out[F] = None,
 ) -> LSTMStep[F]: ...
@@ -140,6 +143,7 @@ class LSTMCell(PreparedCell[F]):
         coupled: bool = False,
         cell_clip: float | None = None,
         preact_clip: float | None = None,
+        grad_clip: float | None = None,
     ) -> None: ...
     def update(
         self,

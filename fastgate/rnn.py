@@ -6,13 +6,13 @@ from fastgate.reference.rnn import GATES, OPTIONS, RNNForward, RNNStep
 _ACTIVATIONS = {name: _call.Option(number) for number, name in enumerate(OPTIONS["activation"])}  # enum fg_activation
 
 
-def _activation(name):
-    return _ACTIVATIONS[_arguments.option("activation", name, OPTIONS["activation"])]
+def _option(activation, grad_clip):
+    return _call.clipping(_ACTIVATIONS[_arguments.option("activation", activation, OPTIONS["activation"])], grad_clip)
 
 
 def rnn_forward(
-    x, h0, Wx, Wh, b=None, *, bh=None, activation="tanh", lengths=None, reverse=False, training=True, memory=None,
-    return_sequences=True, out=None,
+    x, h0, Wx, Wh, b=None, *, bh=None, activation="tanh", grad_clip=None, lengths=None, reverse=False, training=True,
+    memory=None, return_sequences=True, out=None,
 ):  # fmt: skip
     """Run the cell over sequences; returns (h, h_T, cache).
 
@@ -32,6 +32,9 @@ def rnn_forward(
     b : (H,) or None, input bias
     bh : (H,) or None, recurrent bias
     activation : "tanh", "relu", "sigmoid" or "identity"
+    grad_clip : number > 0, or None
+        In backward, the gradient of each step's input of the activation is clipped to ±grad_clip before anything is made of
+        it: the weights' gradients, dx, and what passes to the step before (Graves 2013, arXiv:1308.0850, 2.1). NaN stays.
     lengths : (N,) integers 0..T, in any order, or None
         Steps of each row. Outputs past a row's length are 0, h_T is the state at the row's own end, padding (even
         NaN) influences nothing, and the cost grows with the sum of lengths.
@@ -69,7 +72,7 @@ def rnn_forward(
         "rnn", x, h0, None, Wx, Wh, b, bh, step=False, gates=GATES, lengths=lengths, reverse=reverse,
         training=training, memory=memory, return_sequences=return_sequences, out=out,
     )  # fmt: skip
-    return RNNForward._make(_call.forward(call, "rnn", _activation(activation)))
+    return RNNForward._make(_call.forward(call, "rnn", _option(activation, grad_clip)))
 
 
 def rnn_backward(dh, cache, dh_T=None, *, need=None, out=None):
@@ -95,7 +98,7 @@ def rnn_backward(dh, cache, dh_T=None, *, need=None, out=None):
 
 
 def rnn_ragged_forward(
-    x, h0, Wx, Wh, b=None, *, bh=None, offsets=None, batch_sizes=None, activation="tanh", reverse=False,
+    x, h0, Wx, Wh, b=None, *, bh=None, offsets=None, batch_sizes=None, activation="tanh", grad_clip=None, reverse=False,
     training=True, memory=None,
     return_sequences=True, out=None,
 ):  # fmt: skip
@@ -119,7 +122,7 @@ def rnn_ragged_forward(
     b, bh : (H,) or None, input and recurrent bias
     offsets : integers that never fall, from 0 to ΣT. A sequence may have no step: its states stay.
     batch_sizes : integers > 0 that never grow, whose sum is ΣT. N is the first of them, 0 where there is none.
-    activation : "tanh", "relu", "sigmoid" or "identity"
+    activation : "tanh", "relu", "sigmoid" or "identity". grad_clip : as in rnn_forward
     reverse : run each sequence from its last step to its first; h keeps the order of x.
     training : False keeps nothing for backward, cache is None. return_sequences : False returns h = None.
     memory : the most bytes besides arguments and results, as rnn_forward.
@@ -139,7 +142,7 @@ def rnn_ragged_forward(
         "rnn", x, h0, None, Wx, Wh, b, bh, step=False, gates=GATES, ragged=True, offsets=offsets,
         batch_sizes=batch_sizes, reverse=reverse, training=training, memory=memory, return_sequences=return_sequences, out=out,
     )  # fmt: skip
-    return RNNForward._make(_call.forward(call, "rnn", _activation(activation)))
+    return RNNForward._make(_call.forward(call, "rnn", _option(activation, grad_clip)))
 
 
 def rnn_ragged_backward(dh, cache, dh_T=None, *, need=None, out=None):
@@ -156,11 +159,11 @@ def rnn_ragged_backward(dh, cache, dh_T=None, *, need=None, out=None):
     return _call.backward(cache, _arguments.backward(call, dh, dh_T, need=need, out=out))
 
 
-def rnn_step_forward(x, h_prev, Wx, Wh, b=None, *, bh=None, activation="tanh", training=True, out=None):
+def rnn_step_forward(x, h_prev, Wx, Wh, b=None, *, bh=None, activation="tanh", grad_clip=None, training=True, out=None):
     """One step; returns (h_next, cache).
 
     x : (N, D). h_prev : (N, H), (H,) for all rows, or None = zeros. Wx : (D, H). Wh : (H, H). b, bh : (H,) or None.
-    activation : "tanh", "relu", "sigmoid" or "identity".
+    activation : "tanh", "relu", "sigmoid" or "identity". grad_clip : as in rnn_forward.
     training : False keeps nothing, cache is None. out : array for h_next, or dict with "h_next".
 
     T steps one by one give the bits of rnn_forward over the sequence. Conventions, equations and errors as there. Many
@@ -169,7 +172,7 @@ def rnn_step_forward(x, h_prev, Wx, Wh, b=None, *, bh=None, activation="tanh", t
     call = _arguments.forward(
         "rnn", x, h_prev, None, Wx, Wh, b, bh, step=True, gates=GATES, training=training, out=out,
     )  # fmt: skip
-    return RNNStep._make(_call.forward(call, "rnn", _activation(activation)))
+    return RNNStep._make(_call.forward(call, "rnn", _option(activation, grad_clip)))
 
 
 def rnn_step_backward(dh_next, cache, *, need=None, out=None):
@@ -188,7 +191,7 @@ class RNNCell(_cell.PreparedCell):
     """The cell with its weights, prepared for many calls.
 
     Wx : (D, H). Wh : (H, H). b, bh : (H,) or None. All float32 or all float64.
-    activation : "tanh", "relu", "sigmoid" or "identity".
+    activation : "tanh", "relu", "sigmoid" or "identity". grad_clip : as in rnn_forward.
 
     The weights are judged, copied and packed here, once. What happens to the arrays afterwards changes nothing (update takes
     others), and no call packs anything, which makes a step of a few rows much cheaper than rnn_step_forward. A cell may be
@@ -210,5 +213,5 @@ class RNNCell(_cell.PreparedCell):
 
     _cell, _gates, _Forward = "rnn", GATES, RNNForward
 
-    def __init__(self, Wx, Wh, b=None, *, bh=None, activation="tanh"):
-        self._prepare(Wx, Wh, b, bh, "rnn", _activation(activation), activation=activation)
+    def __init__(self, Wx, Wh, b=None, *, bh=None, activation="tanh", grad_clip=None):
+        self._prepare(Wx, Wh, b, bh, "rnn", _option(activation, grad_clip), activation=activation, grad_clip=grad_clip)

@@ -33,6 +33,7 @@ def rnn_forward(
     *,
     bh: NDArray[F] | None = None,
     activation: Literal["tanh", "relu", "sigmoid", "identity"] = "tanh",
+    grad_clip: float | None = None,
     lengths: Lengths = None,
     reverse: bool = False,
     training: bool = True,
@@ -59,6 +60,7 @@ def rnn_ragged_forward(
     offsets: Lengths = None,
     batch_sizes: Lengths = None,
     activation: Literal["tanh", "relu", "sigmoid", "identity"] = "tanh",
+    grad_clip: float | None = None,
     reverse: bool = False,
     training: bool = True,
     memory: int | None = None,
@@ -82,6 +84,7 @@ def rnn_step_forward(
     *,
     bh: NDArray[F] | None = None,
     activation: Literal["tanh", "relu", "sigmoid", "identity"] = "tanh",
+    grad_clip: float | None = None,
     training: bool = True,
     out: Out[F] = None,
 ) -> RNNStep[F]: ...
@@ -102,6 +105,7 @@ class RNNCell(PreparedCell[F]):
         *,
         bh: NDArray[F] | None = None,
         activation: Literal["tanh", "relu", "sigmoid", "identity"] = "tanh",
+        grad_clip: float | None = None,
     ) -> None: ...
     def step(self, x: NDArray[F], h_prev: NDArray[F] | None = None, out: Out[F] = None) -> NDArray[F]: ...
     def forward(

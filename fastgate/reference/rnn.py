@@ -1,6 +1,6 @@
 """The plain recurrent cell.
 
-a = x Wx + h_prev Wh + b + bh,  h = φ(a)
+a = x Wx + h_prev Wh + b + bh,  h = φ(a);  backward, grad_clip v keeps da between ±v
 
 Row vectors: x (N, D), Wx (D, H), Wh (H, H). Sequences are (N, T, D).
 """
@@ -11,10 +11,15 @@ import numpy as np
 
 from fastgate import _arguments
 from fastgate.reference import sequence
-from fastgate.reference.sequence import sigmoid
+from fastgate.reference.sequence import clipped, sigmoid
 
 GATES = "a"
 OPTIONS = {"activation": ("tanh", "relu", "sigmoid", "identity")}
+
+
+class Options(NamedTuple):
+    activation: str
+    grad_clip: float | None
 
 
 class RNNForward(NamedTuple):
@@ -28,8 +33,8 @@ class RNNStep(NamedTuple):
     cache: sequence.Cache | None
 
 
-def _forward(x, states, W, activation):
-    (h_prev,) = states
+def _forward(x, states, W, option):
+    (h_prev,), activation = states, option.activation
     a = x @ W.Wx + h_prev @ W.Wh + W.b + W.bh  # 1
     if activation == "tanh":
         h = np.tanh(a)  # 2
@@ -42,8 +47,8 @@ def _forward(x, states, W, activation):
     return (h,), h
 
 
-def _backward(dstates, states_prev, h, x, W, activation):
-    (dh,), (h_prev,) = dstates, states_prev
+def _backward(dstates, states_prev, h, x, W, option):
+    (dh,), (h_prev,), activation = dstates, states_prev, option.activation
     if activation == "tanh":
         da = dh * (1 - h**2)  # 2
     elif activation == "relu":
@@ -52,14 +57,20 @@ def _backward(dstates, states_prev, h, x, W, activation):
         da = dh * h * (1 - h)  # 2
     else:
         da = dh  # 2
+    da = clipped(da, option.grad_clip)
     dx, dWx = da @ W.Wx.T, x.T @ da  # 1
     dh_prev, dWh = da @ W.Wh.T, h_prev.T @ da  # 1
     db = dbh = da.sum(axis=0)  # 1
     return dx, (dh_prev,), dWx, dWh, db, dbh
 
 
+def _cell(activation, grad_clip):
+    activation = _arguments.option("activation", activation, OPTIONS["activation"])
+    return sequence.Cell(_forward, _backward, Options(activation, _arguments.bound("grad_clip", grad_clip)))
+
+
 def rnn_forward(
-    x, h0, Wx, Wh, b=None, *, bh=None, activation="tanh", lengths=None, reverse=False,
+    x, h0, Wx, Wh, b=None, *, bh=None, activation="tanh", grad_clip=None, lengths=None, reverse=False,
     training=True, memory=None, return_sequences=True,
     out=None,
 ):  # fmt: skip
@@ -68,7 +79,8 @@ def rnn_forward(
     Axes (N, T, D), batch first; weights multiply from the right.
 
     x: (N, T, D). h0: (N, H), (H,) or None = zeros. Wx: (D, H). Wh: (H, H). b, bh: (H,) or None.
-    activation: φ, one of "tanh", "relu", "sigmoid", "identity".
+    activation: φ, one of "tanh", "relu", "sigmoid", "identity". grad_clip: number > 0 or None, the bound of each step's da in
+    backward.
     lengths: (N,) integers 0..T; outputs past a row's length are 0, h_T is the state at the row's own end.
     reverse: run from a row's last step to its first; h keeps the order of x.
     training: False keeps nothing for backward, cache is None. return_sequences: False returns h = None.
@@ -81,7 +93,7 @@ def rnn_forward(
         reverse=reverse, training=training, memory=memory,
         return_sequences=return_sequences, out=out, dtypes=_arguments.REFERENCE,
     )  # fmt: skip
-    cell = sequence.Cell(_forward, _backward, _arguments.option("activation", activation, OPTIONS["activation"]))
+    cell = _cell(activation, grad_clip)
     h, (h_T,), cache = sequence.forward(call, cell)
     return RNNForward(sequence.placed(call, "h", h), sequence.placed(call, "h_T", h_T), cache)
 
@@ -99,7 +111,7 @@ def rnn_backward(dh, cache, dh_T=None, *, need=None, out=None):
 
 
 def rnn_ragged_forward(
-    x, h0, Wx, Wh, b=None, *, bh=None, offsets=None, batch_sizes=None, activation="tanh", reverse=False,
+    x, h0, Wx, Wh, b=None, *, bh=None, offsets=None, batch_sizes=None, activation="tanh", grad_clip=None, reverse=False,
     training=True, memory=None,
     return_sequences=True, out=None,
 ):  # fmt: skip
@@ -115,7 +127,7 @@ def rnn_ragged_forward(
         batch_sizes=batch_sizes, reverse=reverse, training=training, memory=memory, return_sequences=return_sequences, out=out,
         dtypes=_arguments.REFERENCE,
     )  # fmt: skip
-    cell = sequence.Cell(_forward, _backward, _arguments.option("activation", activation, OPTIONS["activation"]))
+    cell = _cell(activation, grad_clip)
     h, (h_T,), cache = sequence.forward(call, cell)
     return RNNForward(sequence.placed(call, "h", h), sequence.placed(call, "h_T", h_T), cache)
 
@@ -130,7 +142,7 @@ def rnn_ragged_backward(dh, cache, dh_T=None, *, need=None, out=None):
     return sequence.gradients_type("RNNGradients", judged.names)(*sequence.backward(cache, judged))
 
 
-def rnn_step_forward(x, h_prev, Wx, Wh, b=None, *, bh=None, activation="tanh", training=True, out=None):
+def rnn_step_forward(x, h_prev, Wx, Wh, b=None, *, bh=None, activation="tanh", grad_clip=None, training=True, out=None):
     """One step; returns (h_next, cache).
 
     x: (N, D). h_prev: (N, H), (H,) or None = zeros. Wx: (D, H). Wh: (H, H). b, bh: (H,) or None.
@@ -140,7 +152,7 @@ def rnn_step_forward(x, h_prev, Wx, Wh, b=None, *, bh=None, activation="tanh", t
         "rnn", x, h_prev, None, Wx, Wh, b, bh, step=True, gates=GATES, training=training, out=out,
         dtypes=_arguments.REFERENCE,
     )  # fmt: skip
-    cell = sequence.Cell(_forward, _backward, _arguments.option("activation", activation, OPTIONS["activation"]))
+    cell = _cell(activation, grad_clip)
     (h_next,), cache = sequence.step_forward(call, cell)
     return RNNStep(sequence.placed(call, "h_next", h_next), cache)
 
