@@ -24,6 +24,8 @@ LSTM = {
     "cell_clip": {"cell_clip": 3.0},
     "preact_clip": {"preact_clip": 3.0},
     "grad_clip": {"grad_clip": 1.0},
+    "recurrent_mask": {"recurrent_mask": True},
+    "zoneout": {"zoneout_h": 0.1, "zoneout_c": 0.1},
     "all of them": {"peephole": True, "candidate": "sigmoid", "coupled": True, "cell_clip": 3.0, "preact_clip": 3.0},
 }
 GRU = {
@@ -31,6 +33,8 @@ GRU = {
     'update="new"': {"update": "new"},
     'candidate="sigmoid"': {"candidate": "sigmoid"},
     "grad_clip": {"grad_clip": 1.0},
+    "recurrent_mask": {"recurrent_mask": True},
+    "zoneout": {"zoneout_h": 0.1},
 }
 
 
@@ -39,6 +43,10 @@ def call_of(cell: str, options: dict[str, object], shape: tuple[int, int, int, i
     options = dict(options)
     if options.pop("peephole", False):
         options["peephole"] = np.random.default_rng(0).standard_normal(3 * shape[3]).astype(case.x.dtype)
+    if options.pop("recurrent_mask", False):
+        options["recurrent_mask"] = fastgate.draw_dropout_mask(
+            (shape[1], shape[3]), 0.25, np.random.default_rng(0), case.x.dtype
+        )
     forward, backward = (getattr(fastgate, f"{cell}_{direction}") for direction in ("forward", "backward"))
     arguments = (case.x, *case.states.values(), case.Wx, case.Wh, case.b)
 

@@ -3,7 +3,7 @@ from typing import Any, Generic, Literal, NamedTuple
 
 from numpy.typing import NDArray
 
-from fastgate._types import Cache, F, Gradients, Lengths, Out, PreparedCell
+from fastgate._types import Cache, F, Gradients, Lengths, Mask, Out, PreparedCell
 
 class GRUForward(NamedTuple, Generic[F]):
     h: NDArray[F] | Any  # None with return_sequences=False
@@ -37,6 +37,8 @@ def gru_forward(
     update: Literal["old", "new"] = "old",
     candidate: Literal["tanh", "sigmoid"] = "tanh",
     grad_clip: float | None = None,
+    recurrent_mask: Mask[F] = None,
+    zoneout_h: Mask[F] = None,
     lengths: Lengths = None,
     reverse: bool = False,
     training: bool = True,
@@ -67,6 +69,8 @@ def gru_ragged_forward(
     update: Literal["old", "new"] = "old",
     candidate: Literal["tanh", "sigmoid"] = "tanh",
     grad_clip: float | None = None,
+    recurrent_mask: Mask[F] = None,
+    zoneout_h: Mask[F] = None,
     reverse: bool = False,
     training: bool = True,
     memory: int | None = None,
@@ -94,6 +98,8 @@ def gru_step_forward(
     update: Literal["old", "new"] = "old",
     candidate: Literal["tanh", "sigmoid"] = "tanh",
     grad_clip: float | None = None,
+    recurrent_mask: Mask[F] = None,
+    zoneout_h: Mask[F] = None,
     training: bool = True,
     out: Out[F] = None,
 ) -> GRUStep[F]: ...
@@ -119,12 +125,22 @@ class GRUCell(PreparedCell[F]):
         candidate: Literal["tanh", "sigmoid"] = "tanh",
         grad_clip: float | None = None,
     ) -> None: ...
-    def step(self, x: NDArray[F], h_prev: NDArray[F] | None = None, out: Out[F] = None) -> NDArray[F]: ...
+    def step(
+        self,
+        x: NDArray[F],
+        h_prev: NDArray[F] | None = None,
+        out: Out[F] = None,
+        *,
+        recurrent_mask: Mask[F] = None,
+        zoneout_h: Mask[F] = None,
+    ) -> NDArray[F]: ...
     def forward(
         self,
         x: NDArray[F],
         h0: NDArray[F] | None = None,
         *,
+        recurrent_mask: Mask[F] = None,
+        zoneout_h: Mask[F] = None,
         lengths: Lengths = None,
         reverse: bool = False,
         training: bool = True,

@@ -3,7 +3,7 @@ from typing import Any, Generic, Literal, NamedTuple
 
 from numpy.typing import NDArray
 
-from fastgate._types import Cache, F, Gradients, Lengths, Out, PreparedCell
+from fastgate._types import Cache, F, Gradients, Lengths, Mask, Out, PreparedCell
 
 class RNNForward(NamedTuple, Generic[F]):
     h: NDArray[F] | Any  # None with return_sequences=False
@@ -34,6 +34,8 @@ def rnn_forward(
     bh: NDArray[F] | None = None,
     activation: Literal["tanh", "relu", "sigmoid", "identity"] = "tanh",
     grad_clip: float | None = None,
+    recurrent_mask: Mask[F] = None,
+    zoneout_h: Mask[F] = None,
     lengths: Lengths = None,
     reverse: bool = False,
     training: bool = True,
@@ -61,6 +63,8 @@ def rnn_ragged_forward(
     batch_sizes: Lengths = None,
     activation: Literal["tanh", "relu", "sigmoid", "identity"] = "tanh",
     grad_clip: float | None = None,
+    recurrent_mask: Mask[F] = None,
+    zoneout_h: Mask[F] = None,
     reverse: bool = False,
     training: bool = True,
     memory: int | None = None,
@@ -85,6 +89,8 @@ def rnn_step_forward(
     bh: NDArray[F] | None = None,
     activation: Literal["tanh", "relu", "sigmoid", "identity"] = "tanh",
     grad_clip: float | None = None,
+    recurrent_mask: Mask[F] = None,
+    zoneout_h: Mask[F] = None,
     training: bool = True,
     out: Out[F] = None,
 ) -> RNNStep[F]: ...
@@ -107,12 +113,22 @@ class RNNCell(PreparedCell[F]):
         activation: Literal["tanh", "relu", "sigmoid", "identity"] = "tanh",
         grad_clip: float | None = None,
     ) -> None: ...
-    def step(self, x: NDArray[F], h_prev: NDArray[F] | None = None, out: Out[F] = None) -> NDArray[F]: ...
+    def step(
+        self,
+        x: NDArray[F],
+        h_prev: NDArray[F] | None = None,
+        out: Out[F] = None,
+        *,
+        recurrent_mask: Mask[F] = None,
+        zoneout_h: Mask[F] = None,
+    ) -> NDArray[F]: ...
     def forward(
         self,
         x: NDArray[F],
         h0: NDArray[F] | None = None,
         *,
+        recurrent_mask: Mask[F] = None,
+        zoneout_h: Mask[F] = None,
         lengths: Lengths = None,
         reverse: bool = False,
         training: bool = True,

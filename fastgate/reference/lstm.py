@@ -57,7 +57,7 @@ def _clipped(a, limit):
 
 def _forward(x, states, W, option):
     h_prev, c_prev = states
-    a = x @ W.Wx + h_prev @ W.Wh + W.b + W.bh  # 1
+    a = x @ W.Wx + (W.mask * h_prev) @ W.Wh + W.b + W.bh  # 1
     a_i, a_f, a_g, a_o = np.split(a, 4, axis=1)
     if W.peephole is not None:
         p_i, p_f, p_o = np.split(W.peephole, 3)
@@ -96,7 +96,7 @@ def _backward(dstates, states_prev, kept, x, W, option):
         dc_prev = dc_prev + da_i * p_i + da_f * p_f  # 2
     da = np.hstack([da_i, da_f, da_g, da_o])
     dx, dWx = da @ W.Wx.T, x.T @ da  # 1
-    dh_prev, dWh = da @ W.Wh.T, h_prev.T @ da  # 1
+    dh_prev, dWh = W.mask * (da @ W.Wh.T), (W.mask * h_prev).T @ da  # 1
     db = dbh = da.sum(axis=0)  # 1
     if W.peephole is None:
         return dx, (dh_prev, dc_prev), dWx, dWh, db, dbh
@@ -116,9 +116,9 @@ def _cell(*options):
 
 
 def lstm_forward(
-    x, h0, c0, Wx, Wh, b=None, *, bh=None, peephole=None, gate_order="ifgo", candidate="tanh", coupled=False,
-    cell_clip=None, preact_clip=None, grad_clip=None, lengths=None, reverse=False, training=True, memory=None,
-    return_sequences=True, out=None,
+    x, h0, c0, Wx, Wh, b=None, *, bh=None, peephole=None, gate_order="ifgo", candidate="tanh", coupled=False, cell_clip=None,
+    preact_clip=None, grad_clip=None, recurrent_mask=None, zoneout_h=None, zoneout_c=None, lengths=None, reverse=False,
+    training=True, memory=None, return_sequences=True, out=None,
 ):  # fmt: skip
     """Run the cell over a sequence; returns (h, h_T, c_T, cache).
 
@@ -129,6 +129,8 @@ def lstm_forward(
     used. cell_clip, preact_clip: numbers > 0 or None; no gradient passes where a value is clipped. grad_clip:
     number > 0 or None, the bound of each step's da in backward.
     gate_order: a permutation of "ifgo"; weights come and gradients return in it.
+    recurrent_mask: to (N, H), what h_prev is multiplied by where it meets Wh. zoneout_h, zoneout_c: to (N, T, H), how much of
+    its state a unit keeps: m⊙prev + (1−m)⊙new. Numbers, bools or floats that broadcast; constants of the gradients.
     lengths: (N,) integers 0..T; outputs past a row's length are 0, h_T and c_T are the states at the row's own end.
     reverse: run from a row's last step to its first; h keeps the order of x.
     training: False keeps nothing for backward, cache is None. return_sequences: False returns h = None.
@@ -139,7 +141,8 @@ def lstm_forward(
     call = _arguments.forward(
         "lstm", x, h0, c0, Wx, Wh, b, bh, step=False, gates=GATES, has_c=True, gate_order=gate_order, lengths=lengths,
         reverse=reverse, training=training, memory=memory, return_sequences=return_sequences, out=out,
-        dtypes=_arguments.REFERENCE, peephole=peephole,
+        dtypes=_arguments.REFERENCE, peephole=peephole, recurrent_mask=recurrent_mask, zoneout_h=zoneout_h,
+        zoneout_c=zoneout_c,
     )  # fmt: skip
     h, (h_T, c_T), cache = sequence.forward(call, _cell(candidate, coupled, cell_clip, preact_clip, grad_clip))
     return LSTMForward(
@@ -163,9 +166,9 @@ def lstm_backward(dh, cache, dh_T=None, dc_T=None, *, need=None, out=None):
 
 
 def lstm_ragged_forward(
-    x, h0, c0, Wx, Wh, b=None, *, bh=None, peephole=None, offsets=None, batch_sizes=None, gate_order="ifgo",
-    candidate="tanh", coupled=False, cell_clip=None, preact_clip=None, grad_clip=None, reverse=False, training=True,
-    memory=None, return_sequences=True, out=None,
+    x, h0, c0, Wx, Wh, b=None, *, bh=None, peephole=None, offsets=None, batch_sizes=None, gate_order="ifgo", candidate="tanh",
+    coupled=False, cell_clip=None, preact_clip=None, grad_clip=None, recurrent_mask=None, zoneout_h=None, zoneout_c=None,
+    reverse=False, training=True, memory=None, return_sequences=True, out=None,
 ):  # fmt: skip
     """Run the cell over sequences of different lengths on flat rows, without padding; returns (h, h_T, c_T, cache).
 
@@ -177,8 +180,8 @@ def lstm_ragged_forward(
     call = _arguments.forward(
         "lstm", x, h0, c0, Wx, Wh, b, bh, step=False, gates=GATES, has_c=True, gate_order=gate_order, ragged=True,
         offsets=offsets, batch_sizes=batch_sizes, reverse=reverse, training=training, memory=memory,
-        return_sequences=return_sequences, out=out, dtypes=_arguments.REFERENCE,
-        peephole=peephole,
+        return_sequences=return_sequences, out=out, dtypes=_arguments.REFERENCE, peephole=peephole,
+        recurrent_mask=recurrent_mask, zoneout_h=zoneout_h, zoneout_c=zoneout_c,
     )  # fmt: skip
     h, (h_T, c_T), cache = sequence.forward(call, _cell(candidate, coupled, cell_clip, preact_clip, grad_clip))
     return LSTMForward(
@@ -201,7 +204,8 @@ def lstm_ragged_backward(dh, cache, dh_T=None, dc_T=None, *, need=None, out=None
 
 def lstm_step_forward(
     x, h_prev, c_prev, Wx, Wh, b=None, *, bh=None, peephole=None, gate_order="ifgo", candidate="tanh", coupled=False,
-    cell_clip=None, preact_clip=None, grad_clip=None, training=True, out=None,
+    cell_clip=None, preact_clip=None, grad_clip=None, recurrent_mask=None, zoneout_h=None, zoneout_c=None, training=True,
+    out=None,
 ):  # fmt: skip
     """One step; returns (h_next, c_next, cache).
 
@@ -210,8 +214,8 @@ def lstm_step_forward(
     """
     call = _arguments.forward(
         "lstm", x, h_prev, c_prev, Wx, Wh, b, bh, step=True, gates=GATES, has_c=True, gate_order=gate_order,
-        training=training, out=out, dtypes=_arguments.REFERENCE,
-        peephole=peephole,
+        training=training, out=out, dtypes=_arguments.REFERENCE, peephole=peephole, recurrent_mask=recurrent_mask,
+        zoneout_h=zoneout_h, zoneout_c=zoneout_c,
     )  # fmt: skip
     (h_next, c_next), cache = sequence.step_forward(call, _cell(candidate, coupled, cell_clip, preact_clip, grad_clip))
     return LSTMStep(sequence.placed(call, "h_next", h_next), sequence.placed(call, "c_next", c_next), cache)

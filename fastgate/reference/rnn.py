@@ -35,7 +35,7 @@ class RNNStep(NamedTuple):
 
 def _forward(x, states, W, option):
     (h_prev,), activation = states, option.activation
-    a = x @ W.Wx + h_prev @ W.Wh + W.b + W.bh  # 1
+    a = x @ W.Wx + (W.mask * h_prev) @ W.Wh + W.b + W.bh  # 1
     if activation == "tanh":
         h = np.tanh(a)  # 2
     elif activation == "relu":
@@ -59,7 +59,7 @@ def _backward(dstates, states_prev, h, x, W, option):
         da = dh  # 2
     da = clipped(da, option.grad_clip)
     dx, dWx = da @ W.Wx.T, x.T @ da  # 1
-    dh_prev, dWh = da @ W.Wh.T, h_prev.T @ da  # 1
+    dh_prev, dWh = W.mask * (da @ W.Wh.T), (W.mask * h_prev).T @ da  # 1
     db = dbh = da.sum(axis=0)  # 1
     return dx, (dh_prev,), dWx, dWh, db, dbh
 
@@ -70,9 +70,8 @@ def _cell(activation, grad_clip):
 
 
 def rnn_forward(
-    x, h0, Wx, Wh, b=None, *, bh=None, activation="tanh", grad_clip=None, lengths=None, reverse=False,
-    training=True, memory=None, return_sequences=True,
-    out=None,
+    x, h0, Wx, Wh, b=None, *, bh=None, activation="tanh", grad_clip=None, recurrent_mask=None, zoneout_h=None, lengths=None,
+    reverse=False, training=True, memory=None, return_sequences=True, out=None,
 ):  # fmt: skip
     """Run the cell over a sequence; returns (h, h_T, cache).
 
@@ -81,6 +80,8 @@ def rnn_forward(
     x: (N, T, D). h0: (N, H), (H,) or None = zeros. Wx: (D, H). Wh: (H, H). b, bh: (H,) or None.
     activation: φ, one of "tanh", "relu", "sigmoid", "identity". grad_clip: number > 0 or None, the bound of each step's da in
     backward.
+    recurrent_mask: to (N, H), what h_prev is multiplied by where it meets Wh. zoneout_h: to (N, T, H), how much of its
+    state a unit keeps: m⊙prev + (1−m)⊙new. Numbers, bools or floats that broadcast; constants of the gradients.
     lengths: (N,) integers 0..T; outputs past a row's length are 0, h_T is the state at the row's own end.
     reverse: run from a row's last step to its first; h keeps the order of x.
     training: False keeps nothing for backward, cache is None. return_sequences: False returns h = None.
@@ -89,9 +90,9 @@ def rnn_forward(
     h: (N, T, H). h_T: (N, H). The cache refers to x and the weights, it does not copy them.
     """
     call = _arguments.forward(
-        "rnn", x, h0, None, Wx, Wh, b, bh, step=False, gates=GATES, lengths=lengths,
-        reverse=reverse, training=training, memory=memory,
-        return_sequences=return_sequences, out=out, dtypes=_arguments.REFERENCE,
+        "rnn", x, h0, None, Wx, Wh, b, bh, step=False, gates=GATES, lengths=lengths, reverse=reverse, training=training,
+        memory=memory, return_sequences=return_sequences, out=out, dtypes=_arguments.REFERENCE,
+        recurrent_mask=recurrent_mask, zoneout_h=zoneout_h,
     )  # fmt: skip
     cell = _cell(activation, grad_clip)
     h, (h_T,), cache = sequence.forward(call, cell)
@@ -111,9 +112,8 @@ def rnn_backward(dh, cache, dh_T=None, *, need=None, out=None):
 
 
 def rnn_ragged_forward(
-    x, h0, Wx, Wh, b=None, *, bh=None, offsets=None, batch_sizes=None, activation="tanh", grad_clip=None, reverse=False,
-    training=True, memory=None,
-    return_sequences=True, out=None,
+    x, h0, Wx, Wh, b=None, *, bh=None, offsets=None, batch_sizes=None, activation="tanh", grad_clip=None, recurrent_mask=None,
+    zoneout_h=None, reverse=False, training=True, memory=None, return_sequences=True, out=None,
 ):  # fmt: skip
     """Run the cell over sequences of different lengths on flat rows, without padding; returns (h, h_T, cache).
 
@@ -123,9 +123,9 @@ def rnn_ragged_forward(
     h: (ΣT, H). h_T: (N, H), the states at each sequence's own end.
     """
     call = _arguments.forward(
-        "rnn", x, h0, None, Wx, Wh, b, bh, step=False, gates=GATES, ragged=True, offsets=offsets,
-        batch_sizes=batch_sizes, reverse=reverse, training=training, memory=memory, return_sequences=return_sequences, out=out,
-        dtypes=_arguments.REFERENCE,
+        "rnn", x, h0, None, Wx, Wh, b, bh, step=False, gates=GATES, ragged=True, offsets=offsets, batch_sizes=batch_sizes,
+        reverse=reverse, training=training, memory=memory, return_sequences=return_sequences, out=out,
+        dtypes=_arguments.REFERENCE, recurrent_mask=recurrent_mask, zoneout_h=zoneout_h,
     )  # fmt: skip
     cell = _cell(activation, grad_clip)
     h, (h_T,), cache = sequence.forward(call, cell)
@@ -142,7 +142,10 @@ def rnn_ragged_backward(dh, cache, dh_T=None, *, need=None, out=None):
     return sequence.gradients_type("RNNGradients", judged.names)(*sequence.backward(cache, judged))
 
 
-def rnn_step_forward(x, h_prev, Wx, Wh, b=None, *, bh=None, activation="tanh", grad_clip=None, training=True, out=None):
+def rnn_step_forward(
+    x, h_prev, Wx, Wh, b=None, *, bh=None, activation="tanh", grad_clip=None, recurrent_mask=None, zoneout_h=None,
+    training=True, out=None,
+):  # fmt: skip
     """One step; returns (h_next, cache).
 
     x: (N, D). h_prev: (N, H), (H,) or None = zeros. Wx: (D, H). Wh: (H, H). b, bh: (H,) or None.
@@ -150,7 +153,7 @@ def rnn_step_forward(x, h_prev, Wx, Wh, b=None, *, bh=None, activation="tanh", g
     """
     call = _arguments.forward(
         "rnn", x, h_prev, None, Wx, Wh, b, bh, step=True, gates=GATES, training=training, out=out,
-        dtypes=_arguments.REFERENCE,
+        dtypes=_arguments.REFERENCE, recurrent_mask=recurrent_mask, zoneout_h=zoneout_h,
     )  # fmt: skip
     cell = _cell(activation, grad_clip)
     (h_next,), cache = sequence.step_forward(call, cell)
