@@ -70,10 +70,14 @@ CHOSEN = {
         (("cell_clip", 0.5), ("preact_clip", 1.0)),
         (("grad_clip", 0.1),),
     ),
-    "gru": tuple(
-        (("reset", reset), *more)
-        for reset in ("after", "before")
-        for more in ((), (("update", "new"),), (("candidate", "sigmoid"), ("grad_clip", 0.1)))
+    "gru": (
+        (("reset", "after"),),
+        (("reset", "after"), ("update", "new")),
+        (("reset", "after"), ("candidate", "sigmoid")),
+        (("reset", "after"), ("update", "new"), ("grad_clip", 0.1)),
+        (("reset", "before"),),
+        (("reset", "before"), ("update", "new"), ("candidate", "sigmoid")),
+        (("reset", "before"), ("grad_clip", 0.1)),
     ),
 }
 
@@ -90,7 +94,8 @@ CELLS = tuple(_cell(name.removesuffix("_step_forward")) for name in reference.__
 LSTM = next(cell for cell in CELLS if cell.name == "lstm")
 PEEPHOLE = replace(LSTM, peephole=True)
 VARIANTS = tuple((cell, options) for cell in CELLS for options in cell.options)
-VARIANTS += ((PEEPHOLE, ()), (PEEPHOLE, tuple(itertools.chain(*LSTM.options))))
+VARIANTS += ((PEEPHOLE, ()), (PEEPHOLE, (("grad_clip", 0.1),)))
+VARIANTS += ((PEEPHOLE, tuple(option for option in itertools.chain(*LSTM.options) if option[0] != "grad_clip")),)
 EXACT = tuple(variant for variant in VARIANTS if "grad_clip" not in dict(variant[1]))
 
 
