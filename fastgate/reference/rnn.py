@@ -33,31 +33,34 @@ class RNNStep(NamedTuple):
     cache: sequence.Cache | None
 
 
-def _forward(x, states, W, option):
-    (h_prev,), activation = states, option.activation
-    a = x @ W.Wx + (W.mask * h_prev) @ W.Wh + W.b + W.bh  # 1
+def activated(a, activation):
+    """y = φ(a)."""
     if activation == "tanh":
-        h = np.tanh(a)  # 2
-    elif activation == "relu":
-        h = np.maximum(a, 0)  # 2
-    elif activation == "sigmoid":
-        h = sigmoid(a)  # 2
-    else:
-        h = a  # 2
+        return np.tanh(a)
+    if activation == "relu":
+        return np.maximum(a, 0)
+    return sigmoid(a) if activation == "sigmoid" else a
+
+
+def activation_slope(dy, y, activation):
+    """dy⊙φ'(a), which follows from y = φ(a)."""
+    if activation == "tanh":
+        return dy * (1 - y**2)
+    if activation == "relu":
+        return np.where(y > 0, dy, 0)
+    return dy * y * (1 - y) if activation == "sigmoid" else dy
+
+
+def _forward(x, states, W, option):
+    (h_prev,) = states
+    a = x @ W.Wx + (W.mask * h_prev) @ W.Wh + W.b + W.bh  # 1
+    h = activated(a, option.activation)  # 2
     return (h,), h
 
 
 def _backward(dstates, states_prev, h, x, W, option):
-    (dh,), (h_prev,), activation = dstates, states_prev, option.activation
-    if activation == "tanh":
-        da = dh * (1 - h**2)  # 2
-    elif activation == "relu":
-        da = np.where(h > 0, dh, 0)  # 2
-    elif activation == "sigmoid":
-        da = dh * h * (1 - h)  # 2
-    else:
-        da = dh  # 2
-    da = clipped(da, option.grad_clip)
+    (dh,), (h_prev,) = dstates, states_prev
+    da = clipped(activation_slope(dh, h, option.activation), option.grad_clip)  # 2
     dx, dWx = da @ W.Wx.T, x.T @ da  # 1
     dh_prev, dWh = W.mask * (da @ W.Wh.T), (W.mask * h_prev).T @ da  # 1
     db = dbh = da.sum(axis=0)  # 1
