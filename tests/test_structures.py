@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from support import digest, values
 
-from fastgate import structures
+from fastgate import decode, structures
 
 CELLS = ("rnn", "lstm", "gru")
 cells = pytest.mark.parametrize("cell", CELLS)
@@ -274,3 +274,190 @@ def test_files_and_rows_of_the_output_recurrence(tmp_path):
     o, state, cache = model.forward(x[:, :0])
     assert o.shape == (4, 0, 4)
     assert model.backward(o, cache)[1].tolist() == state[0].tolist() == np.zeros((4, 4)).tolist()
+
+
+# --- encoder and decoder ---------------------------------------------------------------------------------------------------
+
+CONTEXTS = ("initial", "input", "both", "additive", "dot")
+contexts = pytest.mark.parametrize("context", CONTEXTS)
+layers = pytest.mark.parametrize("num_layers", [1, 2])
+
+
+def encoder_decoder(context, cell="gru", num_layers=1, dtype=np.float64, H=5, **options):
+    make = structures.EncoderDecoder
+    return lively(make(3, H, 2, 4, context=context, cell=cell, num_layers=num_layers, dtype=dtype, rng=0, **options))
+
+
+@contexts
+@cells
+@layers
+@pytest.mark.parametrize(
+    "lengths", [(None, None), ([5, 0, 2, 3], None), ([4, 1, 5, 3], [3, 6, 0, 2])], ids=["whole", "source", "both"]
+)
+def test_gradients_of_encoder_and_decoder(context, cell, num_layers, lengths):
+    model, rng = encoder_decoder(context, cell, num_layers), np.random.default_rng(1)
+
+    def forward(model, x, y):
+        o, _, cache = model.forward(x, y, lengths=lengths[0], y_lengths=lengths[1])
+        return (o,), cache
+
+    def backward(model, upstream, cache):
+        return dict(zip(("x", "y"), model.backward(upstream[0], cache), strict=True))
+
+    check_gradients(model, forward, backward, {"x": values(rng, (4, 5, 3)), "y": values(rng, (4, 6, 2))})
+    _, cache = forward(model, values(rng, (4, 5, 3)), values(rng, (4, 6, 2)))
+    do = values(rng, (4, 6, 4))
+    model.backward(do, cache)
+    before = model.gradients.copy()
+    assert model.backward(do, cache, accumulate=True, need_dx=False) == (None, None)
+    np.testing.assert_allclose(model.gradients, 2 * before, rtol=1e-12, atol=1e-14)
+
+
+def softmax(e):
+    a = np.exp(e - e.max())
+    return a / a.sum()
+
+
+@contexts
+@cells
+def test_encoder_and_decoder_are_their_equations(context, cell):
+    """Row by row and step by step, over the layers' own steps."""
+    model, rng = encoder_decoder(context, cell, 2), np.random.default_rng(1)
+    x, y, lengths, y_lengths = values(rng, (4, 5, 3)), values(rng, (4, 6, 2)), [4, 1, 5, 3], [3, 6, 0, 2]
+    o, state, _ = model.forward(x, y, lengths=lengths, y_lengths=y_lengths)
+    W = model.weights
+    for n in range(4):
+        encoder, decoder = copy.deepcopy(model.encoder), copy.deepcopy(model.decoder)
+        encoder.reset(1)
+        hs = np.array([encoder.step(x[n : n + 1, s])[0] for s in range(lengths[n])])
+        decoder.state = encoder.state
+        if context == "input":
+            decoder.reset(1)
+        for t in range(y_lengths[n]):
+            given, C = y[n : n + 1, t], hs[-1:]
+            if context == "additive":
+                before = decoder.state.h[-1, 0]
+                C = softmax(np.tanh(before @ W["Wa"] + hs @ W["Ua"]) @ W["va"])[None] @ hs
+            fed = context in ("input", "both", "additive")
+            h = decoder.step(np.concatenate([given, C], axis=1) if fed else given)[0]
+            out = h
+            if context == "additive":
+                out = np.concatenate([h, C[0]])
+            if context == "dot":
+                out = np.tanh(np.concatenate([softmax(hs @ h) @ hs, h]) @ W["Wc"])
+            np.testing.assert_allclose(o[n, t], out @ W["V"] + W["c"], rtol=0, atol=1e-12)
+        assert (o[n, y_lengths[n] :] == 0).all()
+        for a, b in zip(state, decoder.state, strict=True):
+            np.testing.assert_allclose(a[:, n], b[:, 0], rtol=0, atol=1e-13)
+
+
+@contexts
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_rows_of_encoder_and_decoder_alone(context, dtype):
+    model, rng = encoder_decoder(context, "lstm", 2, dtype, H=17), np.random.default_rng(1)
+    x, y = values(rng, (4, 40, 3), dtype), values(rng, (4, 40, 2), dtype)
+
+    def call(x, y, lengths):
+        return model.forward(x, y, lengths=lengths, y_lengths=lengths)[:2]
+
+    check_rows(call, [40, 1, 23, 31], x=x, y=y)
+
+
+@contexts
+@cells
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_decoding_is_the_forward_of_what_is_decoded(context, cell, dtype):
+    """Greedy symbols, fed back to forward all at once, give the scores of every step, bit for bit; a beam of one is greedy."""
+    rng = np.random.default_rng(1)
+    model = lively(structures.EncoderDecoder(3, 17, 6, 6, context=context, cell=cell, num_layers=2, dtype=dtype, rng=0), 0.9)
+    x, lengths = values(rng, (4, 9, 3), dtype), [9, 4, 0, 7]
+    for E in (None, values(rng, (6, 6), dtype)):
+        step, state = model.decoder_step(x, lengths, E)
+        seen = []
+
+        def watched(y, state, step=step, seen=seen):
+            scores, state = step(y, state)
+            seen.append(scores)
+            return scores, state
+
+        found = decode.greedy(watched, [0, 1, 2, 3], state, max_length=8, select=step.select)
+        inputs = np.concatenate([np.arange(4)[:, None], found.y[:, :-1]], axis=1)
+        y = (np.eye(6, dtype=dtype) if E is None else E)[inputs]
+        np.testing.assert_array_equal(np.stack(seen, axis=1), model.forward(x, y, lengths=lengths).o)
+        beams = decode.beam(step, [0, 1, 2, 3], state, width=1, max_length=8)
+        np.testing.assert_array_equal(beams.y[:, 0], found.y)
+        wide = decode.beam(step, [0, 1, 2, 3], state, width=4, max_length=8, eos=5)
+        step, state = model.decoder_step(x[3:], lengths[3:], E)
+        alone = decode.beam(step, [3], state, width=4, max_length=8, eos=5)
+        np.testing.assert_array_equal(wide.log_prob[3:], alone.log_prob)
+
+
+@contexts
+@cells
+def test_files_of_encoder_and_decoder(context, cell, tmp_path):
+    model = encoder_decoder(context, cell, 2, np.float32)
+    x, y = values(np.random.default_rng(1), (2, 3, 3), np.float32), values(np.random.default_rng(2), (2, 4, 2), np.float32)
+    check_files(model, tmp_path, lambda model: model.forward(x, y)[:2])
+
+
+@contexts
+def test_empty_encoder_and_decoder(context):
+    model = encoder_decoder(context, "lstm")
+    for N, S, T in ((0, 3, 4), (2, 0, 4), (2, 3, 0), (2, 0, 0)):
+        o, state, cache = model.forward(np.ones((N, S, 3)), np.ones((N, T, 2)))
+        assert o.shape == (N, T, 4)
+        assert state.h.shape == (1, N, 5)
+        dx, dy = model.backward(np.ones((N, T, 4)), cache)
+        assert (dx.shape, dy.shape) == ((N, S, 3), (N, T, 2))
+        assert np.isfinite(model.gradients).all()
+
+
+# --- the autoencoder -------------------------------------------------------------------------------------------------------
+
+KINDS = [
+    (context, conditional, reverse) for context in CONTEXTS[:3] for conditional in (True, False) for reverse in (True, False)
+]
+kinds = pytest.mark.parametrize("kind", KINDS, ids=lambda kind: "-".join(map(str, kind)))
+
+
+def autoencoder(kind, cell="gru", dtype=np.float64, H=5):
+    context, conditional, reverse = kind
+    make = structures.SequenceAutoencoder
+    return lively(make(3, H, context=context, conditional=conditional, reverse=reverse, cell=cell, dtype=dtype, rng=0))
+
+
+@kinds
+@cells
+@ragged
+def test_gradients_of_the_autoencoder(kind, cell, lengths):
+    def forward(model, x):
+        o, _, cache = model.forward(x, lengths=lengths)
+        return (o,), cache
+
+    def backward(model, upstream, cache):
+        return {"x": model.backward(upstream[0], cache)}
+
+    check_gradients(autoencoder(kind, cell), forward, backward, {"x": values(np.random.default_rng(1), (4, 5, 3))})
+
+
+@kinds
+def test_the_autoencoder_is_an_encoder_and_a_decoder(kind):
+    context, conditional, reverse = kind
+    model, x = autoencoder(kind), values(np.random.default_rng(1), (4, 5, 3))
+    pair = structures.EncoderDecoder(3, 5, 3, 3, context=context, dtype=np.float64)
+    pair.parameters[...] = model.parameters
+    for n, T in enumerate([5, 1, 2, 3]):
+        own = x[n : n + 1, :T]
+        turned = own[:, ::-1] if reverse else own
+        y = np.concatenate([np.zeros((1, 1, 3)), turned[:, :-1]], axis=1) if conditional else np.zeros((1, T, 3))
+        o = pair.forward(own, y).o
+        found = model.forward(x, lengths=[5, 1, 2, 3]).o[n : n + 1, :T]
+        np.testing.assert_array_equal(found, o[:, ::-1] if reverse else o)
+    np.testing.assert_array_equal(model.encode(x), model.encoder.forward(x).h_T[-1])
+    check_rows(lambda x, lengths: model.forward(x, lengths=lengths)[:2], [5, 1, 2, 3], x=x)
+
+
+def test_files_of_the_autoencoder(tmp_path):
+    x = values(np.random.default_rng(1), (2, 3, 3), np.float32)
+    for kind in (KINDS[0], KINDS[7]):
+        check_files(autoencoder(kind, "lstm", np.float32), tmp_path, lambda model: model.forward(x)[:2])

@@ -1,0 +1,58 @@
+"""Attention over the states of an encoder. Every row takes only its own states, so neither padding nor the batch counts."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fastgate.layers import _affine
+from fastgate.layers._types import Array
+
+Counts = NDArray[np.int64]
+
+
+def softmax(e: Array) -> Array:
+    """Along the last axis."""
+    a = np.exp(e - e.max(axis=-1, keepdims=True))
+    return a / a.sum(axis=-1, keepdims=True)
+
+
+def softmax_backward(da: Array, a: Array) -> Array:
+    """de from the gradient of a = softmax(e)."""
+    return a * (da - (a * da).sum(axis=-1, keepdims=True))
+
+
+def dot(h: Array, keys: Array) -> tuple[Array, Array]:
+    """The contexts (T, H) and the weights (T, S) of queries h (T, H) over keys (S, H), S > 0."""
+    a = softmax(_affine.forward(h, keys.T, training=False)[0])
+    return _affine.forward(a, keys, training=False)[0], a
+
+
+def dot_backward(dcontext: Array, a: Array, h: Array, keys: Array) -> tuple[Array, Array]:
+    """(dh, dkeys) of `dot`."""
+    de = softmax_backward(dcontext @ keys.T, a)
+    return de @ keys, a.T @ dcontext + de.T @ h
+
+
+def additive(q: Array, projected: Array, v: Array, keys: Array, lengths: Counts, active: Any) -> tuple[Array, Array]:
+    """The contexts (N, H) and weights (N, S) of queries q (N, A), one for each row: e = v · tanh(q + projected)."""
+    N, S, _ = projected.shape
+    context, a = np.zeros((N, keys.shape[2]), q.dtype), np.zeros((N, S), q.dtype)
+    e = _affine.forward(np.tanh(q[:, None] + projected), v[:, None], training=False)[0][..., 0]
+    for n in np.flatnonzero((lengths > 0) & active):
+        own = slice(lengths[n])
+        a[n, own] = softmax(e[n, own])
+        context[n] = _affine.forward(a[n : n + 1, own], keys[n, own], training=False)[0][0]
+    return context, a
+
+
+def additive_backward(
+    dcontext: Array, a: Array, q: Array, projected: Array, v: Array, keys: Array
+) -> tuple[Array, Array, Array, Array]:
+    """(dq, dprojected, dv, dkeys) of `additive`; a is 0 for what took no part."""
+    z = np.tanh(q[:, None] + projected)
+    de = softmax_backward(np.einsum("nh,nsh->ns", dcontext, keys), a)
+    dinner = de[..., None] * v * (1 - z * z)
+    return dinner.sum(axis=1), dinner, np.einsum("ns,nsa->a", de, z), a[..., None] * dcontext[:, None]
