@@ -23,9 +23,16 @@ LSTM = {
     "coupled=True": {"coupled": True},
     "cell_clip": {"cell_clip": 3.0},
     "preact_clip": {"preact_clip": 3.0},
+    "recurrent_mask": {"recurrent_mask": True},
+    "zoneout": {"zoneout_h": 0.1, "zoneout_c": 0.1},
     "all of them": {"peephole": True, "candidate": "sigmoid", "coupled": True, "cell_clip": 3.0, "preact_clip": 3.0},
 }
-GRU = {"plain": {}, 'update="new"': {"update": "new"}}
+GRU = {
+    "plain": {},
+    'update="new"': {"update": "new"},
+    "recurrent_mask": {"recurrent_mask": True},
+    "zoneout": {"zoneout_h": 0.1},
+}
 
 
 def call_of(cell: str, options: dict[str, object], shape: tuple[int, int, int, int], training: bool) -> Callable[[], object]:
@@ -33,6 +40,10 @@ def call_of(cell: str, options: dict[str, object], shape: tuple[int, int, int, i
     options = dict(options)
     if options.pop("peephole", False):
         options["peephole"] = np.random.default_rng(0).standard_normal(3 * shape[3]).astype(case.x.dtype)
+    if options.pop("recurrent_mask", False):
+        options["recurrent_mask"] = fastgate.draw_dropout_mask(
+            (shape[1], shape[3]), 0.25, np.random.default_rng(0), case.x.dtype
+        )
     forward, backward = (getattr(fastgate, f"{cell}_{direction}") for direction in ("forward", "backward"))
     arguments = (case.x, *case.states.values(), case.Wx, case.Wh, case.b)
 

@@ -39,6 +39,10 @@ typedef struct fg_rows { void *data; ptrdiff_t row; } fg_rows;
  * sequence_start[n] * row, step_start[t] * step. So a flat array of rows, without padding, is a batch with row = step. */
 typedef struct fg_steps { void *data; ptrdiff_t row, step; } fg_steps;
 
+/* Factors for the values of a batch of sequences: element (n, t, i) at data[n * row + t * step + i * column], with the tables of
+ * fg_steps; column is 1, or 0 where one factor stands for all i. */
+typedef struct fg_mask { fg_steps steps; ptrdiff_t column; } fg_mask;
+
 /* A weight matrix in any memory order: element (k, j) at data[k * row + j * column]. */
 typedef struct fg_matrix { void *data; ptrdiff_t row, column; } fg_matrix;
 
@@ -84,6 +88,9 @@ typedef struct fg_sequence {
     fg_matrix Wx, Wh;                         /* (D, G H), (H, G H), read */
     const void *b, *bh;                       /* (G H,), read; NULL = zeros */
     const void *peephole;                     /* lstm: (3 H,) for i, f, o, read, by backward too; NULL = none */
+
+    fg_mask recurrent_mask;                   /* (N, H) on the left operand of every product with Wh, read by backward too; data NULL = ones */
+    fg_mask zoneout_h, zoneout_c;             /* (N, T, H), how much of its state a unit keeps, read by backward too; data NULL = zeros */
 
     void *prepared;                           /* these weights and biases as kernels use them, from sequence_prepare(); or NULL */
 

@@ -3,6 +3,7 @@
 rnn.py lstm.py gru.py     the cells: a step, whole sequences, ragged batches, forward and backward; prepared cells
 clip.py                   gradient clipping, in place
 loss.py                   softmax cross-entropy
+masks.py                  masks of dropout and zoneout, drawn
 threads.py                how many threads a call may use
 config.py                 what this build and this machine have
 reference/                the definition of all of it in NumPy: the same names, the same signatures
@@ -40,6 +41,7 @@ from fastgate.lstm import (
     lstm_step_backward,
     lstm_step_forward,
 )
+from fastgate.masks import draw_dropout_mask, draw_zoneout_mask
 from fastgate.rnn import (
     RNNCell,
     rnn_backward,
@@ -75,6 +77,7 @@ __all__ = [
     "StreamPool",
     "clip_grad_norm", "clip_grad_value", "clip_norm_each",
     "softmax_cross_entropy",
+    "draw_dropout_mask", "draw_zoneout_mask",
     "set_num_threads", "get_num_threads", "num_threads",
     "get_config", "show_config",
     "__version__",

@@ -15,6 +15,7 @@ holds an OverflowError or MemoryError. The message begins with the name of the a
 """
 
 import itertools
+import math
 import os
 from collections import Counter
 from collections.abc import Mapping
@@ -50,6 +51,15 @@ class Flat(NamedTuple):
     step_start: ndarray | None  # (T,) int64, C order, private
 
 
+class Masks(NamedTuple):
+    """Factors of a call, constants of its gradients: views of these shapes. Any stride may be 0, that of the last axis is 0 or
+    one element."""
+
+    recurrent: ndarray | None  # (N, H), on the left operand of the products with Wh
+    zoneout_h: ndarray | None  # (N, T, H), a step: (N, H), flat rows: (sum T, H); how much of h_prev is kept
+    zoneout_c: ndarray | None  # the same of c_prev
+
+
 class Forward(NamedTuple):
     """A judged forward call. Arrays are ndarrays, aligned and in native byte order; x and the states have a
     contiguous last axis. With training=True they are views of their own, which no caller can reshape."""
@@ -79,6 +89,7 @@ class Forward(NamedTuple):
     out: dict[str, ndarray] | None
     flat: Flat | None  # of a ragged call, whose T is the largest of `lengths`
     memory: int | None  # bytes, with training only
+    masks: Masks | None
 
 
 class Backward(NamedTuple):
@@ -132,6 +143,9 @@ def forward(
     dtypes: tuple[np.dtype, ...] = KERNEL,
     input_size: int | None = None,
     peephole: Any = None,
+    recurrent_mask: Any = None,
+    zoneout_h: Any = None,
+    zoneout_c: Any = None,
 ) -> Forward:
     """Judge a call of `<cell>_forward`, of `<cell>_step_forward` with step=True, of `<cell>_ragged_forward` with ragged=True.
 
@@ -139,6 +153,7 @@ def forward(
     gate_order None means `gates`. The states of a step are named h_prev and c_prev in messages.
     input_size: D, where the weights are known to be right (those of a prepared cell).
     peephole: of a cell that has one.
+    recurrent_mask, zoneout_h, zoneout_c: numbers, or bools or floats that broadcast to the shapes in Masks.
     """
     # A caller's code may run while these become plain data, so that comes before any shape is read.
     if lengths is not None:
@@ -157,6 +172,9 @@ def forward(
         and (reverse is True or reverse is False)
         and (return_sequences is True or return_sequences is False)
         and memory is None
+        and recurrent_mask is None
+        and zoneout_h is None
+        and zoneout_c is None
     ):
         dtype, shape = x.dtype, x.shape
         H, width = Wh.shape
@@ -185,12 +203,12 @@ def forward(
             # fmt: off
             return _new(Forward, (
                 cell, step, has_c, N, T, D, H, G, dtype, x, h0, c0, Wx, Wh, b, bh, peephole, lengths, position,
-                reverse, training, return_sequences, out, flat, None))
+                reverse, training, return_sequences, out, flat, None, None))
             # fmt: on
     # fmt: off
     return _forward_in_words(
         cell, x, h0, c0, Wx, Wh, b, bh, step, gates, has_c, gate_order, lengths, ragged, offsets, batch_sizes, reverse,
-        training, memory, return_sequences, out, dtypes, input_size, peephole)
+        training, memory, return_sequences, out, dtypes, input_size, peephole, (recurrent_mask, zoneout_h, zoneout_c))
     # fmt: on
 
 
@@ -219,6 +237,7 @@ def _forward_in_words(
     dtypes,
     input_size,
     peephole,
+    masks,
 ):
     reverse = flag("reverse", reverse)
     training = flag("training", training)
@@ -236,6 +255,9 @@ def _forward_in_words(
     b = None if b is None else _array("b", b, (dtype,), "x")
     bh = None if bh is None else _array("bh", bh, (dtype,), "x")
     peephole = None if peephole is None else _array("peephole", peephole, (dtype,), "x")
+    names = ("recurrent_mask", "zoneout_h", "zoneout_c")
+    masks = tuple(None if m is None else _factors(name, m, dtype) for name, m in zip(names, masks, strict=True))
+    masks = masks if any(m is not None for m in masks) else None
 
     flat = None
     if x.ndim != (2 if step or ragged else 3):
@@ -267,7 +289,8 @@ def _forward_in_words(
 
     # What a call writes: h, the cache, final states, packed weights. An x that takes no memory counts as if it did.
     keeps_all = training and memory is None
-    per_step = G * H * keeps_all + H * (return_sequences and out is None) + max(D, 1) * (D == 0 or 0 in x.strides)
+    zoneouts = 0 if masks is None else (masks[1] is not None) + (masks[2] is not None)
+    per_step = (G + zoneouts) * H * keeps_all + H * (return_sequences and out is None) + max(D, 1) * (D == 0 or 0 in x.strides)
     needed = rows * per_step + N * max(H, 1) + (D + H) * G * H
     touched = max(rows * max(D + G * H, 1), N * T)
     _affordable(needed * dtype.itemsize, touched * dtype.itemsize, f"x, Wx, Wh: N, T, D, H = {N}, {T}, {D}, {H}")
@@ -280,17 +303,52 @@ def _forward_in_words(
     b = None if b is None else _direct(b, dtype)
     bh = None if bh is None else _direct(bh, dtype)
     peephole = None if peephole is None else _direct(peephole, dtype, rows=True)
+    letters = ("N", "H") if step else ("sum T", "H") if ragged else ("N", "T", "H")
+    masks = masks and Masks(
+        _broadcast("recurrent_mask", masks[0], dtype, ("N", "H"), (N, H)),
+        _broadcast("zoneout_h", masks[1], dtype, letters, (*x.shape[:-1], H)),
+        _broadcast("zoneout_c", masks[2], dtype, letters, (*x.shape[:-1], H)),
+    )
 
     if out is not None:
         out = outputs(out, _forward_outputs(step, has_c, return_sequences, x.shape, N, H), dtype)
         x, h0, c0, Wx, Wh, b, bh, peephole = _apart(out, x, h0, c0, Wx, Wh, b, bh, peephole)
+        masks = masks and Masks._make(_apart(out, *masks))
     if training:
         x, h0, c0, Wx, Wh, b, bh, peephole = (None if a is None else a[...] for a in (x, h0, c0, Wx, Wh, b, bh, peephole))
     # fmt: off
     return Forward(
         cell, step, has_c, N, T, D, H, G, dtype, x, h0, c0, Wx, Wh, b, bh, peephole, lengths, position,
-        reverse, training, return_sequences, out, flat, memory)
+        reverse, training, return_sequences, out, flat, memory, masks)
     # fmt: on
+
+
+def _factors(name, mask, dtype):
+    """A number, bools, or floats of the dtype of the call, as an array of at least one axis."""
+    if isinstance(mask, (Real, np.bool_)):
+        try:
+            with np.errstate(over="ignore", under="ignore"):
+                return np.full(1, float(mask)).astype(dtype)
+        except OverflowError:
+            raise ValueError(f"{name}: expected a number that fits a float, got a larger one") from None
+    mask = _array(name, mask, (dtype, np.dtype(bool)), "x", cast=f"np.{_spell(dtype)}")
+    return mask.reshape(mask.shape or 1)
+
+
+def _broadcast(name, mask, dtype, letters, shape):
+    """Factors as a view of this shape, whose last axis is contiguous or has the stride 0."""
+    if mask is None:
+        return None
+    try:
+        np.broadcast_to(mask, shape)
+    except ValueError:
+        expected = f"a number or an array that broadcasts to {_bracket(letters)} = {shape}"
+        raise ValueError(f"{name}: expected {expected}, got {mask.shape}") from None
+    # Of an axis that takes no memory, one element says all.
+    mask = mask[tuple(slice(0, 1) if stride == 0 and size else slice(None)
+                      for stride, size in zip(mask.strides, mask.shape, strict=True))]  # fmt: skip
+    mask = mask.astype(dtype, order="C") if mask.dtype == bool else _direct(mask, dtype, rows=True)
+    return np.broadcast_to(mask, shape)
 
 
 def _bytes(name, value, training):
@@ -586,6 +644,7 @@ def _backward_in_words(call, dh, dh_T, dc_T, need, out):
         upstream = _apart(out, *upstream)
         kept = ("x", "h0", "c0", "Wx", "Wh", "peephole")
         call = call._replace(**dict(zip(kept, _apart(out, *(getattr(call, name) for name in kept)), strict=True)))
+        call = call._replace(masks=call.masks and Masks._make(_apart(out, *call.masks)))
     return Backward(call, *upstream, names, need, out)
 
 
@@ -794,6 +853,42 @@ def number(name: str, value: Any, *, positive: bool = False) -> float:
     if not value >= 0 or (positive and value == 0):
         raise ValueError(f"{name}: expected {words}, got {value}")
     return value
+
+
+def dtype(value: Any) -> np.dtype[Any]:
+    """float32 or float64, native."""
+    try:
+        found = np.dtype(value)
+    except (TypeError, ValueError, SyntaxError):  # of a str, NumPy reads more than one grammar
+        raise TypeError(f"dtype: expected float32 or float64, got {_kind(value)}") from None
+    if value is None or found not in KERNEL:
+        raise TypeError(f"dtype: expected float32 or float64, got {'None' if value is None else _spell(found)}")
+    return KERNEL[KERNEL.index(found)]
+
+
+# --- masks that are drawn ----------------------------------------------------------------------------------------
+
+
+def drawing(shape: Any, p: Any, rng: Any, *, below_one: bool) -> tuple[tuple[int, ...], float]:
+    """Judge what a mask is drawn from; returns its sizes and p, a number from 0 to 1 (with below_one=True, below 1)."""
+    sizes = (shape,) if isinstance(shape, Integral) else shape
+    try:
+        sizes = tuple(sizes)
+    except TypeError:
+        raise TypeError(f"shape: expected integers >= 0, got {_kind(shape)}") from None
+    for size in sizes:
+        if isinstance(size, (bool, np.bool_)) or not isinstance(size, Integral):
+            raise TypeError(f"shape: expected integers >= 0, got {_kind(size)}")
+        if size < 0:
+            raise ValueError(f"shape: expected integers >= 0, got {int(size)}")
+    p = number("p", p)
+    if p > 1 or (below_one and p == 1):
+        raise ValueError(f"p: expected a number from 0 to {'below 1' if below_one else '1'}, got {p}")
+    if not isinstance(rng, np.random.Generator):
+        raise TypeError(f"rng: expected a numpy Generator, got {_kind(rng)}; pass np.random.default_rng(seed)")
+    values = math.prod(int(size) for size in sizes)
+    _affordable(9 * values, 0, f"shape: {sizes}")
+    return tuple(int(size) for size in sizes), p
 
 
 # --- clipping ----------------------------------------------------------------------------------------------------

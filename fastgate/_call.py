@@ -148,7 +148,7 @@ def backward(cache, judged):
     h, c = ("dh_prev", "dc_prev") if call.step else ("dh0", "dc0")
     # fmt: off
     cache._run.backward(
-        (call.x, call.Wx, call.Wh, call.peephole),
+        (call.x, call.Wx, call.Wh, call.peephole, call.masks),
         # The steps' dh of a single step is the gradient of its last state.
         None if call.step else judged.dh, judged.dh if call.step else judged.dh_T, judged.dc_T,
         kernel["dx"], kernel[h], kernel.get(c), kernel["dWx"], kernel["dWh"], kernel.get("db"), kernel.get("dbh"),

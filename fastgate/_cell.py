@@ -34,27 +34,29 @@ class _Cell(_kernels.Holder):
         weights = _arguments.weights(Wx, Wh, b, bh, peephole, self._gates, held.weights.gate_order, like=held.weights)
         self._hold(_kernels.Prepared(held.kernel, held.option, weights))
 
-    def _judge(self, prepared, x, h, c, **options):
+    def _judge(self, prepared, x, h, c, masks, **options):
         w = prepared.weights
+        recurrent_mask, zoneout_h, zoneout_c = masks
         return _arguments.forward(
             self._cell, x, h, c, w.Wx, w.Wh, w.b, w.bh, gates=self._gates, has_c=self._has_c, gate_order=w.gate_order,
-            dtypes=(w.dtype,), input_size=w.D, peephole=w.peephole, **options,
+            dtypes=(w.dtype,), input_size=w.D, peephole=w.peephole, recurrent_mask=recurrent_mask,
+            zoneout_h=zoneout_h, zoneout_c=zoneout_c, **options,
         )  # fmt: skip
 
-    def _run(self, x, h0, c0, lengths, reverse, training, memory, return_sequences, out):
+    def _run(self, x, h0, c0, masks, lengths, reverse, training, memory, return_sequences, out):
         prepared = self._held()
         call = self._judge(
-            prepared, x, h0, c0, step=False, lengths=lengths, reverse=reverse, training=training, memory=memory,
+            prepared, x, h0, c0, masks, step=False, lengths=lengths, reverse=reverse, training=training, memory=memory,
             return_sequences=return_sequences, out=out,
         )  # fmt: skip
         return self._Forward._make(_call.forward_prepared(call, prepared))
 
-    def _step_in_words(self, prepared, x, h_prev, c_prev, out):
+    def _step_in_words(self, prepared, x, h_prev, c_prev, out, *masks):
         if self._has_c and type(out) is tuple:
             if len(out) != 2:
                 raise ValueError(f"out: expected (h_next, c_next), got a tuple of {len(out)}")
             out = dict(zip(("h_next", "c_next"), out, strict=True))
-        call = self._judge(prepared, x, h_prev, c_prev, step=True, training=False, out=out)
+        call = self._judge(prepared, x, h_prev, c_prev, masks, step=True, training=False, out=out)
         return tuple(_call.forward_prepared(call, prepared)[:-1])
 
     @property
@@ -120,25 +122,29 @@ class PreparedCell(_Cell, _kernels.Cell):
     _has_c = False
 
     def forward(
-        self, x, h0=None, *, lengths=None, reverse=False, training=True, memory=None, return_sequences=True, out=None
+        self, x, h0=None, *, recurrent_mask=None, zoneout_h=None, lengths=None, reverse=False, training=True, memory=None,
+        return_sequences=True, out=None,
     ):  # fmt: skip
         """Run the cell over sequences; returns (h, h_T, cache).
 
         Arguments, results and errors as those of the function that the class is named after, bit for bit; the cache goes to its
         backward twin. Weights' gradients are in C order, as the cell's own copies are.
         """
-        return self._run(x, h0, None, lengths, reverse, training, memory, return_sequences, out)
+        masks = recurrent_mask, zoneout_h, None
+        return self._run(x, h0, None, masks, lengths, reverse, training, memory, return_sequences, out)
 
 
 class PreparedCellWithC(_Cell, _kernels.CellWithC):
     _has_c = True
 
     def forward(
-        self, x, h0=None, c0=None, *, lengths=None, reverse=False, training=True, memory=None, return_sequences=True, out=None
+        self, x, h0=None, c0=None, *, recurrent_mask=None, zoneout_h=None, zoneout_c=None, lengths=None, reverse=False,
+        training=True, memory=None, return_sequences=True, out=None,
     ):  # fmt: skip
         """Run the cell over sequences; returns (h, h_T, c_T, cache).
 
         Arguments, results and errors as those of the function that the class is named after, bit for bit; the cache goes to its
         backward twin. Weights' gradients are in C order, as the cell's own copies are.
         """
-        return self._run(x, h0, c0, lengths, reverse, training, memory, return_sequences, out)
+        masks = recurrent_mask, zoneout_h, zoneout_c
+        return self._run(x, h0, c0, masks, lengths, reverse, training, memory, return_sequences, out)

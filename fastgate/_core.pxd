@@ -38,6 +38,10 @@ cdef extern from "fastgate.h" nogil:
         ptrdiff_t row
         ptrdiff_t step
 
+    ctypedef struct fg_mask:
+        fg_steps steps
+        ptrdiff_t column
+
     ctypedef struct fg_matrix:
         void *data
         ptrdiff_t row
@@ -65,6 +69,9 @@ cdef extern from "fastgate.h" nogil:
         const void *b
         const void *bh
         const void *peephole
+        fg_mask recurrent_mask
+        fg_mask zoneout_h
+        fg_mask zoneout_c
         void *prepared
         fg_steps h
         fg_rows h_T

@@ -108,39 +108,50 @@ cdef inline Prepared held(Holder holder):
 cdef class Cell(Holder):
     """A cell without c. `_step_in_words` is the way of a call that is not plain."""
 
-    def step(self, x, h_prev=None, out=None):
+    def step(self, x, h_prev=None, out=None, *, recurrent_mask=None, zoneout_h=None):
         """One step; returns h_next (N, H).
 
         x : (N, D). h_prev : (N, H), (H,) for all rows, or None = zeros.
         out : array for h_next, or dict with "h_next". It may be h_prev itself: the result is as if that had been copied first.
 
+        recurrent_mask, zoneout_h : as in the step function.
+
         The bits of the step function with training=False, whose conventions, equations and errors hold. Plain arrays (the cell's
         dtype, native, aligned, last axis contiguous; of out= C order) take the shortest way; all others give the same result.
         """
         cdef Prepared prepared = held(self)
-        result = plain_step(prepared, False, x, h_prev, None, out, None)
-        return self._step_in_words(prepared, x, h_prev, None, out)[0] if result is None else (<tuple>result)[0]
+        if recurrent_mask is None and zoneout_h is None:
+            result = plain_step(prepared, False, x, h_prev, None, out, None)
+            if result is not None:
+                return (<tuple>result)[0]
+        return self._step_in_words(prepared, x, h_prev, None, out, recurrent_mask, zoneout_h, None)[0]
 
 
 @cython.auto_pickle(False)
 cdef class CellWithC(Holder):
     """A cell with c."""
 
-    def step(self, x, h_prev=None, c_prev=None, out=None):
+    def step(self, x, h_prev=None, c_prev=None, out=None, *, recurrent_mask=None, zoneout_h=None, zoneout_c=None):
         """One step; returns (h_next, c_next), each (N, H).
 
         x : (N, D). h_prev, c_prev : (N, H), (H,) for all rows, or None = zeros.
         out : (h_next, c_next), None for one that is to be new; or array for h_next, or dict with "h_next", "c_next". They may be
             h_prev and c_prev themselves: the result is as if these had been copied first.
 
+        recurrent_mask, zoneout_h, zoneout_c : as in the step function.
+
         The bits of the step function with training=False, whose conventions, equations and errors hold. Plain arrays (the cell's
         dtype, native, aligned, last axis contiguous; of out= C order) take the shortest way; all others give the same result.
         """
         cdef Prepared prepared = held(self)
         cdef object h_next = None, c_next = None, result = None
-        if out is None:
+        if recurrent_mask is not None or zoneout_h is not None or zoneout_c is not None:
+            result = None
+        elif out is None:
             result = plain_step(prepared, True, x, h_prev, c_prev, None, None)
         elif type(out) is tuple and len(<tuple>out) == 2:
             h_next, c_next = <tuple>out
             result = plain_step(prepared, True, x, h_prev, c_prev, h_next, c_next)
-        return self._step_in_words(prepared, x, h_prev, c_prev, out) if result is None else result
+        if result is None:
+            result = self._step_in_words(prepared, x, h_prev, c_prev, out, recurrent_mask, zoneout_h, zoneout_c)
+        return result

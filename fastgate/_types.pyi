@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 F = TypeVar("F", np.float32, np.float64)  # one for all arrays of a call
 
 Lengths: TypeAlias = Sequence[int] | NDArray[np.integer[Any]] | None  # or offsets, or batch_sizes
+Mask: TypeAlias = NDArray[F] | NDArray[np.bool_] | float | None  # recurrent_mask, zoneout_h, zoneout_c
 Out: TypeAlias = NDArray[F] | Mapping[str, NDArray[F]] | None
 
 class Cache(Generic[F]):

@@ -22,8 +22,8 @@ def _kernel(reset, update):
 
 
 def gru_forward(
-    x, h0, Wx, Wh, b=None, *, bh=None, gate_order="rzn", reset="after", update="old", lengths=None, reverse=False,
-    training=True, memory=None, return_sequences=True, out=None,
+    x, h0, Wx, Wh, b=None, *, bh=None, gate_order="rzn", reset="after", update="old", recurrent_mask=None, zoneout_h=None,
+    lengths=None, reverse=False, training=True, memory=None, return_sequences=True, out=None,
 ):  # fmt: skip
     """Run the cell over sequences; returns (h, h_T, cache).
 
@@ -54,6 +54,15 @@ def gru_forward(
     update : "old" or "new"
         What the update gate z multiplies, h_{t-1} or n; see the equations. Negating z's weights and biases turns one into
         the other.
+    recurrent_mask : broadcasts to (N, H), or None = ones
+        Recurrent dropout: a factor of h_{t-1} where it meets Wh, not where z mixes it with n (Keras has it there, too). One
+        mask for all steps of a sequence (Gal and Ghahramani 2016); draw_dropout_mask draws one.
+    zoneout_h : broadcasts to (N, T, H), or None = zeros
+        Zoneout: how much of its state a unit keeps at a step. The next h is m * h_{t-1} + (1 - m) * h_t, with h_t of the
+        equations and m at the time of x (Krueger et al. 2017).
+        draw_zoneout_mask draws one; after training stands the mean, zoneout_h=p.
+        Each mask is a number, bools, or floats of the dtype of x, any values. An axis of size 1 or of stride 0 takes no
+        memory, bools are copied as floats. Masks are constants of the gradients.
     lengths : (N,) integers 0..T, in any order, or None
         Steps of each row. Outputs past a row's length are 0, h_T is the state at the row's own end, padding (even
         NaN) influences nothing, and the cost grows with the sum of lengths.
@@ -75,7 +84,7 @@ def gru_forward(
     Returns
     -------
     h : (N, T, H), in the memory order of x. h_T : (N, H), the final state.
-    cache : what gru_backward needs. It refers to x and the weights: write into them after backward, not before.
+    cache : what gru_backward needs. It refers to x, weights and masks: write into them after backward, not before.
 
     Raises
     ------
@@ -88,8 +97,9 @@ def gru_forward(
     strides and alignment, and at every instruction-set level with FMA. Cho et al. (2014), arXiv:1406.1078.
     """
     call = _arguments.forward(
-        "gru", x, h0, None, Wx, Wh, b, bh, step=False, gates=GATES, gate_order=gate_order,
-        lengths=lengths, reverse=reverse, training=training, memory=memory, return_sequences=return_sequences, out=out,
+        "gru", x, h0, None, Wx, Wh, b, bh, step=False, gates=GATES, gate_order=gate_order, lengths=lengths,
+        reverse=reverse, training=training, memory=memory, return_sequences=return_sequences, out=out,
+        recurrent_mask=recurrent_mask, zoneout_h=zoneout_h,
     )  # fmt: skip
     return GRUForward._make(_call.forward(call, *_kernel(reset, update)))
 
@@ -118,7 +128,7 @@ def gru_backward(dh, cache, dh_T=None, *, need=None, out=None):
 
 def gru_ragged_forward(
     x, h0, Wx, Wh, b=None, *, bh=None, offsets=None, batch_sizes=None, gate_order="rzn", reset="after", update="old",
-    reverse=False, training=True, memory=None, return_sequences=True, out=None,
+    recurrent_mask=None, zoneout_h=None, reverse=False, training=True, memory=None, return_sequences=True, out=None,
 ):  # fmt: skip
     """Run the cell over sequences of different lengths on flat rows, without padding; returns (h, h_T, cache).
 
@@ -143,6 +153,7 @@ def gru_ragged_forward(
     gate_order : a permutation of "rzn"
     reset : "after" or "before". update : "old" or "new"
     reverse : run each sequence from its last step to its first; h keeps the order of x.
+    recurrent_mask, zoneout_h : as in gru_forward; zoneout on rows as those of x, (ΣT, H)
     training : False keeps nothing for backward, cache is None. return_sequences : False returns h = None.
     memory : the most bytes besides arguments and results, as gru_forward.
     out : array for h, or dict with any of "h", "h_T"
@@ -150,7 +161,7 @@ def gru_ragged_forward(
     Returns
     -------
     h : (ΣT, H), row for row as x. h_T : (N, H), the states at each sequence's own end.
-    cache : what gru_ragged_backward needs. It refers to x and the weights: write into them after backward, not before.
+    cache : what gru_ragged_backward needs. It refers to x, weights and masks: write into them after backward, not before.
 
     Raises
     ------
@@ -159,7 +170,8 @@ def gru_ragged_forward(
     """
     call = _arguments.forward(
         "gru", x, h0, None, Wx, Wh, b, bh, step=False, gates=GATES, gate_order=gate_order, ragged=True, offsets=offsets,
-        batch_sizes=batch_sizes, reverse=reverse, training=training, memory=memory, return_sequences=return_sequences, out=out,
+        batch_sizes=batch_sizes, reverse=reverse, training=training, memory=memory, return_sequences=return_sequences,
+        out=out, recurrent_mask=recurrent_mask, zoneout_h=zoneout_h,
     )  # fmt: skip
     return GRUForward._make(_call.forward(call, *_kernel(reset, update)))
 
@@ -179,7 +191,8 @@ def gru_ragged_backward(dh, cache, dh_T=None, *, need=None, out=None):
 
 
 def gru_step_forward(
-    x, h_prev, Wx, Wh, b=None, *, bh=None, gate_order="rzn", reset="after", update="old", training=True, out=None
+    x, h_prev, Wx, Wh, b=None, *, bh=None, gate_order="rzn", reset="after", update="old", recurrent_mask=None,
+    zoneout_h=None, training=True, out=None,
 ):  # fmt: skip
     """One step; returns (h_next, cache).
 
@@ -187,14 +200,15 @@ def gru_step_forward(
     None.
     gate_order : a permutation of "rzn".
     reset : "after" or "before". update : "old" or "new".
+    recurrent_mask, zoneout_h : broadcast to (N, H); as in gru_forward.
     training : False keeps nothing, cache is None. out : array for h_next, or dict with "h_next".
 
     T steps one by one give the bits of gru_forward over the sequence. Conventions, equations and errors as there. Many
     steps with the same weights: GRUCell.
     """
     call = _arguments.forward(
-        "gru", x, h_prev, None, Wx, Wh, b, bh, step=True, gates=GATES, gate_order=gate_order,
-        training=training, out=out,
+        "gru", x, h_prev, None, Wx, Wh, b, bh, step=True, gates=GATES, gate_order=gate_order, training=training, out=out,
+        recurrent_mask=recurrent_mask, zoneout_h=zoneout_h,
     )  # fmt: skip
     return GRUStep._make(_call.forward(call, *_kernel(reset, update)))
 
@@ -221,11 +235,11 @@ class GRUCell(_cell.PreparedCell):
     others), and no call packs anything, which makes a step of a few rows much cheaper than gru_step_forward. A cell may be
     used from many threads at once, update included. It pickles and copies.
 
-    step(x, h_prev=None, out=None) -> h_next
+    step(x, h_prev=None, out=None, *, recurrent_mask=None, zoneout_h=None) -> h_next
         One step, nothing kept for backward. Only the result is allocated; not even this with out=, which may be the state
         that came in: cell.step(x, h, out=h).
-    forward(x, h0=None, *, lengths=None, reverse=False, training=True, memory=None, return_sequences=True,
-            out=None)
+    forward(x, h0=None, *, recurrent_mask=None, zoneout_h=None, lengths=None,
+            reverse=False, training=True, memory=None, return_sequences=True, out=None)
         As gru_forward; its cache goes to gru_backward.
     update(Wx, Wh, b=None, *, bh=None)
         Takes other weights of the same sizes and dtype.

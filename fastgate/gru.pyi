@@ -3,7 +3,7 @@ from typing import Any, Generic, Literal, NamedTuple
 
 from numpy.typing import NDArray
 
-from fastgate._types import Cache, F, Gradients, Lengths, Out, PreparedCell
+from fastgate._types import Cache, F, Gradients, Lengths, Mask, Out, PreparedCell
 
 class GRUForward(NamedTuple, Generic[F]):
     h: NDArray[F] | Any  # None with return_sequences=False
@@ -35,6 +35,8 @@ def gru_forward(
     gate_order: str = "rzn",
     reset: Literal["after", "before"] = "after",
     update: Literal["old", "new"] = "old",
+    recurrent_mask: Mask[F] = None,
+    zoneout_h: Mask[F] = None,
     lengths: Lengths = None,
     reverse: bool = False,
     training: bool = True,
@@ -63,6 +65,8 @@ def gru_ragged_forward(
     gate_order: str = "rzn",
     reset: Literal["after", "before"] = "after",
     update: Literal["old", "new"] = "old",
+    recurrent_mask: Mask[F] = None,
+    zoneout_h: Mask[F] = None,
     reverse: bool = False,
     training: bool = True,
     memory: int | None = None,
@@ -88,6 +92,8 @@ def gru_step_forward(
     gate_order: str = "rzn",
     reset: Literal["after", "before"] = "after",
     update: Literal["old", "new"] = "old",
+    recurrent_mask: Mask[F] = None,
+    zoneout_h: Mask[F] = None,
     training: bool = True,
     out: Out[F] = None,
 ) -> GRUStep[F]: ...
@@ -111,12 +117,22 @@ class GRUCell(PreparedCell[F]):
         reset: Literal["after", "before"] = "after",
         update: Literal["old", "new"] = "old",
     ) -> None: ...
-    def step(self, x: NDArray[F], h_prev: NDArray[F] | None = None, out: Out[F] = None) -> NDArray[F]: ...
+    def step(
+        self,
+        x: NDArray[F],
+        h_prev: NDArray[F] | None = None,
+        out: Out[F] = None,
+        *,
+        recurrent_mask: Mask[F] = None,
+        zoneout_h: Mask[F] = None,
+    ) -> NDArray[F]: ...
     def forward(
         self,
         x: NDArray[F],
         h0: NDArray[F] | None = None,
         *,
+        recurrent_mask: Mask[F] = None,
+        zoneout_h: Mask[F] = None,
         lengths: Lengths = None,
         reverse: bool = False,
         training: bool = True,

@@ -16,8 +16,8 @@ def _option(candidate, coupled, cell_clip, preact_clip):
 
 def lstm_forward(
     x, h0, c0, Wx, Wh, b=None, *, bh=None, peephole=None, gate_order="ifgo", candidate="tanh", coupled=False,
-    cell_clip=None, preact_clip=None, lengths=None, reverse=False, training=True, memory=None,
-    return_sequences=True, out=None,
+    cell_clip=None, preact_clip=None, recurrent_mask=None, zoneout_h=None, zoneout_c=None, lengths=None, reverse=False,
+    training=True, memory=None, return_sequences=True, out=None,
 ):  # fmt: skip
     """Run the cell over sequences; returns (h, h_T, c_T, cache).
 
@@ -58,6 +58,15 @@ def lstm_forward(
         other way round, f = 1 - i: its weights of i, negated, as those of f.
     cell_clip, preact_clip : numbers > 0, or None
         Where a value is clipped, no gradient passes it.
+    recurrent_mask : broadcasts to (N, H), or None = ones
+        Recurrent dropout: a factor of h_{t-1} where it meets Wh. One mask for all steps of a sequence
+        (Gal and Ghahramani 2016); draw_dropout_mask draws one.
+    zoneout_h, zoneout_c : broadcast to (N, T, H), or None = zeros
+        Zoneout: how much of its state a unit keeps at a step. The next h is m * h_{t-1} + (1 - m) * h_t, with h_t of the
+        equations and m at the time of x; c alike, and h_t is made of the c_t of the equations (Krueger et al. 2017).
+        draw_zoneout_mask draws one; after training stands the mean, zoneout_h=p.
+        Each mask is a number, bools, or floats of the dtype of x, any values. An axis of size 1 or of stride 0 takes no
+        memory, bools are copied as floats. Masks are constants of the gradients.
     lengths : (N,) integers 0..T, in any order, or None
         Steps of each row. Outputs past a row's length are 0, h_T and c_T are the states at the row's own end, padding
         (even NaN) influences nothing, and the cost grows with the sum of lengths.
@@ -79,7 +88,7 @@ def lstm_forward(
     Returns
     -------
     h : (N, T, H), in the memory order of x. h_T, c_T : (N, H), the final states.
-    cache : what lstm_backward needs. It refers to x and the weights: write into them after backward, not before.
+    cache : what lstm_backward needs. It refers to x, weights and masks: write into them after backward, not before.
 
     Raises
     ------
@@ -93,9 +102,9 @@ def lstm_forward(
     forget gate of Gers, Schmidhuber and Cummins (2000).
     """
     call = _arguments.forward(
-        "lstm", x, h0, c0, Wx, Wh, b, bh, step=False, gates=GATES, has_c=True, gate_order=gate_order,
-        lengths=lengths, reverse=reverse, training=training, memory=memory, return_sequences=return_sequences, out=out,
-        peephole=peephole,
+        "lstm", x, h0, c0, Wx, Wh, b, bh, step=False, gates=GATES, has_c=True, gate_order=gate_order, lengths=lengths,
+        reverse=reverse, training=training, memory=memory, return_sequences=return_sequences, out=out, peephole=peephole,
+        recurrent_mask=recurrent_mask, zoneout_h=zoneout_h, zoneout_c=zoneout_c,
     )  # fmt: skip
     return LSTMForward._make(_call.forward(call, "lstm", _option(candidate, coupled, cell_clip, preact_clip)))
 
@@ -125,8 +134,8 @@ def lstm_backward(dh, cache, dh_T=None, dc_T=None, *, need=None, out=None):
 
 def lstm_ragged_forward(
     x, h0, c0, Wx, Wh, b=None, *, bh=None, peephole=None, offsets=None, batch_sizes=None, gate_order="ifgo",
-    candidate="tanh", coupled=False, cell_clip=None, preact_clip=None, reverse=False, training=True, memory=None,
-    return_sequences=True, out=None,
+    candidate="tanh", coupled=False, cell_clip=None, preact_clip=None, recurrent_mask=None, zoneout_h=None,
+    zoneout_c=None, reverse=False, training=True, memory=None, return_sequences=True, out=None,
 ):  # fmt: skip
     """Run the cell over sequences of different lengths on flat rows, without padding; returns (h, h_T, c_T, cache).
 
@@ -151,6 +160,7 @@ def lstm_ragged_forward(
     batch_sizes : integers > 0 that never grow, whose sum is ΣT. N is the first of them, 0 where there is none.
     gate_order : a permutation of "ifgo"
     reverse : run each sequence from its last step to its first; h keeps the order of x.
+    recurrent_mask, zoneout_h, zoneout_c : as in lstm_forward; zoneout on rows as those of x, (ΣT, H)
     training : False keeps nothing for backward, cache is None. return_sequences : False returns h = None.
     memory : the most bytes besides arguments and results, as lstm_forward.
     out : array for h, or dict with any of "h", "h_T", "c_T"
@@ -158,7 +168,7 @@ def lstm_ragged_forward(
     Returns
     -------
     h : (ΣT, H), row for row as x. h_T, c_T : (N, H), the states at each sequence's own end.
-    cache : what lstm_ragged_backward needs. It refers to x and the weights: write into them after backward, not before.
+    cache : what lstm_ragged_backward needs. It refers to x, weights and masks: write into them after backward, not before.
 
     Raises
     ------
@@ -168,7 +178,8 @@ def lstm_ragged_forward(
     call = _arguments.forward(
         "lstm", x, h0, c0, Wx, Wh, b, bh, step=False, gates=GATES, has_c=True, gate_order=gate_order, ragged=True,
         offsets=offsets, batch_sizes=batch_sizes, reverse=reverse, training=training, memory=memory,
-        return_sequences=return_sequences, out=out, peephole=peephole,
+        return_sequences=return_sequences, out=out, peephole=peephole, recurrent_mask=recurrent_mask, zoneout_h=zoneout_h,
+        zoneout_c=zoneout_c,
     )  # fmt: skip
     return LSTMForward._make(_call.forward(call, "lstm", _option(candidate, coupled, cell_clip, preact_clip)))
 
@@ -189,7 +200,7 @@ def lstm_ragged_backward(dh, cache, dh_T=None, dc_T=None, *, need=None, out=None
 
 def lstm_step_forward(
     x, h_prev, c_prev, Wx, Wh, b=None, *, bh=None, peephole=None, gate_order="ifgo", candidate="tanh", coupled=False,
-    cell_clip=None, preact_clip=None, training=True, out=None,
+    cell_clip=None, preact_clip=None, recurrent_mask=None, zoneout_h=None, zoneout_c=None, training=True, out=None,
 ):  # fmt: skip
     """One step; returns (h_next, c_next, cache).
 
@@ -197,6 +208,7 @@ def lstm_step_forward(
     or None.
     peephole : (3H,) or None. gate_order : a permutation of "ifgo". candidate, coupled, cell_clip, preact_clip : as in
     lstm_forward.
+    recurrent_mask, zoneout_h, zoneout_c : broadcast to (N, H); as in lstm_forward.
     training : False keeps nothing, cache is None. out : array for h_next, or dict with "h_next", "c_next".
 
     T steps one by one give the bits of lstm_forward over the sequence. Conventions, equations and errors as there. Many
@@ -204,7 +216,8 @@ def lstm_step_forward(
     """
     call = _arguments.forward(
         "lstm", x, h_prev, c_prev, Wx, Wh, b, bh, step=True, gates=GATES, has_c=True, gate_order=gate_order,
-        training=training, out=out, peephole=peephole,
+        training=training, out=out, peephole=peephole, recurrent_mask=recurrent_mask, zoneout_h=zoneout_h,
+        zoneout_c=zoneout_c,
     )  # fmt: skip
     return LSTMStep._make(_call.forward(call, "lstm", _option(candidate, coupled, cell_clip, preact_clip)))
 
@@ -232,11 +245,11 @@ class LSTMCell(_cell.PreparedCellWithC):
     others), and no call packs anything, which makes a step of a few rows much cheaper than lstm_step_forward. A cell may be
     used from many threads at once, update included. It pickles and copies.
 
-    step(x, h_prev=None, c_prev=None, out=None) -> (h_next, c_next)
+    step(x, h_prev=None, c_prev=None, out=None, *, recurrent_mask=None, zoneout_h=None, zoneout_c=None) -> (h_next, c_next)
         One step, nothing kept for backward. No array is allocated but the results; not even these with out=, which may name the
         states that came in: cell.step(x, h, c, out=(h, c)).
-    forward(x, h0=None, c0=None, *, lengths=None, reverse=False, training=True, memory=None, return_sequences=True,
-            out=None)
+    forward(x, h0=None, c0=None, *, recurrent_mask=None, zoneout_h=None, zoneout_c=None, lengths=None,
+            reverse=False, training=True, memory=None, return_sequences=True, out=None)
         As lstm_forward; its cache goes to lstm_backward.
     update(Wx, Wh, b=None, *, bh=None, peephole=None)
         Takes other weights of the same sizes and dtype.

@@ -3,7 +3,7 @@ from typing import Any, Generic, Literal, NamedTuple
 
 from numpy.typing import NDArray
 
-from fastgate._types import Cache, F, Gradients, Lengths, Out, PreparedCell
+from fastgate._types import Cache, F, Gradients, Lengths, Mask, Out, PreparedCell
 
 class LSTMForward(NamedTuple, Generic[F]):
     h: NDArray[F] | Any  # None with return_sequences=False
@@ -51,6 +51,9 @@ def lstm_forward(
     coupled: bool = False,
     cell_clip: float | None = None,
     preact_clip: float | None = None,
+    recurrent_mask: Mask[F] = None,
+    zoneout_h: Mask[F] = None,
+    zoneout_c: Mask[F] = None,
     lengths: Lengths = None,
     reverse: bool = False,
     training: bool = True,
@@ -84,6 +87,9 @@ def lstm_ragged_forward(
     coupled: bool = False,
     cell_clip: float | None = None,
     preact_clip: float | None = None,
+    recurrent_mask: Mask[F] = None,
+    zoneout_h: Mask[F] = None,
+    zoneout_c: Mask[F] = None,
     reverse: bool = False,
     training: bool = True,
     memory: int | None = None,
@@ -114,6 +120,9 @@ def lstm_step_forward(
     coupled: bool = False,
     cell_clip: float | None = None,
     preact_clip: float | None = None,
+    recurrent_mask: Mask[F] = None,
+    zoneout_h: Mask[F] = None,
+    zoneout_c: Mask[F] = None,
     training: bool = True,
     out: Out[F] = None,
 ) -> LSTMStep[F]: ...
@@ -158,6 +167,10 @@ class LSTMCell(PreparedCell[F]):
         h_prev: NDArray[F] | None = None,
         c_prev: NDArray[F] | None = None,
         out: tuple[NDArray[F] | None, NDArray[F] | None] | Out[F] = None,
+        *,
+        recurrent_mask: Mask[F] = None,
+        zoneout_h: Mask[F] = None,
+        zoneout_c: Mask[F] = None,
     ) -> tuple[NDArray[F], NDArray[F]]: ...
     def forward(
         self,
@@ -165,6 +178,9 @@ class LSTMCell(PreparedCell[F]):
         h0: NDArray[F] | None = None,
         c0: NDArray[F] | None = None,
         *,
+        recurrent_mask: Mask[F] = None,
+        zoneout_h: Mask[F] = None,
+        zoneout_c: Mask[F] = None,
         lengths: Lengths = None,
         reverse: bool = False,
         training: bool = True,

@@ -11,8 +11,8 @@ def _activation(name):
 
 
 def rnn_forward(
-    x, h0, Wx, Wh, b=None, *, bh=None, activation="tanh", lengths=None, reverse=False, training=True, memory=None,
-    return_sequences=True, out=None,
+    x, h0, Wx, Wh, b=None, *, bh=None, activation="tanh", recurrent_mask=None, zoneout_h=None, lengths=None,
+    reverse=False, training=True, memory=None, return_sequences=True, out=None,
 ):  # fmt: skip
     """Run the cell over sequences; returns (h, h_T, cache).
 
@@ -32,6 +32,15 @@ def rnn_forward(
     b : (H,) or None, input bias
     bh : (H,) or None, recurrent bias
     activation : "tanh", "relu", "sigmoid" or "identity"
+    recurrent_mask : broadcasts to (N, H), or None = ones
+        Recurrent dropout: a factor of h_{t-1} where it meets Wh. One mask for all steps of a sequence
+        (Gal and Ghahramani 2016); draw_dropout_mask draws one.
+    zoneout_h : broadcasts to (N, T, H), or None = zeros
+        Zoneout: how much of its state a unit keeps at a step. The next h is m * h_{t-1} + (1 - m) * h_t, with h_t of the
+        equations and m at the time of x (Krueger et al. 2017).
+        draw_zoneout_mask draws one; after training stands the mean, zoneout_h=p.
+        Each mask is a number, bools, or floats of the dtype of x, any values. An axis of size 1 or of stride 0 takes no
+        memory, bools are copied as floats. Masks are constants of the gradients.
     lengths : (N,) integers 0..T, in any order, or None
         Steps of each row. Outputs past a row's length are 0, h_T is the state at the row's own end, padding (even
         NaN) influences nothing, and the cost grows with the sum of lengths.
@@ -53,7 +62,7 @@ def rnn_forward(
     Returns
     -------
     h : (N, T, H), in the memory order of x. h_T : (N, H), the final state.
-    cache : what rnn_backward needs. It refers to x and the weights: write into them after backward, not before.
+    cache : what rnn_backward needs. It refers to x, weights and masks: write into them after backward, not before.
 
     Raises
     ------
@@ -66,8 +75,8 @@ def rnn_forward(
     strides and alignment, and at every instruction-set level with FMA. Elman (1990).
     """
     call = _arguments.forward(
-        "rnn", x, h0, None, Wx, Wh, b, bh, step=False, gates=GATES, lengths=lengths, reverse=reverse,
-        training=training, memory=memory, return_sequences=return_sequences, out=out,
+        "rnn", x, h0, None, Wx, Wh, b, bh, step=False, gates=GATES, lengths=lengths, reverse=reverse, training=training,
+        memory=memory, return_sequences=return_sequences, out=out, recurrent_mask=recurrent_mask, zoneout_h=zoneout_h,
     )  # fmt: skip
     return RNNForward._make(_call.forward(call, "rnn", _activation(activation)))
 
@@ -95,9 +104,8 @@ def rnn_backward(dh, cache, dh_T=None, *, need=None, out=None):
 
 
 def rnn_ragged_forward(
-    x, h0, Wx, Wh, b=None, *, bh=None, offsets=None, batch_sizes=None, activation="tanh", reverse=False,
-    training=True, memory=None,
-    return_sequences=True, out=None,
+    x, h0, Wx, Wh, b=None, *, bh=None, offsets=None, batch_sizes=None, activation="tanh", recurrent_mask=None,
+    zoneout_h=None, reverse=False, training=True, memory=None, return_sequences=True, out=None,
 ):  # fmt: skip
     """Run the cell over sequences of different lengths on flat rows, without padding; returns (h, h_T, cache).
 
@@ -121,6 +129,7 @@ def rnn_ragged_forward(
     batch_sizes : integers > 0 that never grow, whose sum is ΣT. N is the first of them, 0 where there is none.
     activation : "tanh", "relu", "sigmoid" or "identity"
     reverse : run each sequence from its last step to its first; h keeps the order of x.
+    recurrent_mask, zoneout_h : as in rnn_forward; zoneout on rows as those of x, (ΣT, H)
     training : False keeps nothing for backward, cache is None. return_sequences : False returns h = None.
     memory : the most bytes besides arguments and results, as rnn_forward.
     out : array for h, or dict with any of "h", "h_T"
@@ -128,7 +137,7 @@ def rnn_ragged_forward(
     Returns
     -------
     h : (ΣT, H), row for row as x. h_T : (N, H), the states at each sequence's own end.
-    cache : what rnn_ragged_backward needs. It refers to x and the weights: write into them after backward, not before.
+    cache : what rnn_ragged_backward needs. It refers to x, weights and masks: write into them after backward, not before.
 
     Raises
     ------
@@ -136,8 +145,9 @@ def rnn_ragged_forward(
         As rnn_forward.
     """
     call = _arguments.forward(
-        "rnn", x, h0, None, Wx, Wh, b, bh, step=False, gates=GATES, ragged=True, offsets=offsets,
-        batch_sizes=batch_sizes, reverse=reverse, training=training, memory=memory, return_sequences=return_sequences, out=out,
+        "rnn", x, h0, None, Wx, Wh, b, bh, step=False, gates=GATES, ragged=True, offsets=offsets, batch_sizes=batch_sizes,
+        reverse=reverse, training=training, memory=memory, return_sequences=return_sequences, out=out,
+        recurrent_mask=recurrent_mask, zoneout_h=zoneout_h,
     )  # fmt: skip
     return RNNForward._make(_call.forward(call, "rnn", _activation(activation)))
 
@@ -156,11 +166,15 @@ def rnn_ragged_backward(dh, cache, dh_T=None, *, need=None, out=None):
     return _call.backward(cache, _arguments.backward(call, dh, dh_T, need=need, out=out))
 
 
-def rnn_step_forward(x, h_prev, Wx, Wh, b=None, *, bh=None, activation="tanh", training=True, out=None):
+def rnn_step_forward(
+    x, h_prev, Wx, Wh, b=None, *, bh=None, activation="tanh", recurrent_mask=None, zoneout_h=None, training=True,
+    out=None,
+):  # fmt: skip
     """One step; returns (h_next, cache).
 
     x : (N, D). h_prev : (N, H), (H,) for all rows, or None = zeros. Wx : (D, H). Wh : (H, H). b, bh : (H,) or None.
     activation : "tanh", "relu", "sigmoid" or "identity".
+    recurrent_mask, zoneout_h : broadcast to (N, H); as in rnn_forward.
     training : False keeps nothing, cache is None. out : array for h_next, or dict with "h_next".
 
     T steps one by one give the bits of rnn_forward over the sequence. Conventions, equations and errors as there. Many
@@ -168,6 +182,7 @@ def rnn_step_forward(x, h_prev, Wx, Wh, b=None, *, bh=None, activation="tanh", t
     """
     call = _arguments.forward(
         "rnn", x, h_prev, None, Wx, Wh, b, bh, step=True, gates=GATES, training=training, out=out,
+        recurrent_mask=recurrent_mask, zoneout_h=zoneout_h,
     )  # fmt: skip
     return RNNStep._make(_call.forward(call, "rnn", _activation(activation)))
 
@@ -194,11 +209,11 @@ class RNNCell(_cell.PreparedCell):
     others), and no call packs anything, which makes a step of a few rows much cheaper than rnn_step_forward. A cell may be
     used from many threads at once, update included. It pickles and copies.
 
-    step(x, h_prev=None, out=None) -> h_next
+    step(x, h_prev=None, out=None, *, recurrent_mask=None, zoneout_h=None) -> h_next
         One step, nothing kept for backward. Only the result is allocated; not even this with out=, which may be the state
         that came in: cell.step(x, h, out=h).
-    forward(x, h0=None, *, lengths=None, reverse=False, training=True, memory=None, return_sequences=True,
-            out=None)
+    forward(x, h0=None, *, recurrent_mask=None, zoneout_h=None, lengths=None,
+            reverse=False, training=True, memory=None, return_sequences=True, out=None)
         As rnn_forward; its cache goes to rnn_backward.
     update(Wx, Wh, b=None, *, bh=None)
         Takes other weights of the same sizes and dtype.

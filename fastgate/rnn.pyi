@@ -3,7 +3,7 @@ from typing import Any, Generic, Literal, NamedTuple
 
 from numpy.typing import NDArray
 
-from fastgate._types import Cache, F, Gradients, Lengths, Out, PreparedCell
+from fastgate._types import Cache, F, Gradients, Lengths, Mask, Out, PreparedCell
 
 class RNNForward(NamedTuple, Generic[F]):
     h: NDArray[F] | Any  # None with return_sequences=False
@@ -33,6 +33,8 @@ def rnn_forward(
     *,
     bh: NDArray[F] | None = None,
     activation: Literal["tanh", "relu", "sigmoid", "identity"] = "tanh",
+    recurrent_mask: Mask[F] = None,
+    zoneout_h: Mask[F] = None,
     lengths: Lengths = None,
     reverse: bool = False,
     training: bool = True,
@@ -59,6 +61,8 @@ def rnn_ragged_forward(
     offsets: Lengths = None,
     batch_sizes: Lengths = None,
     activation: Literal["tanh", "relu", "sigmoid", "identity"] = "tanh",
+    recurrent_mask: Mask[F] = None,
+    zoneout_h: Mask[F] = None,
     reverse: bool = False,
     training: bool = True,
     memory: int | None = None,
@@ -82,6 +86,8 @@ def rnn_step_forward(
     *,
     bh: NDArray[F] | None = None,
     activation: Literal["tanh", "relu", "sigmoid", "identity"] = "tanh",
+    recurrent_mask: Mask[F] = None,
+    zoneout_h: Mask[F] = None,
     training: bool = True,
     out: Out[F] = None,
 ) -> RNNStep[F]: ...
@@ -103,12 +109,22 @@ class RNNCell(PreparedCell[F]):
         bh: NDArray[F] | None = None,
         activation: Literal["tanh", "relu", "sigmoid", "identity"] = "tanh",
     ) -> None: ...
-    def step(self, x: NDArray[F], h_prev: NDArray[F] | None = None, out: Out[F] = None) -> NDArray[F]: ...
+    def step(
+        self,
+        x: NDArray[F],
+        h_prev: NDArray[F] | None = None,
+        out: Out[F] = None,
+        *,
+        recurrent_mask: Mask[F] = None,
+        zoneout_h: Mask[F] = None,
+    ) -> NDArray[F]: ...
     def forward(
         self,
         x: NDArray[F],
         h0: NDArray[F] | None = None,
         *,
+        recurrent_mask: Mask[F] = None,
+        zoneout_h: Mask[F] = None,
         lengths: Lengths = None,
         reverse: bool = False,
         training: bool = True,

@@ -11,6 +11,7 @@ from fastgate import _arguments, _call
 from fastgate.layers import _initial, _judge
 from fastgate.layers._parameters import Parameters, plus, times
 from fastgate.layers._types import Array, Lengths, Rng
+from fastgate.masks import draw_dropout_mask
 
 MERGES = ("concat", "sum", "mean", "mul")
 WEIGHTS = ("Wx", "Wh", "b", "bh", "peephole")
@@ -273,7 +274,7 @@ class Layer(Parameters):
             y = joined if joined is not None else merged(self.merge, *halves, keep=training) if sequences else None
             mask = None
             if training and not last and self.dropout:
-                mask = inverted_mask(rng, y.shape, self.dropout, self._dtype)
+                mask = draw_dropout_mask(y.shape, self.dropout, rng, self._dtype)
                 times(y, mask)
             if cache is not None:
                 cache._caches.append(caches)
@@ -524,11 +525,6 @@ def merged(merge: str, h: Array, h_reverse: Array | None = None, *, keep: bool) 
         return times(h.copy(order="K") if keep else h, h_reverse)
     plus(h, h_reverse)
     return times(h, h.dtype.type(0.5)) if merge == "mean" else h
-
-
-def inverted_mask(rng: np.random.Generator, shape: tuple[int, ...], p: float, dtype: np.dtype[Any]) -> Array:
-    """0 with probability p, else 1 / (1 - p): the expected product with it is the value itself (Srivastava et al. 2014)."""
-    return (rng.random(shape, np.float32) >= np.float32(p)).astype(dtype) * dtype.type(1 / (1 - p))
 
 
 def one_direction(layer: Layer, name: str) -> None:

@@ -38,7 +38,7 @@ class GRUStep(NamedTuple):
 def _forward_after(x, states, W, update):
     (h_prev,) = states
     ax = x @ W.Wx + W.b  # 1
-    ah = h_prev @ W.Wh + W.bh  # 2
+    ah = (W.mask * h_prev) @ W.Wh + W.bh  # 2
     (ax_r, ax_z, ax_n), (ah_r, ah_z, ah_n) = np.split(ax, 3, axis=1), np.split(ah, 3, axis=1)
     r, k = sigmoid(ax_r + ah_r), sigmoid(SIGN[update] * (ax_z + ah_z))  # 3
     n = np.tanh(ax_n + r * ah_n)  # 4
@@ -53,8 +53,8 @@ def _backward_after(dstates, states_prev, kept, x, W, update):
     dr, dah_n = dax_n * ah_n, dax_n * r  # 4
     da_r, da_z = dr * r * (1 - r), SIGN[update] * dk * k * (1 - k)  # 3
     dax, dah = np.hstack([da_r, da_z, dax_n]), np.hstack([da_r, da_z, dah_n])
-    dh_prev = dh * k + dah @ W.Wh.T  # 5, 2
-    dWh, dbh = h_prev.T @ dah, dah.sum(axis=0)  # 2
+    dh_prev = dh * k + W.mask * (dah @ W.Wh.T)  # 5, 2
+    dWh, dbh = (W.mask * h_prev).T @ dah, dah.sum(axis=0)  # 2
     dx, dWx, db = dax @ W.Wx.T, x.T @ dax, dax.sum(axis=0)  # 1
     return dx, (dh_prev,), dWx, dWh, db, dbh
 
@@ -64,23 +64,26 @@ def _forward_before(x, states, W, update):
     Whr, Whz, Whn = np.split(W.Wh, 3, axis=1)
     ax = x @ W.Wx + W.b + W.bh  # 1
     ax_r, ax_z, ax_n = np.split(ax, 3, axis=1)
-    r, k = sigmoid(ax_r + h_prev @ Whr), sigmoid(SIGN[update] * (ax_z + h_prev @ Whz))  # 2
-    q = r * h_prev  # 3
-    n = np.tanh(ax_n + q @ Whn)  # 4
-    h = (1 - k) * n + k * h_prev  # 5
+    left = W.mask * h_prev  # 2
+    r, k = sigmoid(ax_r + left @ Whr), sigmoid(SIGN[update] * (ax_z + left @ Whz))  # 3
+    q = r * left  # 4
+    n = np.tanh(ax_n + q @ Whn)  # 5
+    h = (1 - k) * n + k * h_prev  # 6
     return (h,), (r, k, n, q)
 
 
 def _backward_before(dstates, states_prev, kept, x, W, update):
     (dh,), (h_prev,), (r, k, n, q) = dstates, states_prev, kept
     Whr, Whz, Whn = np.split(W.Wh, 3, axis=1)
-    dn, dk = dh * (1 - k), dh * (h_prev - n)  # 5
-    da_n = dn * (1 - n**2)  # 4
-    dq, dWhn = da_n @ Whn.T, q.T @ da_n  # 4
-    dr = dq * h_prev  # 3
-    da_r, da_z = dr * r * (1 - r), SIGN[update] * dk * k * (1 - k)  # 2
-    dh_prev = dh * k + dq * r + da_r @ Whr.T + da_z @ Whz.T  # 5, 3, 2
-    dWh = np.hstack([h_prev.T @ da_r, h_prev.T @ da_z, dWhn])  # 2, 4
+    left = W.mask * h_prev
+    dn, dk = dh * (1 - k), dh * (h_prev - n)  # 6
+    da_n = dn * (1 - n**2)  # 5
+    dq, dWhn = da_n @ Whn.T, q.T @ da_n  # 5
+    dr = dq * left  # 4
+    da_r, da_z = dr * r * (1 - r), SIGN[update] * dk * k * (1 - k)  # 3
+    dleft = dq * r + da_r @ Whr.T + da_z @ Whz.T  # 4, 3
+    dh_prev = dh * k + W.mask * dleft  # 6, 2
+    dWh = np.hstack([left.T @ da_r, left.T @ da_z, dWhn])  # 3, 5
     da = np.hstack([da_r, da_z, da_n])
     dx, dWx = da @ W.Wx.T, x.T @ da  # 1
     db = dbh = da.sum(axis=0)  # 1
@@ -96,8 +99,8 @@ def _cell(reset, update):
 
 
 def gru_forward(
-    x, h0, Wx, Wh, b=None, *, bh=None, gate_order="rzn", reset="after", update="old", lengths=None, reverse=False,
-    training=True, memory=None, return_sequences=True, out=None,
+    x, h0, Wx, Wh, b=None, *, bh=None, gate_order="rzn", reset="after", update="old", recurrent_mask=None, zoneout_h=None,
+    lengths=None, reverse=False, training=True, memory=None, return_sequences=True, out=None,
 ):  # fmt: skip
     """Run the cell over a sequence; returns (h, h_T, cache).
 
@@ -107,6 +110,8 @@ def gru_forward(
     gate_order: a permutation of "rzn"; weights come and gradients return in it.
     reset: "after" the recurrent product of the candidate, or "before" it.
     update: "old", z multiplies h_prev, or "new", z multiplies n.
+    recurrent_mask: to (N, H), what h_prev is multiplied by where it meets Wh. zoneout_h: to (N, T, H), how much of its
+    state a unit keeps: m⊙prev + (1−m)⊙new. Numbers, bools or floats that broadcast; constants of the gradients.
     lengths: (N,) integers 0..T; outputs past a row's length are 0, h_T is the state at the row's own end.
     reverse: run from a row's last step to its first; h keeps the order of x.
     training: False keeps nothing for backward, cache is None. return_sequences: False returns h = None.
@@ -115,8 +120,9 @@ def gru_forward(
     h: (N, T, H). h_T: (N, H). The cache refers to x and the weights, it does not copy them.
     """
     call = _arguments.forward(
-        "gru", x, h0, None, Wx, Wh, b, bh, step=False, gates=GATES, gate_order=gate_order, lengths=lengths, reverse=reverse,
-        training=training, memory=memory, return_sequences=return_sequences, out=out, dtypes=_arguments.REFERENCE,
+        "gru", x, h0, None, Wx, Wh, b, bh, step=False, gates=GATES, gate_order=gate_order, lengths=lengths,
+        reverse=reverse, training=training, memory=memory, return_sequences=return_sequences, out=out,
+        dtypes=_arguments.REFERENCE, recurrent_mask=recurrent_mask, zoneout_h=zoneout_h,
     )  # fmt: skip
     cell = _cell(reset, update)
     h, (h_T,), cache = sequence.forward(call, cell)
@@ -137,7 +143,7 @@ def gru_backward(dh, cache, dh_T=None, *, need=None, out=None):
 
 def gru_ragged_forward(
     x, h0, Wx, Wh, b=None, *, bh=None, offsets=None, batch_sizes=None, gate_order="rzn", reset="after", update="old",
-    reverse=False, training=True, memory=None, return_sequences=True, out=None,
+    recurrent_mask=None, zoneout_h=None, reverse=False, training=True, memory=None, return_sequences=True, out=None,
 ):  # fmt: skip
     """Run the cell over sequences of different lengths on flat rows, without padding; returns (h, h_T, cache).
 
@@ -148,8 +154,8 @@ def gru_ragged_forward(
     """
     call = _arguments.forward(
         "gru", x, h0, None, Wx, Wh, b, bh, step=False, gates=GATES, gate_order=gate_order, ragged=True, offsets=offsets,
-        batch_sizes=batch_sizes, reverse=reverse, training=training, memory=memory, return_sequences=return_sequences, out=out,
-        dtypes=_arguments.REFERENCE,
+        batch_sizes=batch_sizes, reverse=reverse, training=training, memory=memory, return_sequences=return_sequences,
+        out=out, dtypes=_arguments.REFERENCE, recurrent_mask=recurrent_mask, zoneout_h=zoneout_h,
     )  # fmt: skip
     cell = _cell(reset, update)
     h, (h_T,), cache = sequence.forward(call, cell)
@@ -167,7 +173,8 @@ def gru_ragged_backward(dh, cache, dh_T=None, *, need=None, out=None):
 
 
 def gru_step_forward(
-    x, h_prev, Wx, Wh, b=None, *, bh=None, gate_order="rzn", reset="after", update="old", training=True, out=None
+    x, h_prev, Wx, Wh, b=None, *, bh=None, gate_order="rzn", reset="after", update="old", recurrent_mask=None,
+    zoneout_h=None, training=True, out=None,
 ):  # fmt: skip
     """One step; returns (h_next, cache).
 
@@ -176,7 +183,7 @@ def gru_step_forward(
     """
     call = _arguments.forward(
         "gru", x, h_prev, None, Wx, Wh, b, bh, step=True, gates=GATES, gate_order=gate_order, training=training, out=out,
-        dtypes=_arguments.REFERENCE,
+        dtypes=_arguments.REFERENCE, recurrent_mask=recurrent_mask, zoneout_h=zoneout_h,
     )  # fmt: skip
     cell = _cell(reset, update)
     (h_next,), cache = sequence.step_forward(call, cell)

@@ -55,7 +55,7 @@ def _clipped(a, limit):
 
 def _forward(x, states, W, option):
     h_prev, c_prev = states
-    a = x @ W.Wx + h_prev @ W.Wh + W.b + W.bh  # 1
+    a = x @ W.Wx + (W.mask * h_prev) @ W.Wh + W.b + W.bh  # 1
     a_i, a_f, a_g, a_o = np.split(a, 4, axis=1)
     if W.peephole is not None:
         p_i, p_f, p_o = np.split(W.peephole, 3)
@@ -93,7 +93,7 @@ def _backward(dstates, states_prev, kept, x, W, option):
         dc_prev = dc_prev + da_i * p_i + da_f * p_f  # 2
     da = np.hstack([da_i, da_f, da_g, da_o])
     dx, dWx = da @ W.Wx.T, x.T @ da  # 1
-    dh_prev, dWh = da @ W.Wh.T, h_prev.T @ da  # 1
+    dh_prev, dWh = W.mask * (da @ W.Wh.T), (W.mask * h_prev).T @ da  # 1
     db = dbh = da.sum(axis=0)  # 1
     if W.peephole is None:
         return dx, (dh_prev, dc_prev), dWx, dWh, db, dbh
@@ -114,8 +114,8 @@ def _cell(candidate, coupled, cell_clip, preact_clip):
 
 def lstm_forward(
     x, h0, c0, Wx, Wh, b=None, *, bh=None, peephole=None, gate_order="ifgo", candidate="tanh", coupled=False,
-    cell_clip=None, preact_clip=None, lengths=None, reverse=False, training=True, memory=None,
-    return_sequences=True, out=None,
+    cell_clip=None, preact_clip=None, recurrent_mask=None, zoneout_h=None, zoneout_c=None, lengths=None, reverse=False,
+    training=True, memory=None, return_sequences=True, out=None,
 ):  # fmt: skip
     """Run the cell over a sequence; returns (h, h_T, c_T, cache).
 
@@ -125,6 +125,8 @@ def lstm_forward(
     peephole: (3H,) or None, in the order i f o. candidate: "tanh" or "sigmoid". coupled: i = 1 - f; the blocks of i are not
     used. cell_clip, preact_clip: numbers > 0 or None; no gradient passes where a value is clipped.
     gate_order: a permutation of "ifgo"; weights come and gradients return in it.
+    recurrent_mask: to (N, H), what h_prev is multiplied by where it meets Wh. zoneout_h, zoneout_c: to (N, T, H), how much of
+    its state a unit keeps: m⊙prev + (1−m)⊙new. Numbers, bools or floats that broadcast; constants of the gradients.
     lengths: (N,) integers 0..T; outputs past a row's length are 0, h_T and c_T are the states at the row's own end.
     reverse: run from a row's last step to its first; h keeps the order of x.
     training: False keeps nothing for backward, cache is None. return_sequences: False returns h = None.
@@ -135,7 +137,8 @@ def lstm_forward(
     call = _arguments.forward(
         "lstm", x, h0, c0, Wx, Wh, b, bh, step=False, gates=GATES, has_c=True, gate_order=gate_order, lengths=lengths,
         reverse=reverse, training=training, memory=memory, return_sequences=return_sequences, out=out,
-        dtypes=_arguments.REFERENCE, peephole=peephole,
+        dtypes=_arguments.REFERENCE, peephole=peephole, recurrent_mask=recurrent_mask, zoneout_h=zoneout_h,
+        zoneout_c=zoneout_c,
     )  # fmt: skip
     h, (h_T, c_T), cache = sequence.forward(call, _cell(candidate, coupled, cell_clip, preact_clip))
     return LSTMForward(
@@ -160,8 +163,8 @@ def lstm_backward(dh, cache, dh_T=None, dc_T=None, *, need=None, out=None):
 
 def lstm_ragged_forward(
     x, h0, c0, Wx, Wh, b=None, *, bh=None, peephole=None, offsets=None, batch_sizes=None, gate_order="ifgo",
-    candidate="tanh", coupled=False, cell_clip=None, preact_clip=None, reverse=False, training=True, memory=None,
-    return_sequences=True, out=None,
+    candidate="tanh", coupled=False, cell_clip=None, preact_clip=None, recurrent_mask=None, zoneout_h=None,
+    zoneout_c=None, reverse=False, training=True, memory=None, return_sequences=True, out=None,
 ):  # fmt: skip
     """Run the cell over sequences of different lengths on flat rows, without padding; returns (h, h_T, c_T, cache).
 
@@ -173,8 +176,8 @@ def lstm_ragged_forward(
     call = _arguments.forward(
         "lstm", x, h0, c0, Wx, Wh, b, bh, step=False, gates=GATES, has_c=True, gate_order=gate_order, ragged=True,
         offsets=offsets, batch_sizes=batch_sizes, reverse=reverse, training=training, memory=memory,
-        return_sequences=return_sequences, out=out, dtypes=_arguments.REFERENCE,
-        peephole=peephole,
+        return_sequences=return_sequences, out=out, dtypes=_arguments.REFERENCE, peephole=peephole,
+        recurrent_mask=recurrent_mask, zoneout_h=zoneout_h, zoneout_c=zoneout_c,
     )  # fmt: skip
     h, (h_T, c_T), cache = sequence.forward(call, _cell(candidate, coupled, cell_clip, preact_clip))
     return LSTMForward(
@@ -197,7 +200,7 @@ def lstm_ragged_backward(dh, cache, dh_T=None, dc_T=None, *, need=None, out=None
 
 def lstm_step_forward(
     x, h_prev, c_prev, Wx, Wh, b=None, *, bh=None, peephole=None, gate_order="ifgo", candidate="tanh", coupled=False,
-    cell_clip=None, preact_clip=None, training=True, out=None,
+    cell_clip=None, preact_clip=None, recurrent_mask=None, zoneout_h=None, zoneout_c=None, training=True, out=None,
 ):  # fmt: skip
     """One step; returns (h_next, c_next, cache).
 
@@ -206,8 +209,8 @@ def lstm_step_forward(
     """
     call = _arguments.forward(
         "lstm", x, h_prev, c_prev, Wx, Wh, b, bh, step=True, gates=GATES, has_c=True, gate_order=gate_order,
-        training=training, out=out, dtypes=_arguments.REFERENCE,
-        peephole=peephole,
+        training=training, out=out, dtypes=_arguments.REFERENCE, peephole=peephole, recurrent_mask=recurrent_mask,
+        zoneout_h=zoneout_h, zoneout_c=zoneout_c,
     )  # fmt: skip
     (h_next, c_next), cache = sequence.step_forward(call, _cell(candidate, coupled, cell_clip, preact_clip))
     return LSTMStep(sequence.placed(call, "h_next", h_next), sequence.placed(call, "c_next", c_next), cache)

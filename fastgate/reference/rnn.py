@@ -30,7 +30,7 @@ class RNNStep(NamedTuple):
 
 def _forward(x, states, W, activation):
     (h_prev,) = states
-    a = x @ W.Wx + h_prev @ W.Wh + W.b + W.bh  # 1
+    a = x @ W.Wx + (W.mask * h_prev) @ W.Wh + W.b + W.bh  # 1
     if activation == "tanh":
         h = np.tanh(a)  # 2
     elif activation == "relu":
@@ -53,15 +53,14 @@ def _backward(dstates, states_prev, h, x, W, activation):
     else:
         da = dh  # 2
     dx, dWx = da @ W.Wx.T, x.T @ da  # 1
-    dh_prev, dWh = da @ W.Wh.T, h_prev.T @ da  # 1
+    dh_prev, dWh = W.mask * (da @ W.Wh.T), (W.mask * h_prev).T @ da  # 1
     db = dbh = da.sum(axis=0)  # 1
     return dx, (dh_prev,), dWx, dWh, db, dbh
 
 
 def rnn_forward(
-    x, h0, Wx, Wh, b=None, *, bh=None, activation="tanh", lengths=None, reverse=False,
-    training=True, memory=None, return_sequences=True,
-    out=None,
+    x, h0, Wx, Wh, b=None, *, bh=None, activation="tanh", recurrent_mask=None, zoneout_h=None, lengths=None,
+    reverse=False, training=True, memory=None, return_sequences=True, out=None,
 ):  # fmt: skip
     """Run the cell over a sequence; returns (h, h_T, cache).
 
@@ -69,6 +68,8 @@ def rnn_forward(
 
     x: (N, T, D). h0: (N, H), (H,) or None = zeros. Wx: (D, H). Wh: (H, H). b, bh: (H,) or None.
     activation: φ, one of "tanh", "relu", "sigmoid", "identity".
+    recurrent_mask: to (N, H), what h_prev is multiplied by where it meets Wh. zoneout_h: to (N, T, H), how much of its
+    state a unit keeps: m⊙prev + (1−m)⊙new. Numbers, bools or floats that broadcast; constants of the gradients.
     lengths: (N,) integers 0..T; outputs past a row's length are 0, h_T is the state at the row's own end.
     reverse: run from a row's last step to its first; h keeps the order of x.
     training: False keeps nothing for backward, cache is None. return_sequences: False returns h = None.
@@ -77,9 +78,9 @@ def rnn_forward(
     h: (N, T, H). h_T: (N, H). The cache refers to x and the weights, it does not copy them.
     """
     call = _arguments.forward(
-        "rnn", x, h0, None, Wx, Wh, b, bh, step=False, gates=GATES, lengths=lengths,
-        reverse=reverse, training=training, memory=memory,
-        return_sequences=return_sequences, out=out, dtypes=_arguments.REFERENCE,
+        "rnn", x, h0, None, Wx, Wh, b, bh, step=False, gates=GATES, lengths=lengths, reverse=reverse, training=training,
+        memory=memory, return_sequences=return_sequences, out=out, dtypes=_arguments.REFERENCE,
+        recurrent_mask=recurrent_mask, zoneout_h=zoneout_h,
     )  # fmt: skip
     cell = sequence.Cell(_forward, _backward, _arguments.option("activation", activation, OPTIONS["activation"]))
     h, (h_T,), cache = sequence.forward(call, cell)
@@ -99,9 +100,8 @@ def rnn_backward(dh, cache, dh_T=None, *, need=None, out=None):
 
 
 def rnn_ragged_forward(
-    x, h0, Wx, Wh, b=None, *, bh=None, offsets=None, batch_sizes=None, activation="tanh", reverse=False,
-    training=True, memory=None,
-    return_sequences=True, out=None,
+    x, h0, Wx, Wh, b=None, *, bh=None, offsets=None, batch_sizes=None, activation="tanh", recurrent_mask=None,
+    zoneout_h=None, reverse=False, training=True, memory=None, return_sequences=True, out=None,
 ):  # fmt: skip
     """Run the cell over sequences of different lengths on flat rows, without padding; returns (h, h_T, cache).
 
@@ -111,9 +111,9 @@ def rnn_ragged_forward(
     h: (ΣT, H). h_T: (N, H), the states at each sequence's own end.
     """
     call = _arguments.forward(
-        "rnn", x, h0, None, Wx, Wh, b, bh, step=False, gates=GATES, ragged=True, offsets=offsets,
-        batch_sizes=batch_sizes, reverse=reverse, training=training, memory=memory, return_sequences=return_sequences, out=out,
-        dtypes=_arguments.REFERENCE,
+        "rnn", x, h0, None, Wx, Wh, b, bh, step=False, gates=GATES, ragged=True, offsets=offsets, batch_sizes=batch_sizes,
+        reverse=reverse, training=training, memory=memory, return_sequences=return_sequences, out=out,
+        dtypes=_arguments.REFERENCE, recurrent_mask=recurrent_mask, zoneout_h=zoneout_h,
     )  # fmt: skip
     cell = sequence.Cell(_forward, _backward, _arguments.option("activation", activation, OPTIONS["activation"]))
     h, (h_T,), cache = sequence.forward(call, cell)
@@ -130,7 +130,10 @@ def rnn_ragged_backward(dh, cache, dh_T=None, *, need=None, out=None):
     return sequence.gradients_type("RNNGradients", judged.names)(*sequence.backward(cache, judged))
 
 
-def rnn_step_forward(x, h_prev, Wx, Wh, b=None, *, bh=None, activation="tanh", training=True, out=None):
+def rnn_step_forward(
+    x, h_prev, Wx, Wh, b=None, *, bh=None, activation="tanh", recurrent_mask=None, zoneout_h=None, training=True,
+    out=None,
+):  # fmt: skip
     """One step; returns (h_next, cache).
 
     x: (N, D). h_prev: (N, H), (H,) or None = zeros. Wx: (D, H). Wh: (H, H). b, bh: (H,) or None.
@@ -138,7 +141,7 @@ def rnn_step_forward(x, h_prev, Wx, Wh, b=None, *, bh=None, activation="tanh", t
     """
     call = _arguments.forward(
         "rnn", x, h_prev, None, Wx, Wh, b, bh, step=True, gates=GATES, training=training, out=out,
-        dtypes=_arguments.REFERENCE,
+        dtypes=_arguments.REFERENCE, recurrent_mask=recurrent_mask, zoneout_h=zoneout_h,
     )  # fmt: skip
     cell = sequence.Cell(_forward, _backward, _arguments.option("activation", activation, OPTIONS["activation"]))
     (h_next,), cache = sequence.step_forward(call, cell)

@@ -23,6 +23,7 @@ class Weights(NamedTuple):
     b: np.ndarray  # (G·H,)
     bh: np.ndarray  # (G·H,)
     peephole: np.ndarray | None  # (3H,)
+    mask: Any = 1  # (N, H), what h_prev is multiplied by where it meets Wh
 
 
 class Cell(NamedTuple):
@@ -56,9 +57,8 @@ def forward(call, cell):
     h = zeros_like_rows(call, call.H) if call.return_sequences else None
     steps = []
     for rows, places in schedule(call):
-        x_t = call.x[places]
         before = tuple(s[rows] for s in states)
-        after, kept = cell.forward(x_t, before, W, cell.option)
+        after, kept = one_step(call, cell, rows, places, before, W)
         for s, new in zip(states, after, strict=True):
             s[rows] = new
         if h is not None:
@@ -73,7 +73,7 @@ def backward(cache, judged):
     call, cell = judged.call, cache.cell
     W = canonical_weights(call)
     dx = zeros_like_rows(call, call.D)
-    dW = [np.zeros_like(w) for w in W if w is not None]
+    dW = [np.zeros_like(w) for w in W[:5] if w is not None]
     dstates = [np.zeros((call.N, call.H), call.dtype) for _ in range(1 + call.has_c)]
     for dstate, upstream in zip(dstates, (judged.dh_T, judged.dc_T), strict=False):
         if upstream is not None:
@@ -85,7 +85,7 @@ def backward(cache, judged):
             after[0] += judged.dh[places]
         for total, dstate in zip(totals, after, strict=True):
             total[places] = dstate
-        dx[places], dbefore, *dweights = cell.backward(after, before, kept, call.x[places], W, cell.option)
+        dx[places], dbefore, *dweights = one_step_back(call, cell, rows, places, after, before, kept, W)
         for dstate, d in zip(dstates, dbefore, strict=True):
             dstate[rows] = d
         for total, d in zip(dW, dweights, strict=True):
@@ -96,7 +96,7 @@ def backward(cache, judged):
 def step_forward(call, cell):
     """One step: (states, cache or None)."""
     before = initial_states(call)
-    after, kept = cell.forward(call.x, before, canonical_weights(call), cell.option)
+    after, kept = one_step(call, cell, ..., ..., before, canonical_weights(call))
     after = [state.copy() for state in after]  # the caller's own, `kept` belongs to the cache
     return after, Cache(call, cell, [(None, None, before, kept)]) if call.training else None
 
@@ -107,8 +107,35 @@ def step_backward(cache, judged):
     [(_, _, before, kept)] = cache.steps
     zeros = np.zeros((call.N, call.H), call.dtype)
     after = [zeros if d is None else d for d in (judged.dh, judged.dc_T)][: 1 + call.has_c]
-    dx, dbefore, *dW = cell.backward(after, before, kept, call.x, canonical_weights(call), cell.option)
+    dx, dbefore, *dW = one_step_back(call, cell, ..., ..., after, before, kept, canonical_weights(call))
     return collect(judged, dx, dbefore, dW)
+
+
+def one_step(call, cell, rows, places, before, W):
+    """A step of the cell, with masks: (states, kept). Zoneout is next = m⊙prev + (1−m)⊙new for each state."""
+    new, kept = cell.forward(call.x[places], before, masked(W, call, rows), cell.option)
+    states = zip(zoneouts(call, places), before, new, strict=True)
+    return tuple(new if m is None else m * prev + (1 - m) * new for m, prev, new in states), kept
+
+
+def one_step_back(call, cell, rows, places, dafter, before, kept, W):
+    """The gradients of a step, as cell.backward returns them: the cell gets (1−m)⊙d, and m⊙d goes past it."""
+    zoned = list(zip(zoneouts(call, places), dafter, strict=True))
+    dnew = [d if m is None else (1 - m) * d for m, d in zoned]
+    dx, dbefore, *dW = cell.backward(dnew, before, kept, call.x[places], masked(W, call, rows), cell.option)
+    return dx, [d if m is None else d + m * past for d, (m, past) in zip(dbefore, zoned, strict=True)], *dW
+
+
+def masked(W, call, rows):
+    """The weights, and with them the recurrent mask of these rows."""
+    mask = None if call.masks is None else call.masks.recurrent
+    return W if mask is None else W._replace(mask=mask[rows])
+
+
+def zoneouts(call, places):
+    """For each state how much of it is kept at these places of x; None: there is no zoneout."""
+    masks = (call.masks or (None, None, None))[1 : 2 + call.has_c]
+    return [None if mask is None else mask[places] for mask in masks]
 
 
 def schedule(call):
