@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from support import digest, values
 
+import fastgate
 from fastgate import decode, structures
 
 CELLS = ("rnn", "lstm", "gru")
@@ -461,3 +462,310 @@ def test_files_of_the_autoencoder(tmp_path):
     x = values(np.random.default_rng(1), (2, 3, 3), np.float32)
     for kind in (KINDS[0], KINDS[7]):
         check_files(autoencoder(kind, "lstm", np.float32), tmp_path, lambda model: model.forward(x)[:2])
+
+
+# --- deep transitions --------------------------------------------------------------------------------------------------------
+
+OPTIONS = {
+    "rnn": [{}, {"activation": "sigmoid", "bh": True}],
+    "lstm": [{}, {"peephole": True, "b": False}],
+    "gru": [{}, {"reset": "before", "update": "new"}],
+}
+options_of_cells = pytest.mark.parametrize(("cell", "options"), [(cell, o) for cell in CELLS for o in OPTIONS[cell]])
+
+
+def transition(micro_steps, cell, options, dtype=np.float64, H=5):
+    return lively(structures.DeepTransition(3, H, micro_steps=micro_steps, cell=cell, dtype=dtype, rng=0, **options))
+
+
+@options_of_cells
+@pytest.mark.parametrize("micro_steps", [1, 2, 4])
+@ragged
+def test_gradients_of_deep_transitions(cell, options, micro_steps, lengths):
+    model, rng = transition(micro_steps, cell, options), np.random.default_rng(1)
+
+    def forward(model, x, state):
+        h, after, cache = model.forward(x, state, lengths=lengths)
+        return (h, after), cache
+
+    def backward(model, upstream, cache):
+        dx, dstate = model.backward(upstream[0], cache, upstream[1])
+        return {"x": dx, "state": dstate}
+
+    check_gradients(model, forward, backward, {"x": values(rng, (4, 5, 3)), "state": first_state(model._cell_layer, rng)})
+    h, _, cache = model.forward(values(rng, (4, 5, 3)), lengths=lengths)
+    model.backward(h, cache)
+    before = model.gradients.copy()
+    assert model.backward(h, cache, accumulate=True, need_dx=False).dx is None
+    np.testing.assert_array_equal(model.gradients, 2 * before)
+
+
+@options_of_cells
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_one_micro_step_is_the_layer(cell, options, dtype):
+    model, rng = transition(1, cell, options, dtype, H=17), np.random.default_rng(1)
+    layer = getattr(fastgate, cell.upper())(3, 17, dtype=dtype, **options)
+    assert list(layer.weights) == list(model.weights)
+    layer.parameters[...] = model.parameters
+    x, state, lengths = values(rng, (4, 5, 3), dtype), first_state(layer, rng), [5, 0, 2, 3]
+    for own in (None, lengths):
+        found, expected = model.forward(x, state, lengths=own), layer.forward(x, *state, lengths=own)
+        np.testing.assert_array_equal(found.h, expected.h)
+        for a, b in zip(found.state, expected[1:-1], strict=True):
+            np.testing.assert_array_equal(a, b)
+
+
+@options_of_cells
+def test_micro_steps_are_cells_one_after_the_other(cell, options):
+    model, rng = transition(3, cell, options), np.random.default_rng(1)
+    x, state = values(rng, (4, 5, 3)), first_state(model._cell_layer, rng)
+    step = getattr(fastgate, f"{cell}_step_forward")
+    own = {name: value for name, value in options.items() if name in ("activation", "reset", "update")}
+    now = [a[0] for a in state]
+    found = model.forward(x, state)
+    stepped = state
+    for t in range(5):
+        for k in range(3):
+            W = {name[:-1]: a for name, a in model.weights.items() if name.endswith(str(k))}
+            if k:
+                W["Wx"] = np.zeros((3, W["Wh"].shape[1]))
+            *now, _ = step(x[:, t], *now, **W, **own)
+        np.testing.assert_allclose(found.h[:, t], now[0], rtol=0, atol=1e-14)
+        stepped = model.step(x[:, t], stepped)
+        np.testing.assert_array_equal(stepped.h[0], found.h[:, t])
+    first = model.forward(x[:, :2], state)
+    np.testing.assert_array_equal(model.forward(x[:, 2:], first.state).h, found.h[:, 2:])
+
+
+@options_of_cells
+def test_rows_and_files_of_deep_transitions(cell, options, tmp_path):
+    model, x = transition(3, cell, options, np.float32, H=17), values(np.random.default_rng(1), (4, 5, 3), np.float32)
+    check_rows(lambda x, lengths: model.forward(x, lengths=lengths)[:2], [5, 1, 2, 3], x=x)
+    check_files(model, tmp_path, lambda model: model.forward(x)[:2])
+    for N, T in ((0, 3), (2, 0)):
+        h, state, cache = model.forward(x[:N, :T] if N else x[:0])
+        assert model.backward(np.ones_like(h), cache).dx.shape == (*h.shape[:2], 3)
+        assert state[0].shape == (1, len(h), 17)
+
+
+# --- missing values ----------------------------------------------------------------------------------------------------------
+
+DECAYS = [(True, True), (True, False), (False, True), (False, False)]
+decays = pytest.mark.parametrize("decay", DECAYS, ids=lambda decay: "-".join(map(str, decay)))
+
+
+def missing_values(cell, decay, dtype=np.float64, H=5, **options):
+    model = structures.MissingValues(
+        3, H, cell=cell, input_decay=decay[0], hidden_decay=decay[1], dtype=dtype, rng=0, **options
+    )  # fmt: skip
+    lively(model)
+    for name, scale in (("wx", 1.0), ("bx", 0.3), ("Wd", 0.5), ("bd", 0.3)):
+        if name in model.weights:
+            model.weights[name][...] = values(np.random.default_rng(9), model.weights[name].shape, dtype, scale)
+    return model
+
+
+def observations(rng, N=4, T=7, dtype=np.float64):
+    """x, mask, times, mean."""
+    times = np.cumsum(rng.uniform(0.2, 1.5, (N, T)), axis=1).astype(dtype)
+    return values(rng, (N, T, 3), dtype), rng.random((N, T, 3)) < 0.5, times, values(rng, (3,), dtype)
+
+
+@decays
+@cells
+@pytest.mark.parametrize("lengths", [None, [7, 0, 4, 6]], ids=["whole", "ragged"])
+def test_gradients_with_missing_values(decay, cell, lengths):
+    model, rng = missing_values(cell, decay), np.random.default_rng(1)
+    x, mask, times, mean = observations(rng)
+
+    def forward(model, x, state):
+        h, after, cache = model.forward(x, mask, state, times=times, mean=mean, lengths=lengths)
+        return (h, after), cache
+
+    def backward(model, upstream, cache):
+        dx, dstate = model.backward(upstream[0], cache, upstream[1])
+        return {"x": dx, "state": dstate}
+
+    check_gradients(model, forward, backward, {"x": x, "state": first_state(model.layer, rng)})
+    (h, after), cache = forward(model, x, None)
+    model.backward(h, cache, after)
+    before = model.gradients.copy()
+    dx = model.backward(h, cache, after, accumulate=True).dx
+    np.testing.assert_array_equal(model.gradients, 2 * before)
+    inside = np.arange(7) < np.array(lengths or [7] * 4)[:, None]
+    assert (dx[~(mask & inside[..., None])] == 0).all()
+    assert model.backward(h, cache, after, need_dx=False).dx is None
+    np.testing.assert_array_equal(model.gradients, before)
+
+
+@cells
+def test_gradients_with_missing_values_in_stacks(cell):
+    """Without a decay of h the layer may be deep and bidirectional."""
+    model, rng = missing_values(cell, (True, False), num_layers=2, bidirectional=True), np.random.default_rng(1)
+    x, mask, times, mean = observations(rng)
+
+    def forward(model, x):
+        h, after, cache = model.forward(x, mask, times=times, mean=mean)
+        return (h, after), cache
+
+    def backward(model, upstream, cache):
+        return {"x": model.backward(upstream[0], cache, upstream[1]).dx}
+
+    check_gradients(model, forward, backward, {"x": x})
+
+
+@decays
+@cells
+@pytest.mark.parametrize("timed", [True, False])
+def test_missing_values_are_their_equations(decay, cell, timed):
+    """Each value of each step by itself; what is missing is NaN."""
+    model, rng = missing_values(cell, decay), np.random.default_rng(1)
+    x, mask, times, mean = observations(rng)
+    x[~mask] = np.nan
+    found = model.forward(x, mask, times=times if timed else None, mean=mean, training=False)
+    assert found.cache is None
+    if not timed:
+        times = np.tile(np.arange(7.0), (4, 1))
+    W = model.weights
+    step = getattr(fastgate, f"{cell}_step_forward")
+    own = {name[len("layer.") : -1]: a for name, a in W.items() if name.startswith("layer.")}
+    for n in range(4):
+        states = [np.zeros((1, 5)) for _ in found.state]
+        last, seen = mean.copy(), np.full(3, times[n, 0])
+        for t in range(7):
+            delta = times[n, t] - seen
+            gamma = np.exp(-np.maximum(0, W["wx"] * delta + W["bx"])) if decay[0] else np.ones(3)
+            given = [x[n, t, d] if mask[n, t, d] else gamma[d] * last[d] + (1 - gamma[d]) * mean[d] for d in range(3)]
+            if decay[1]:
+                states = [np.exp(-np.maximum(0, delta @ W["Wd"] + W["bd"])) * a for a in states]
+            *states, _ = step(np.array([[*given, *mask[n, t]]], float), *states, **own)
+            np.testing.assert_allclose(found.h[n, t], states[0][0], rtol=0, atol=1e-13)
+            last, seen = np.where(mask[n, t], x[n, t], last), np.where(mask[n, t], times[n, t], seen)
+
+
+def test_intervals_are_those_of_the_paper():
+    """Figure 2 of Che et al. (2018): two variables at 0, 0.1, 0.6, 1.6, 2.2, 2.5, 3.1."""
+    mask = np.array([[0, 1, 0, 0, 0, 1, 0], [1, 0, 0, 1, 1, 0, 1]], bool).T[None]
+    times = np.array([[0, 0.1, 0.6, 1.6, 2.2, 2.5, 3.1]])
+    expected = np.array([[0.0, 0.1, 0.5, 1.5, 2.1, 2.4, 0.6], [0.0, 0.1, 0.6, 1.6, 0.6, 0.3, 0.9]]).T[None]
+    np.testing.assert_allclose(structures.intervals(mask, times), expected, rtol=0, atol=1e-12)
+
+
+@decays
+@cells
+def test_rows_and_files_with_missing_values(decay, cell, tmp_path):
+    model, rng = missing_values(cell, decay, np.float32, H=17), np.random.default_rng(1)
+    x, mask, times, mean = observations(rng, dtype=np.float32)
+    lengths = [7, 1, 4, 6]
+    inside = np.arange(7) < np.array(lengths)[:, None]
+    together = model.forward(x, mask, times=times, mean=mean, lengths=lengths, training=False)
+    x[~(mask & inside[..., None])] = np.nan
+    times[~inside] = np.nan
+    for rows in ([0], [2], [3, 0, 2]):
+        own = [lengths[n] for n in rows]
+        alone = model.forward(x[rows], mask[rows] | ~inside[rows][..., None], times=times[rows], mean=mean, lengths=own)
+        np.testing.assert_array_equal(alone.h, together.h[rows])
+        for a, b in zip(alone.state, together.state, strict=True):
+            np.testing.assert_array_equal(a, b[:, rows])
+        model.backward(np.ones_like(alone.h), alone.cache)
+        assert np.isfinite(model.gradients).all()
+    check_files(model, tmp_path, lambda model: model.forward(x, mask, mean=mean, lengths=lengths)[:2])
+    for N, T in ((0, 3), (2, 0)):
+        h, _, cache = model.forward(x[:N, :T], mask[:N, :T])
+        assert model.backward(np.ones_like(h), cache).dx.shape == (N, T, 3)
+
+
+def test_fresh_weights_decay_and_carry():
+    model = structures.MissingValues(3, 5, rng=0)
+    assert (model.weights["wx"] > 0).all()
+    assert (model.weights["Wd"] > 0).all()
+    x = np.ones((1, 4, 3), np.float32)
+    mask = np.zeros((1, 4, 3), bool)
+    mask[:, 0] = True
+    h, _, cache = model.forward(x, mask)
+    model.backward(np.ones_like(h), cache)
+    assert all((np.abs(model.grads[name]) > 0).any() for name in ("wx", "bx", "Wd", "bd"))
+
+
+# --- what does not fit -------------------------------------------------------------------------------------------------------
+
+
+def test_what_does_not_fit_is_named():
+    """Judged before anything is written: weights and gradients are as they were."""
+    every, final, output = (
+        kind(3, 5, 4, rng=0) for kind in (structures.OutputEveryStep, structures.FinalOutput, structures.OutputRecurrence)
+    )
+    pair, auto = structures.EncoderDecoder(3, 5, 2, 4, rng=0), structures.SequenceAutoencoder(3, 5, rng=0)
+    deep, missing = structures.DeepTransition(3, 5, rng=0), structures.MissingValues(3, 5, rng=0)
+    x, y, mask = np.ones((2, 4, 3), np.float32), np.ones((2, 4, 2), np.float32), np.ones((2, 4, 3), bool)
+    o, _, cache = every.forward(x)
+    h, _, kept = deep.forward(x)
+    _, _, paired = pair.forward(x, y)
+    _, _, seen = missing.forward(x, mask)
+    wrong = np.ones((2, 4, 9), np.float32)
+    models = (every, final, output, pair, auto, deep, missing)
+    for model in models:
+        model.gradients[...] = 7
+    before = digest(*(model.gradients for model in models), *(model.parameters for model in models))
+    for kind, words, call in (
+        (TypeError, "input_size: expected an integer", lambda: structures.OutputEveryStep(3.0, 5, 4)),
+        (ValueError, "output_size: expected an integer >= 1", lambda: structures.FinalOutput(3, 5, 0)),
+        (ValueError, 'cell: expected "rnn", "lstm" or "gru", got "elm"', lambda: structures.FinalOutput(3, 5, 4, cell="elm")),
+        (TypeError, ".*unexpected keyword argument 'colour'", lambda: structures.OutputEveryStep(3, 5, 4, colour=1)),
+        (TypeError, "dtype: expected float32 or float64", lambda: structures.OutputEveryStep(3, 5, 4, dtype=int)),
+        (ValueError, "reset: expected", lambda: structures.OutputEveryStep(3, 5, 4, cell="gru", reset="never")),
+        (ValueError, "activation: expected", lambda: structures.OutputRecurrence(3, 5, 4, activation="softmax")),
+        (TypeError, "rng: expected", lambda: structures.OutputRecurrence(3, 5, 4, rng="x")),
+        (ValueError, "context: expected", lambda: structures.EncoderDecoder(3, 5, 2, 4, context="none")),
+        (ValueError, "bidirectional: expected False", lambda: structures.EncoderDecoder(3, 5, 2, 4, bidirectional=True)),
+        (ValueError, "dropout: expected 0", lambda: structures.EncoderDecoder(3, 5, 2, 4, context="additive", dropout=0.5)),
+        (ValueError, "context: expected", lambda: structures.SequenceAutoencoder(3, 5, context="dot")),
+        (TypeError, "reverse: expected True or False", lambda: structures.SequenceAutoencoder(3, 5, reverse=1)),
+        (ValueError, "micro_steps: expected an integer >= 1", lambda: structures.DeepTransition(3, 5, micro_steps=0)),
+        (ValueError, "num_layers: expected 1, got 2", lambda: structures.DeepTransition(3, 5, num_layers=2)),
+        (ValueError, "bidirectional: expected False with", lambda: structures.MissingValues(3, 5, bidirectional=True)),
+        (TypeError, "input_decay: expected", lambda: structures.MissingValues(3, 5, input_decay="yes")),
+        (MemoryError, "input_size = 3, .* output_size = 109951", lambda: structures.OutputEveryStep(3, 5, 2**40)),
+        (MemoryError, "input_size = 3, .* micro_steps = 109951", lambda: structures.DeepTransition(3, 5, micro_steps=2**40)),
+        (ValueError, r"x: expected \(N, T, D\)", lambda: every.forward(wrong)),
+        (TypeError, "x: expected float32", lambda: every.forward(x.astype(float))),
+        (ValueError, "state: expected a tuple of 2", lambda: every.forward(x, (np.ones((1, 2, 5), np.float32),))),
+        (ValueError, "state.h: expected", lambda: every.forward(x, (np.ones((1, 3, 5), np.float32),) * 2)),
+        (ValueError, "lengths: expected", lambda: final.forward(x, lengths=[5, 1])),
+        (TypeError, "training: expected", lambda: final.forward(x, training=1)),
+        (ValueError, r"do: expected \(N, T, K\) = \(2, 4, 4\)", lambda: every.backward(wrong, cache)),
+        (TypeError, "do: expected float32", lambda: every.backward(o.astype(float), cache)),
+        (ValueError, "cache: expected the cache of this structure's .* that of another", lambda: every.backward(o, kept)),
+        (ValueError, "cache: expected .*training=True", lambda: every.backward(o, None)),
+        (TypeError, "accumulate: expected", lambda: every.backward(o, cache, accumulate=1)),
+        (ValueError, r"y: expected \(N, T, K\)", lambda: output.forward(x, y)),
+        (ValueError, r"y0: expected \(N, K\)", lambda: output.forward(x, None, y[:, 0])),
+        (ValueError, r"y: expected \(N, T, target_size\) = \(2, T, 2\)", lambda: pair.forward(x, x)),
+        (TypeError, "y: expected float32", lambda: pair.forward(x, y.astype(float))),
+        (ValueError, "y_lengths: expected", lambda: pair.forward(x, y, y_lengths=[5, 1])),
+        (TypeError, "y_lengths: expected integers", lambda: pair.forward(x, y, y_lengths=[0.5, 1])),
+        (ValueError, "do: expected", lambda: pair.backward(wrong, paired)),
+        (ValueError, r"E: expected \(number of symbols, target_size\)", lambda: pair.decoder_step(x, E=wrong[0])),
+        (ValueError, r"y: expected symbols 0\.\.1, got 2", lambda: pair.decoder_step(x)[0]([0, 2], pair.decoder_step(x)[1])),
+        (ValueError, "dh: expected", lambda: deep.backward(wrong, kept)),
+        (ValueError, "dstate.h: expected", lambda: deep.backward(h, kept, (np.ones((2, 2, 5), np.float32),))),
+        (TypeError, "mask: expected bool", lambda: missing.forward(x, x)),
+        (ValueError, r"mask: expected \(N, T, D\)", lambda: missing.forward(x, mask[:, :3])),
+        (ValueError, "times: expected", lambda: missing.forward(x, mask, times=np.ones(4, np.float32))),
+        (ValueError, "times: expected finite times that never fall, got 1.0, 0.0 in row 1", lambda: missing.forward(
+            x, mask, times=np.array([[0, 1, 2, 3], [0, 1, 0, 1]], np.float32))),
+        (ValueError, r"mean: expected \(D,\)", lambda: missing.forward(x, mask, mean=np.ones(2, np.float32))),
+        (ValueError, "dh: expected", lambda: missing.backward(wrong, seen)),
+    ):  # fmt: skip
+        with pytest.raises(kind, match=f"^{words}"):
+            call()
+    assert digest(*(model.gradients for model in models), *(model.parameters for model in models)) == before
+
+
+def test_a_file_of_another_structure_is_refused(tmp_path):
+    path = tmp_path / "structure.npz"
+    structures.DeepTransition(3, 5, rng=0).save(path)
+    with pytest.raises(ValueError, match="it holds DeepTransition"):
+        structures.MissingValues.load(path)
+    with pytest.raises(ValueError, match="it holds DeepTransition"):
+        fastgate.LSTM.load(path)

@@ -1,4 +1,5 @@
-"""Attention over the states of an encoder. Every row takes only its own states, so neither padding nor the batch counts."""
+"""Attention over the states of an encoder. Neither padding nor the batch counts: sums over a row's states are taken in their
+order, or over its own states alone."""
 
 from __future__ import annotations
 
@@ -38,13 +39,19 @@ def dot_backward(dcontext: Array, a: Array, h: Array, keys: Array) -> tuple[Arra
 
 def additive(q: Array, projected: Array, v: Array, keys: Array, lengths: Counts, active: Any) -> tuple[Array, Array]:
     """The contexts (N, H) and weights (N, S) of queries q (N, A), one for each row: e = v · tanh(q + projected)."""
-    N, S, _ = projected.shape
-    context, a = np.zeros((N, keys.shape[2]), q.dtype), np.zeros((N, S), q.dtype)
+    S = projected.shape[1]
+    context = np.zeros((len(q), keys.shape[2]), q.dtype)
+    if S == 0:
+        return context, np.zeros((len(q), 0), q.dtype)
     e = _affine.forward(np.tanh(q[:, None] + projected), v[:, None], training=False)[0][..., 0]
-    for n in np.flatnonzero((lengths > 0) & active):
-        own = slice(lengths[n])
-        a[n, own] = softmax(e[n, own])
-        context[n] = _affine.forward(a[n : n + 1, own], keys[n, own], training=False)[0][0]
+    inside = (np.arange(S) < lengths[:, None]) & np.reshape(active, (-1, 1))
+    e = np.where(inside, e, -np.inf)
+    top = e.max(axis=1, keepdims=True)
+    a = np.exp(e - np.where(inside.any(axis=1, keepdims=True), top, 0))
+    total = a.cumsum(axis=1)[:, -1:]  # one by one, so the zeros of padding count as nothing
+    a /= np.where(total > 0, total, 1)
+    for s in range(S):
+        context += a[:, s, None] * keys[:, s]
     return context, a
 
 
