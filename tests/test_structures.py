@@ -754,6 +754,9 @@ def test_what_does_not_fit_is_named():
         (ValueError, "times: expected", lambda: missing.forward(x, mask, times=np.ones(4, np.float32))),
         (ValueError, "times: expected finite times that never fall, got 1.0, 0.0 in row 1", lambda: missing.forward(
             x, mask, times=np.array([[0, 1, 2, 3], [0, 1, 0, 1]], np.float32))),
+        (TypeError, "mask: expected bool", lambda: structures.intervals(x, x[..., 0])),
+        (ValueError, r"mask: expected \(N, T, D\), got", lambda: structures.intervals(mask[0], x[..., 0])),
+        (ValueError, r"times: expected \(N, T\) = \(2, 4\) as mask", lambda: structures.intervals(mask, x[:, :3, 0])),
         (ValueError, r"mean: expected \(D,\)", lambda: missing.forward(x, mask, mean=np.ones(2, np.float32))),
         (ValueError, "dh: expected", lambda: missing.backward(wrong, seen)),
     ):  # fmt: skip

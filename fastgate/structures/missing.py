@@ -38,8 +38,15 @@ def intervals(mask: NDArray[np.bool_], times: Array) -> Array:
     """delta (N, T, D): how long ago each value was last observed, from mask (N, T, D) and the times of the steps (N, T).
 
     delta_0 = 0;  delta_t = times_t - times_{t-1} + (0 where mask_{t-1}, else delta_{t-1}): Che et al. (2018), equation 2.
+    mask : bools. times : float32 or float64, as delta. What does not fit is a ValueError or TypeError that names it.
     """
-    delta = np.zeros(mask.shape, times.dtype)
+    mask = _arguments._array("mask", mask, (np.dtype(bool),))
+    times = _arguments._array("times", times, _arguments.KERNEL)
+    if mask.ndim != 3:
+        raise ValueError(f"mask: expected (N, T, D), got {mask.shape}")
+    if times.shape != mask.shape[:2]:
+        raise ValueError(f"times: expected (N, T) = {mask.shape[:2]} as mask, got {times.shape}")
+    delta = np.zeros(mask.shape, times.dtype.newbyteorder("="))
     for t in range(1, mask.shape[1]):
         delta[:, t] = (times[:, t] - times[:, t - 1])[:, None] + np.where(mask[:, t - 1], 0, delta[:, t - 1])
     return delta
