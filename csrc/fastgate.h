@@ -81,6 +81,8 @@ typedef struct fg_sequence {
     int reverse;                              /* a sequence runs from its own last step to its first */
     int option;                               /* of the cell; rnn: enum fg_activation, gru: enum fg_update, lstm: enum fg_lstm */
     double cell_clip, preact_clip;            /* lstm: bounds of |c| and of |a|; 0 = none */
+    const int64_t *period;                    /* (H,) >= 1, or NULL: unit j changes its state at steps t where (start + t) % period[j] is 0 */
+    int64_t start;                            /* >= 0, below 2^62, the number of the first step; t counts steps as they are done */
     ptrdiff_t gate_column[FG_MAX_GATES];      /* first column in Wx, Wh, b, bh of each gate, in the cell's own order */
 
     fg_steps x;                               /* (N, T, D), read */

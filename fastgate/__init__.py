@@ -14,6 +14,7 @@ layers/                   RNN, LSTM, GRU: stacks, directions, parameters in one 
 weights/                  import and export       compat/   drop-ins for code that others wrote
 check/                    what a cell computes, and whether it is right                  parallel.py  more than one machine
 decode.py                 greedy, sampled, beam search; scheduled teacher forcing
+flow/                     how gradients flow through time: norms, Jacobians, gates, Omega, a report on one page
 """
 
 import importlib
@@ -54,15 +55,19 @@ from fastgate.rnn import (
 from fastgate.threads import get_num_threads, num_threads, set_num_threads
 
 if TYPE_CHECKING:
+    from fastgate import decode, flow  # noqa: F401
     from fastgate.layers import GRU, LSTM, RNN
     from fastgate.streams import StreamPool
 
 _WINGS = {"RNN": "layers", "LSTM": "layers", "GRU": "layers", "StreamPool": "streams"}
+_MODULES = ("decode", "flow")
 
 
 def __getattr__(name):
     if name in _WINGS:
         return getattr(importlib.import_module(f"fastgate.{_WINGS[name]}"), name)
+    if name in _MODULES:
+        return importlib.import_module(f"fastgate.{name}")
     raise AttributeError(f"module 'fastgate' has no attribute {name!r}")
 
 

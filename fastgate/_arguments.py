@@ -51,6 +51,13 @@ class Flat(NamedTuple):
     step_start: ndarray | None  # (T,) int64, C order, private
 
 
+class Rhythm(NamedTuple):
+    """Unit j changes its state at the steps t where (start + t) % period[j] == 0; t counts steps as they are done."""
+
+    period: ndarray  # (H,) int64 >= 1, C order, private
+    start: int  # 0 <= start < 2**62
+
+
 class Masks(NamedTuple):
     """Factors of a call, constants of its gradients: views of these shapes. Any stride may be 0, that of the last axis is 0 or
     one element."""
@@ -89,6 +96,7 @@ class Forward(NamedTuple):
     out: dict[str, ndarray] | None
     flat: Flat | None  # of a ragged call, whose T is the largest of `lengths`
     memory: int | None  # bytes, with training only
+    rhythm: Rhythm | None  # None: every unit at every step
     masks: Masks | None
 
 
@@ -143,6 +151,8 @@ def forward(
     dtypes: tuple[np.dtype, ...] = KERNEL,
     input_size: int | None = None,
     peephole: Any = None,
+    period: Any = None,
+    start: Any = 0,
     recurrent_mask: Any = None,
     zoneout_h: Any = None,
     zoneout_c: Any = None,
@@ -152,7 +162,7 @@ def forward(
     gates: the canonical letters, G = len(gates). has_c: the cell has a second state, c0 (c_prev).
     gate_order None means `gates`. The states of a step are named h_prev and c_prev in messages.
     input_size: D, where the weights are known to be right (those of a prepared cell).
-    peephole: of a cell that has one.
+    peephole: of a cell that has one. period, start: of any cell.
     recurrent_mask, zoneout_h, zoneout_c: numbers, or bools or floats that broadcast to the shapes in Masks.
     """
     # A caller's code may run while these become plain data, so that comes before any shape is read.
@@ -172,6 +182,9 @@ def forward(
         and (reverse is True or reverse is False)
         and (return_sequences is True or return_sequences is False)
         and memory is None
+        and period is None
+        and type(start) is int
+        and start == 0
         and recurrent_mask is None
         and zoneout_h is None
         and zoneout_c is None
@@ -203,12 +216,13 @@ def forward(
             # fmt: off
             return _new(Forward, (
                 cell, step, has_c, N, T, D, H, G, dtype, x, h0, c0, Wx, Wh, b, bh, peephole, lengths, position,
-                reverse, training, return_sequences, out, flat, None, None))
+                reverse, training, return_sequences, out, flat, None, None, None))
             # fmt: on
     # fmt: off
     return _forward_in_words(
         cell, x, h0, c0, Wx, Wh, b, bh, step, gates, has_c, gate_order, lengths, ragged, offsets, batch_sizes, reverse,
-        training, memory, return_sequences, out, dtypes, input_size, peephole, (recurrent_mask, zoneout_h, zoneout_c))
+        training, memory, return_sequences, out, dtypes, input_size, peephole, period, start,
+        (recurrent_mask, zoneout_h, zoneout_c))
     # fmt: on
 
 
@@ -237,8 +251,12 @@ def _forward_in_words(
     dtypes,
     input_size,
     peephole,
+    period,
+    start,
     masks,
 ):
+    period = None if period is None else _integers("period", period)
+    start = _step_number("start", start)
     reverse = flag("reverse", reverse)
     training = flag("training", training)
     memory = _bytes("memory", memory, training)
@@ -286,6 +304,7 @@ def _forward_in_words(
             _shape(name, bias, (GH,), (G * H,))
     if peephole is not None:
         _shape("peephole", peephole, ("3H",), (3 * H,))
+    rhythm = None if period is None else Rhythm(_periods(period, H), start)
 
     # What a call writes: h, the cache, final states, packed weights. An x that takes no memory counts as if it did.
     keeps_all = training and memory is None
@@ -319,8 +338,28 @@ def _forward_in_words(
     # fmt: off
     return Forward(
         cell, step, has_c, N, T, D, H, G, dtype, x, h0, c0, Wx, Wh, b, bh, peephole, lengths, position,
-        reverse, training, return_sequences, out, flat, memory, masks)
+        reverse, training, return_sequences, out, flat, memory, rhythm, masks)
     # fmt: on
+
+
+def _periods(period, H):
+    """An integer or integers (H,), all >= 1, as a private int64 array (H,)."""
+    if period.shape not in ((), (H,)):
+        raise ValueError(f"period: expected an integer or (H,) = ({H},) integers, got {period.shape}")
+    wrong = (period < 1) | (period >= _LARGEST)
+    if wrong.any():
+        where = f" for unit {int(wrong.argmax())}" if period.ndim else ""
+        raise ValueError(f"period: expected integers >= 1 and < 2**62, got {int(period.ravel()[wrong.argmax()])}{where}")
+    return np.array(np.broadcast_to(period, (H,)), np.int64, order="C")
+
+
+def _step_number(name, value):
+    """An integer >= 0 that leaves room for the steps of any call."""
+    if isinstance(value, (bool, np.bool_)) or not isinstance(value, Integral):
+        raise TypeError(f"{name}: expected an integer >= 0, got {_kind(value)}")
+    if not 0 <= value < _LARGEST:
+        raise ValueError(f"{name}: expected an integer >= 0 and < 2**62, got {int(value)}")
+    return int(value)
 
 
 def _factors(name, mask, dtype):
@@ -494,14 +533,24 @@ class Weights(NamedTuple):
     bh: ndarray | None  # (G·H,)
     peephole: ndarray | None  # (3H,)
     gate_order: str | None
+    period: ndarray | None  # (H,) int64
     position: tuple[int, ...]  # of the gates, as in Forward
 
 
 def weights(
-    Wx: Any, Wh: Any, b: Any, bh: Any, peephole: Any, gates: str, gate_order: Any, like: Weights | None = None
+    Wx: Any,
+    Wh: Any,
+    b: Any,
+    bh: Any,
+    peephole: Any,
+    gates: str,
+    gate_order: Any,
+    period: Any = None,
+    like: Weights | None = None,
 ) -> Weights:
     """Judge weights on their own; with `like`, they must have its sizes and dtype."""
     position = gate_positions(gates, gate_order)
+    period = None if period is None else _integers("period", period)[...]
     # Views: whoever reshapes a caller's array meanwhile, another thread or code of the next argument, does not reach them.
     Wx = _array("Wx", Wx, KERNEL if like is None else (like.dtype,), None if like is None else "before")[...]
     dtype = _native(Wx.dtype, KERNEL)
@@ -525,9 +574,12 @@ def weights(
             _shape(name, bias, (GH,), (G * H,))
     if peephole is not None:
         _shape("peephole", peephole, ("3H",), (3 * H,))
+    if period is not None:
+        period = _periods(period, H)
+        period.flags.writeable = False
     _affordable(3 * (D + H) * G * H * dtype.itemsize, 0, f"Wx, Wh: D, H = {D}, {H}")
     Wx, Wh, b, bh, peephole = (None if a is None else _frozen(a, dtype) for a in (Wx, Wh, b, bh, peephole))
-    return Weights(D, H, dtype, Wx, Wh, b, bh, peephole, gate_order, position)
+    return Weights(D, H, dtype, Wx, Wh, b, bh, peephole, gate_order, period, position)
 
 
 def _frozen(a: ndarray, dtype: np.dtype) -> ndarray:

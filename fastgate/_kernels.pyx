@@ -148,7 +148,7 @@ cdef class Run:
 
     def __cinit__(self, int cell, call, option, cnp.ndarray order, Py_ssize_t rows, Prepared prepared=None):
         (_, _, self.has_c, N, T, D, H, _, _, x, h0, c0, Wx, Wh, b, bh, peephole, lengths, position, reverse, training, _, _,
-         flat, memory, masks) = <tuple>call
+         flat, memory, rhythm, masks) = <tuple>call
         b, bh = (a if a is None or cnp.PyArray_IS_C_CONTIGUOUS(a) else a.copy() for a in (b, bh))
         cdef core.fg_sequence *s = &self.s
 
@@ -156,7 +156,7 @@ cdef class Run:
         self.cell = <core.fg_cell_id>cell
         self.kernels = kernels_of(<cnp.ndarray?>x)
         self.type_number = cnp.PyArray_TYPE(<cnp.ndarray>x)
-        self.arrays = (x, h0, c0, Wx, Wh, b, bh, peephole, lengths, order, flat, prepared, masks)
+        self.arrays = (x, h0, c0, Wx, Wh, b, bh, peephole, lengths, order, flat, rhythm, prepared, masks)
         if prepared is not None:
             s.prepared = prepared.memory.data
         s.N, s.T, s.D, s.H = N, T, D, H
@@ -168,6 +168,9 @@ cdef class Run:
             s.step_start = <int64_t *>data_of(step_start)
         s.reverse = reverse
         set_option(s, option)
+        if rhythm is not None:
+            period, s.start = <tuple>rhythm
+            s.period = <int64_t *>data_of(period)
         s.shares = 1
         s.x = steps_of(x)
         s.h0, s.c0 = rows_of(h0), rows_of(c0)

@@ -23,7 +23,7 @@ def _kernel(reset, update):
 
 def gru_forward(
     x, h0, Wx, Wh, b=None, *, bh=None, gate_order="rzn", reset="after", update="old", recurrent_mask=None, zoneout_h=None,
-    lengths=None, reverse=False, training=True, memory=None, return_sequences=True, out=None,
+    period=None, start=0, lengths=None, reverse=False, training=True, memory=None, return_sequences=True, out=None,
 ):  # fmt: skip
     """Run the cell over sequences; returns (h, h_T, cache).
 
@@ -63,6 +63,11 @@ def gru_forward(
         draw_zoneout_mask draws one; after training stands the mean, zoneout_h=p.
         Each mask is a number, bools, or floats of the dtype of x, any values. An axis of size 1 or of stride 0 takes no
         memory, bools are copied as floats. Masks are constants of the gradients.
+    period : integer >= 1, or integers (H,), or None
+        Several time scales: unit j changes its state only at the steps t where (start + t) % period[j] == 0, and holds it
+        in between; t counts the steps of a row in the order in which they run. El Hihi and Bengio (1996); Koutnik et al.
+        (2014), without the blocks of their Wh. The gradient of a state that is held passes unchanged.
+    start : integer >= 0, the number of the first step, so that chunks of a sequence know where they stand
     lengths : (N,) integers 0..T, in any order, or None
         Steps of each row. Outputs past a row's length are 0, h_T is the state at the row's own end, padding (even
         NaN) influences nothing, and the cost grows with the sum of lengths.
@@ -97,7 +102,8 @@ def gru_forward(
     strides and alignment, and at every instruction-set level with FMA. Cho et al. (2014), arXiv:1406.1078.
     """
     call = _arguments.forward(
-        "gru", x, h0, None, Wx, Wh, b, bh, step=False, gates=GATES, gate_order=gate_order, lengths=lengths,
+        "gru", x, h0, None, Wx, Wh, b, bh, step=False, gates=GATES, gate_order=gate_order, period=period, start=start,
+        lengths=lengths,
         reverse=reverse, training=training, memory=memory, return_sequences=return_sequences, out=out,
         recurrent_mask=recurrent_mask, zoneout_h=zoneout_h,
     )  # fmt: skip
@@ -128,7 +134,8 @@ def gru_backward(dh, cache, dh_T=None, *, need=None, out=None):
 
 def gru_ragged_forward(
     x, h0, Wx, Wh, b=None, *, bh=None, offsets=None, batch_sizes=None, gate_order="rzn", reset="after", update="old",
-    recurrent_mask=None, zoneout_h=None, reverse=False, training=True, memory=None, return_sequences=True, out=None,
+    recurrent_mask=None, zoneout_h=None, period=None, start=0, reverse=False, training=True, memory=None,
+    return_sequences=True, out=None,
 ):  # fmt: skip
     """Run the cell over sequences of different lengths on flat rows, without padding; returns (h, h_T, cache).
 
@@ -152,6 +159,7 @@ def gru_ragged_forward(
     batch_sizes : integers > 0 that never grow, whose sum is ΣT. N is the first of them, 0 where there is none.
     gate_order : a permutation of "rzn"
     reset : "after" or "before". update : "old" or "new"
+    period, start : as in gru_forward
     reverse : run each sequence from its last step to its first; h keeps the order of x.
     recurrent_mask, zoneout_h : as in gru_forward; zoneout on rows as those of x, (ΣT, H)
     training : False keeps nothing for backward, cache is None. return_sequences : False returns h = None.
@@ -169,7 +177,8 @@ def gru_ragged_forward(
         As gru_forward.
     """
     call = _arguments.forward(
-        "gru", x, h0, None, Wx, Wh, b, bh, step=False, gates=GATES, gate_order=gate_order, ragged=True, offsets=offsets,
+        "gru", x, h0, None, Wx, Wh, b, bh, step=False, gates=GATES, gate_order=gate_order, period=period, start=start,
+        ragged=True, offsets=offsets,
         batch_sizes=batch_sizes, reverse=reverse, training=training, memory=memory, return_sequences=return_sequences,
         out=out, recurrent_mask=recurrent_mask, zoneout_h=zoneout_h,
     )  # fmt: skip
@@ -192,7 +201,7 @@ def gru_ragged_backward(dh, cache, dh_T=None, *, need=None, out=None):
 
 def gru_step_forward(
     x, h_prev, Wx, Wh, b=None, *, bh=None, gate_order="rzn", reset="after", update="old", recurrent_mask=None,
-    zoneout_h=None, training=True, out=None,
+    zoneout_h=None, period=None, start=0, training=True, out=None,
 ):  # fmt: skip
     """One step; returns (h_next, cache).
 
@@ -201,13 +210,15 @@ def gru_step_forward(
     gate_order : a permutation of "rzn".
     reset : "after" or "before". update : "old" or "new".
     recurrent_mask, zoneout_h : broadcast to (N, H); as in gru_forward.
+    period, start : as in gru_forward; start is the number of this step.
     training : False keeps nothing, cache is None. out : array for h_next, or dict with "h_next".
 
     T steps one by one give the bits of gru_forward over the sequence. Conventions, equations and errors as there. Many
     steps with the same weights: GRUCell.
     """
     call = _arguments.forward(
-        "gru", x, h_prev, None, Wx, Wh, b, bh, step=True, gates=GATES, gate_order=gate_order, training=training, out=out,
+        "gru", x, h_prev, None, Wx, Wh, b, bh, step=True, gates=GATES, gate_order=gate_order, period=period, start=start,
+        training=training, out=out,
         recurrent_mask=recurrent_mask, zoneout_h=zoneout_h,
     )  # fmt: skip
     return GRUStep._make(_call.forward(call, *_kernel(reset, update)))
@@ -230,20 +241,21 @@ class GRUCell(_cell.PreparedCell):
 
     Wx : (D, 3H). Wh : (H, 3H). b, bh : (3H,) or None. All float32 or all float64.
     gate_order : a permutation of "rzn". reset : "after" or "before". update : "old" or "new".
+    period : as in gru_forward; step and forward take start=.
 
     The weights are judged, copied and packed here, once. What happens to the arrays afterwards changes nothing (update takes
     others), and no call packs anything, which makes a step of a few rows much cheaper than gru_step_forward. A cell may be
     used from many threads at once, update included. It pickles and copies.
 
-    step(x, h_prev=None, out=None, *, recurrent_mask=None, zoneout_h=None) -> h_next
+    step(x, h_prev=None, out=None, start=0, *, recurrent_mask=None, zoneout_h=None) -> h_next
         One step, nothing kept for backward. Only the result is allocated; not even this with out=, which may be the state
         that came in: cell.step(x, h, out=h).
     forward(x, h0=None, *, recurrent_mask=None, zoneout_h=None, lengths=None,
-            reverse=False, training=True, memory=None, return_sequences=True, out=None)
+            reverse=False, start=0, training=True, memory=None, return_sequences=True, out=None)
         As gru_forward; its cache goes to gru_backward.
     update(Wx, Wh, b=None, *, bh=None)
         Takes other weights of the same sizes and dtype.
-    Wx, Wh, b, bh, input_size, hidden_size, dtype, nbytes
+    Wx, Wh, b, bh, period, input_size, hidden_size, dtype, nbytes
         Read-only.
 
     Results have the bits of gru_step_forward and gru_forward; equations, conventions and errors as there.
@@ -251,5 +263,5 @@ class GRUCell(_cell.PreparedCell):
 
     _cell, _gates, _Forward = "gru", GATES, GRUForward
 
-    def __init__(self, Wx, Wh, b=None, *, bh=None, gate_order="rzn", reset="after", update="old"):
-        self._prepare(Wx, Wh, b, bh, *_kernel(reset, update), gate_order=gate_order, reset=reset, update=update)
+    def __init__(self, Wx, Wh, b=None, *, bh=None, gate_order="rzn", reset="after", update="old", period=None):
+        self._prepare(Wx, Wh, b, bh, *_kernel(reset, update), period=period, gate_order=gate_order, reset=reset, update=update)

@@ -3,7 +3,7 @@ from typing import Any, Generic, Literal, NamedTuple
 
 from numpy.typing import NDArray
 
-from fastgate._types import Cache, F, Gradients, Lengths, Mask, Out, PreparedCell
+from fastgate._types import Cache, F, Gradients, Lengths, Mask, Out, Period, PreparedCell
 
 class GRUForward(NamedTuple, Generic[F]):
     h: NDArray[F] | Any  # None with return_sequences=False
@@ -37,6 +37,8 @@ def gru_forward(
     update: Literal["old", "new"] = "old",
     recurrent_mask: Mask[F] = None,
     zoneout_h: Mask[F] = None,
+    period: Period = None,
+    start: int = 0,
     lengths: Lengths = None,
     reverse: bool = False,
     training: bool = True,
@@ -67,6 +69,8 @@ def gru_ragged_forward(
     update: Literal["old", "new"] = "old",
     recurrent_mask: Mask[F] = None,
     zoneout_h: Mask[F] = None,
+    period: Period = None,
+    start: int = 0,
     reverse: bool = False,
     training: bool = True,
     memory: int | None = None,
@@ -94,6 +98,8 @@ def gru_step_forward(
     update: Literal["old", "new"] = "old",
     recurrent_mask: Mask[F] = None,
     zoneout_h: Mask[F] = None,
+    period: Period = None,
+    start: int = 0,
     training: bool = True,
     out: Out[F] = None,
 ) -> GRUStep[F]: ...
@@ -116,12 +122,14 @@ class GRUCell(PreparedCell[F]):
         gate_order: str = "rzn",
         reset: Literal["after", "before"] = "after",
         update: Literal["old", "new"] = "old",
+        period: Period = None,
     ) -> None: ...
     def step(
         self,
         x: NDArray[F],
         h_prev: NDArray[F] | None = None,
         out: Out[F] = None,
+        start: int = 0,
         *,
         recurrent_mask: Mask[F] = None,
         zoneout_h: Mask[F] = None,
@@ -135,6 +143,7 @@ class GRUCell(PreparedCell[F]):
         zoneout_h: Mask[F] = None,
         lengths: Lengths = None,
         reverse: bool = False,
+        start: int = 0,
         training: bool = True,
         memory: int | None = None,
         return_sequences: bool = True,

@@ -16,7 +16,8 @@ def _option(candidate, coupled, cell_clip, preact_clip):
 
 def lstm_forward(
     x, h0, c0, Wx, Wh, b=None, *, bh=None, peephole=None, gate_order="ifgo", candidate="tanh", coupled=False,
-    cell_clip=None, preact_clip=None, recurrent_mask=None, zoneout_h=None, zoneout_c=None, lengths=None, reverse=False,
+    cell_clip=None, preact_clip=None, recurrent_mask=None, zoneout_h=None, zoneout_c=None, period=None, start=0, lengths=None,
+    reverse=False,
     training=True, memory=None, return_sequences=True, out=None,
 ):  # fmt: skip
     """Run the cell over sequences; returns (h, h_T, c_T, cache).
@@ -67,6 +68,11 @@ def lstm_forward(
         draw_zoneout_mask draws one; after training stands the mean, zoneout_h=p.
         Each mask is a number, bools, or floats of the dtype of x, any values. An axis of size 1 or of stride 0 takes no
         memory, bools are copied as floats. Masks are constants of the gradients.
+    period : integer >= 1, or integers (H,), or None
+        Several time scales: unit j changes its state only at the steps t where (start + t) % period[j] == 0, and holds it
+        in between; t counts the steps of a row in the order in which they run. El Hihi and Bengio (1996); Koutnik et al.
+        (2014), without the blocks of their Wh. The gradient of a state that is held passes unchanged.
+    start : integer >= 0, the number of the first step, so that chunks of a sequence know where they stand
     lengths : (N,) integers 0..T, in any order, or None
         Steps of each row. Outputs past a row's length are 0, h_T and c_T are the states at the row's own end, padding
         (even NaN) influences nothing, and the cost grows with the sum of lengths.
@@ -102,7 +108,8 @@ def lstm_forward(
     forget gate of Gers, Schmidhuber and Cummins (2000).
     """
     call = _arguments.forward(
-        "lstm", x, h0, c0, Wx, Wh, b, bh, step=False, gates=GATES, has_c=True, gate_order=gate_order, lengths=lengths,
+        "lstm", x, h0, c0, Wx, Wh, b, bh, step=False, gates=GATES, has_c=True, gate_order=gate_order, period=period,
+        start=start, lengths=lengths,
         reverse=reverse, training=training, memory=memory, return_sequences=return_sequences, out=out, peephole=peephole,
         recurrent_mask=recurrent_mask, zoneout_h=zoneout_h, zoneout_c=zoneout_c,
     )  # fmt: skip
@@ -135,7 +142,7 @@ def lstm_backward(dh, cache, dh_T=None, dc_T=None, *, need=None, out=None):
 def lstm_ragged_forward(
     x, h0, c0, Wx, Wh, b=None, *, bh=None, peephole=None, offsets=None, batch_sizes=None, gate_order="ifgo",
     candidate="tanh", coupled=False, cell_clip=None, preact_clip=None, recurrent_mask=None, zoneout_h=None,
-    zoneout_c=None, reverse=False, training=True, memory=None, return_sequences=True, out=None,
+    zoneout_c=None, period=None, start=0, reverse=False, training=True, memory=None, return_sequences=True, out=None,
 ):  # fmt: skip
     """Run the cell over sequences of different lengths on flat rows, without padding; returns (h, h_T, c_T, cache).
 
@@ -159,6 +166,7 @@ def lstm_ragged_forward(
     offsets : integers that never fall, from 0 to ΣT. A sequence may have no step: its states stay.
     batch_sizes : integers > 0 that never grow, whose sum is ΣT. N is the first of them, 0 where there is none.
     gate_order : a permutation of "ifgo"
+    period, start : as in lstm_forward
     reverse : run each sequence from its last step to its first; h keeps the order of x.
     recurrent_mask, zoneout_h, zoneout_c : as in lstm_forward; zoneout on rows as those of x, (ΣT, H)
     training : False keeps nothing for backward, cache is None. return_sequences : False returns h = None.
@@ -176,7 +184,8 @@ def lstm_ragged_forward(
         As lstm_forward.
     """
     call = _arguments.forward(
-        "lstm", x, h0, c0, Wx, Wh, b, bh, step=False, gates=GATES, has_c=True, gate_order=gate_order, ragged=True,
+        "lstm", x, h0, c0, Wx, Wh, b, bh, step=False, gates=GATES, has_c=True, gate_order=gate_order, period=period,
+        start=start, ragged=True,
         offsets=offsets, batch_sizes=batch_sizes, reverse=reverse, training=training, memory=memory,
         return_sequences=return_sequences, out=out, peephole=peephole, recurrent_mask=recurrent_mask, zoneout_h=zoneout_h,
         zoneout_c=zoneout_c,
@@ -200,7 +209,8 @@ def lstm_ragged_backward(dh, cache, dh_T=None, dc_T=None, *, need=None, out=None
 
 def lstm_step_forward(
     x, h_prev, c_prev, Wx, Wh, b=None, *, bh=None, peephole=None, gate_order="ifgo", candidate="tanh", coupled=False,
-    cell_clip=None, preact_clip=None, recurrent_mask=None, zoneout_h=None, zoneout_c=None, training=True, out=None,
+    cell_clip=None, preact_clip=None, recurrent_mask=None, zoneout_h=None, zoneout_c=None, period=None, start=0,
+    training=True, out=None,
 ):  # fmt: skip
     """One step; returns (h_next, c_next, cache).
 
@@ -209,13 +219,15 @@ def lstm_step_forward(
     peephole : (3H,) or None. gate_order : a permutation of "ifgo". candidate, coupled, cell_clip, preact_clip : as in
     lstm_forward.
     recurrent_mask, zoneout_h, zoneout_c : broadcast to (N, H); as in lstm_forward.
+    period, start : as in lstm_forward; start is the number of this step.
     training : False keeps nothing, cache is None. out : array for h_next, or dict with "h_next", "c_next".
 
     T steps one by one give the bits of lstm_forward over the sequence. Conventions, equations and errors as there. Many
     steps with the same weights: LSTMCell.
     """
     call = _arguments.forward(
-        "lstm", x, h_prev, c_prev, Wx, Wh, b, bh, step=True, gates=GATES, has_c=True, gate_order=gate_order,
+        "lstm", x, h_prev, c_prev, Wx, Wh, b, bh, step=True, gates=GATES, has_c=True, gate_order=gate_order, period=period,
+        start=start,
         training=training, out=out, peephole=peephole, recurrent_mask=recurrent_mask, zoneout_h=zoneout_h,
         zoneout_c=zoneout_c,
     )  # fmt: skip
@@ -240,20 +252,22 @@ class LSTMCell(_cell.PreparedCellWithC):
 
     Wx : (D, 4H). Wh : (H, 4H). b, bh : (4H,) or None. peephole : (3H,) or None. All float32 or all float64.
     gate_order : a permutation of "ifgo". candidate, coupled, cell_clip, preact_clip : as in lstm_forward.
+    period : as in lstm_forward; step and forward take start=.
 
     The weights are judged, copied and packed here, once. What happens to the arrays afterwards changes nothing (update takes
     others), and no call packs anything, which makes a step of a few rows much cheaper than lstm_step_forward. A cell may be
     used from many threads at once, update included. It pickles and copies.
 
-    step(x, h_prev=None, c_prev=None, out=None, *, recurrent_mask=None, zoneout_h=None, zoneout_c=None) -> (h_next, c_next)
+    step(x, h_prev=None, c_prev=None, out=None, start=0, *, recurrent_mask=None, zoneout_h=None, zoneout_c=None)
+            -> (h_next, c_next)
         One step, nothing kept for backward. No array is allocated but the results; not even these with out=, which may name the
         states that came in: cell.step(x, h, c, out=(h, c)).
     forward(x, h0=None, c0=None, *, recurrent_mask=None, zoneout_h=None, zoneout_c=None, lengths=None,
-            reverse=False, training=True, memory=None, return_sequences=True, out=None)
+            reverse=False, start=0, training=True, memory=None, return_sequences=True, out=None)
         As lstm_forward; its cache goes to lstm_backward.
     update(Wx, Wh, b=None, *, bh=None, peephole=None)
         Takes other weights of the same sizes and dtype.
-    Wx, Wh, b, bh, peephole, input_size, hidden_size, dtype, nbytes
+    Wx, Wh, b, bh, peephole, period, input_size, hidden_size, dtype, nbytes
         Read-only.
 
     Results have the bits of lstm_step_forward and lstm_forward; equations, conventions and errors as there.
@@ -263,10 +277,11 @@ class LSTMCell(_cell.PreparedCellWithC):
 
     def __init__(
         self, Wx, Wh, b=None, *, bh=None, peephole=None, gate_order="ifgo", candidate="tanh", coupled=False, cell_clip=None,
-        preact_clip=None,
+        preact_clip=None, period=None,
     ):  # fmt: skip
         self._prepare(
-            Wx, Wh, b, bh, "lstm", _option(candidate, coupled, cell_clip, preact_clip), peephole, gate_order=gate_order,
+            Wx, Wh, b, bh, "lstm", _option(candidate, coupled, cell_clip, preact_clip), peephole, period=period,
+            gate_order=gate_order,
             candidate=candidate, coupled=coupled, cell_clip=cell_clip, preact_clip=preact_clip,
         )  # fmt: skip
 

@@ -3,7 +3,7 @@ from typing import Any, Generic, Literal, NamedTuple
 
 from numpy.typing import NDArray
 
-from fastgate._types import Cache, F, Gradients, Lengths, Mask, Out, PreparedCell
+from fastgate._types import Cache, F, Gradients, Lengths, Mask, Out, Period, PreparedCell
 
 class LSTMForward(NamedTuple, Generic[F]):
     h: NDArray[F] | Any  # None with return_sequences=False
@@ -54,6 +54,8 @@ def lstm_forward(
     recurrent_mask: Mask[F] = None,
     zoneout_h: Mask[F] = None,
     zoneout_c: Mask[F] = None,
+    period: Period = None,
+    start: int = 0,
     lengths: Lengths = None,
     reverse: bool = False,
     training: bool = True,
@@ -90,6 +92,8 @@ def lstm_ragged_forward(
     recurrent_mask: Mask[F] = None,
     zoneout_h: Mask[F] = None,
     zoneout_c: Mask[F] = None,
+    period: Period = None,
+    start: int = 0,
     reverse: bool = False,
     training: bool = True,
     memory: int | None = None,
@@ -123,6 +127,8 @@ def lstm_step_forward(
     recurrent_mask: Mask[F] = None,
     zoneout_h: Mask[F] = None,
     zoneout_c: Mask[F] = None,
+    period: Period = None,
+    start: int = 0,
     training: bool = True,
     out: Out[F] = None,
 ) -> LSTMStep[F]: ...
@@ -149,6 +155,7 @@ class LSTMCell(PreparedCell[F]):
         coupled: bool = False,
         cell_clip: float | None = None,
         preact_clip: float | None = None,
+        period: Period = None,
     ) -> None: ...
     def update(
         self,
@@ -167,6 +174,7 @@ class LSTMCell(PreparedCell[F]):
         h_prev: NDArray[F] | None = None,
         c_prev: NDArray[F] | None = None,
         out: tuple[NDArray[F] | None, NDArray[F] | None] | Out[F] = None,
+        start: int = 0,
         *,
         recurrent_mask: Mask[F] = None,
         zoneout_h: Mask[F] = None,
@@ -183,6 +191,7 @@ class LSTMCell(PreparedCell[F]):
         zoneout_c: Mask[F] = None,
         lengths: Lengths = None,
         reverse: bool = False,
+        start: int = 0,
         training: bool = True,
         memory: int | None = None,
         return_sequences: bool = True,

@@ -11,7 +11,8 @@ def _activation(name):
 
 
 def rnn_forward(
-    x, h0, Wx, Wh, b=None, *, bh=None, activation="tanh", recurrent_mask=None, zoneout_h=None, lengths=None,
+    x, h0, Wx, Wh, b=None, *, bh=None, activation="tanh", recurrent_mask=None, zoneout_h=None, period=None, start=0,
+    lengths=None,
     reverse=False, training=True, memory=None, return_sequences=True, out=None,
 ):  # fmt: skip
     """Run the cell over sequences; returns (h, h_T, cache).
@@ -41,6 +42,11 @@ def rnn_forward(
         draw_zoneout_mask draws one; after training stands the mean, zoneout_h=p.
         Each mask is a number, bools, or floats of the dtype of x, any values. An axis of size 1 or of stride 0 takes no
         memory, bools are copied as floats. Masks are constants of the gradients.
+    period : integer >= 1, or integers (H,), or None
+        Several time scales: unit j changes its state only at the steps t where (start + t) % period[j] == 0, and holds it
+        in between; t counts the steps of a row in the order in which they run. El Hihi and Bengio (1996); Koutnik et al.
+        (2014), without the blocks of their Wh. The gradient of a state that is held passes unchanged.
+    start : integer >= 0, the number of the first step, so that chunks of a sequence know where they stand
     lengths : (N,) integers 0..T, in any order, or None
         Steps of each row. Outputs past a row's length are 0, h_T is the state at the row's own end, padding (even
         NaN) influences nothing, and the cost grows with the sum of lengths.
@@ -75,7 +81,8 @@ def rnn_forward(
     strides and alignment, and at every instruction-set level with FMA. Elman (1990).
     """
     call = _arguments.forward(
-        "rnn", x, h0, None, Wx, Wh, b, bh, step=False, gates=GATES, lengths=lengths, reverse=reverse, training=training,
+        "rnn", x, h0, None, Wx, Wh, b, bh, step=False, gates=GATES, period=period, start=start, lengths=lengths,
+        reverse=reverse, training=training,
         memory=memory, return_sequences=return_sequences, out=out, recurrent_mask=recurrent_mask, zoneout_h=zoneout_h,
     )  # fmt: skip
     return RNNForward._make(_call.forward(call, "rnn", _activation(activation)))
@@ -105,7 +112,7 @@ def rnn_backward(dh, cache, dh_T=None, *, need=None, out=None):
 
 def rnn_ragged_forward(
     x, h0, Wx, Wh, b=None, *, bh=None, offsets=None, batch_sizes=None, activation="tanh", recurrent_mask=None,
-    zoneout_h=None, reverse=False, training=True, memory=None, return_sequences=True, out=None,
+    zoneout_h=None, period=None, start=0, reverse=False, training=True, memory=None, return_sequences=True, out=None,
 ):  # fmt: skip
     """Run the cell over sequences of different lengths on flat rows, without padding; returns (h, h_T, cache).
 
@@ -128,6 +135,7 @@ def rnn_ragged_forward(
     offsets : integers that never fall, from 0 to ΣT. A sequence may have no step: its states stay.
     batch_sizes : integers > 0 that never grow, whose sum is ΣT. N is the first of them, 0 where there is none.
     activation : "tanh", "relu", "sigmoid" or "identity"
+    period, start : as in rnn_forward
     reverse : run each sequence from its last step to its first; h keeps the order of x.
     recurrent_mask, zoneout_h : as in rnn_forward; zoneout on rows as those of x, (ΣT, H)
     training : False keeps nothing for backward, cache is None. return_sequences : False returns h = None.
@@ -145,7 +153,8 @@ def rnn_ragged_forward(
         As rnn_forward.
     """
     call = _arguments.forward(
-        "rnn", x, h0, None, Wx, Wh, b, bh, step=False, gates=GATES, ragged=True, offsets=offsets, batch_sizes=batch_sizes,
+        "rnn", x, h0, None, Wx, Wh, b, bh, step=False, gates=GATES, period=period, start=start, ragged=True, offsets=offsets,
+        batch_sizes=batch_sizes,
         reverse=reverse, training=training, memory=memory, return_sequences=return_sequences, out=out,
         recurrent_mask=recurrent_mask, zoneout_h=zoneout_h,
     )  # fmt: skip
@@ -167,7 +176,8 @@ def rnn_ragged_backward(dh, cache, dh_T=None, *, need=None, out=None):
 
 
 def rnn_step_forward(
-    x, h_prev, Wx, Wh, b=None, *, bh=None, activation="tanh", recurrent_mask=None, zoneout_h=None, training=True,
+    x, h_prev, Wx, Wh, b=None, *, bh=None, activation="tanh", recurrent_mask=None, zoneout_h=None, period=None, start=0,
+    training=True,
     out=None,
 ):  # fmt: skip
     """One step; returns (h_next, cache).
@@ -175,13 +185,14 @@ def rnn_step_forward(
     x : (N, D). h_prev : (N, H), (H,) for all rows, or None = zeros. Wx : (D, H). Wh : (H, H). b, bh : (H,) or None.
     activation : "tanh", "relu", "sigmoid" or "identity".
     recurrent_mask, zoneout_h : broadcast to (N, H); as in rnn_forward.
+    period, start : as in rnn_forward; start is the number of this step.
     training : False keeps nothing, cache is None. out : array for h_next, or dict with "h_next".
 
     T steps one by one give the bits of rnn_forward over the sequence. Conventions, equations and errors as there. Many
     steps with the same weights: RNNCell.
     """
     call = _arguments.forward(
-        "rnn", x, h_prev, None, Wx, Wh, b, bh, step=True, gates=GATES, training=training, out=out,
+        "rnn", x, h_prev, None, Wx, Wh, b, bh, step=True, gates=GATES, period=period, start=start, training=training, out=out,
         recurrent_mask=recurrent_mask, zoneout_h=zoneout_h,
     )  # fmt: skip
     return RNNStep._make(_call.forward(call, "rnn", _activation(activation)))
@@ -204,20 +215,21 @@ class RNNCell(_cell.PreparedCell):
 
     Wx : (D, H). Wh : (H, H). b, bh : (H,) or None. All float32 or all float64.
     activation : "tanh", "relu", "sigmoid" or "identity".
+    period : as in rnn_forward; step and forward take start=.
 
     The weights are judged, copied and packed here, once. What happens to the arrays afterwards changes nothing (update takes
     others), and no call packs anything, which makes a step of a few rows much cheaper than rnn_step_forward. A cell may be
     used from many threads at once, update included. It pickles and copies.
 
-    step(x, h_prev=None, out=None, *, recurrent_mask=None, zoneout_h=None) -> h_next
+    step(x, h_prev=None, out=None, start=0, *, recurrent_mask=None, zoneout_h=None) -> h_next
         One step, nothing kept for backward. Only the result is allocated; not even this with out=, which may be the state
         that came in: cell.step(x, h, out=h).
     forward(x, h0=None, *, recurrent_mask=None, zoneout_h=None, lengths=None,
-            reverse=False, training=True, memory=None, return_sequences=True, out=None)
+            reverse=False, start=0, training=True, memory=None, return_sequences=True, out=None)
         As rnn_forward; its cache goes to rnn_backward.
     update(Wx, Wh, b=None, *, bh=None)
         Takes other weights of the same sizes and dtype.
-    Wx, Wh, b, bh, input_size, hidden_size, dtype, nbytes
+    Wx, Wh, b, bh, period, input_size, hidden_size, dtype, nbytes
         Read-only.
 
     Results have the bits of rnn_step_forward and rnn_forward; equations, conventions and errors as there.
@@ -225,5 +237,5 @@ class RNNCell(_cell.PreparedCell):
 
     _cell, _gates, _Forward = "rnn", GATES, RNNForward
 
-    def __init__(self, Wx, Wh, b=None, *, bh=None, activation="tanh"):
-        self._prepare(Wx, Wh, b, bh, "rnn", _activation(activation), activation=activation)
+    def __init__(self, Wx, Wh, b=None, *, bh=None, activation="tanh", period=None):
+        self._prepare(Wx, Wh, b, bh, "rnn", _activation(activation), period=period, activation=activation)

@@ -3,7 +3,7 @@ from typing import Any, Generic, Literal, NamedTuple
 
 from numpy.typing import NDArray
 
-from fastgate._types import Cache, F, Gradients, Lengths, Mask, Out, PreparedCell
+from fastgate._types import Cache, F, Gradients, Lengths, Mask, Out, Period, PreparedCell
 
 class RNNForward(NamedTuple, Generic[F]):
     h: NDArray[F] | Any  # None with return_sequences=False
@@ -35,6 +35,8 @@ def rnn_forward(
     activation: Literal["tanh", "relu", "sigmoid", "identity"] = "tanh",
     recurrent_mask: Mask[F] = None,
     zoneout_h: Mask[F] = None,
+    period: Period = None,
+    start: int = 0,
     lengths: Lengths = None,
     reverse: bool = False,
     training: bool = True,
@@ -63,6 +65,8 @@ def rnn_ragged_forward(
     activation: Literal["tanh", "relu", "sigmoid", "identity"] = "tanh",
     recurrent_mask: Mask[F] = None,
     zoneout_h: Mask[F] = None,
+    period: Period = None,
+    start: int = 0,
     reverse: bool = False,
     training: bool = True,
     memory: int | None = None,
@@ -88,6 +92,8 @@ def rnn_step_forward(
     activation: Literal["tanh", "relu", "sigmoid", "identity"] = "tanh",
     recurrent_mask: Mask[F] = None,
     zoneout_h: Mask[F] = None,
+    period: Period = None,
+    start: int = 0,
     training: bool = True,
     out: Out[F] = None,
 ) -> RNNStep[F]: ...
@@ -108,12 +114,14 @@ class RNNCell(PreparedCell[F]):
         *,
         bh: NDArray[F] | None = None,
         activation: Literal["tanh", "relu", "sigmoid", "identity"] = "tanh",
+        period: Period = None,
     ) -> None: ...
     def step(
         self,
         x: NDArray[F],
         h_prev: NDArray[F] | None = None,
         out: Out[F] = None,
+        start: int = 0,
         *,
         recurrent_mask: Mask[F] = None,
         zoneout_h: Mask[F] = None,
@@ -127,6 +135,7 @@ class RNNCell(PreparedCell[F]):
         zoneout_h: Mask[F] = None,
         lengths: Lengths = None,
         reverse: bool = False,
+        start: int = 0,
         training: bool = True,
         memory: int | None = None,
         return_sequences: bool = True,

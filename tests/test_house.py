@@ -16,6 +16,7 @@ from fastgate import _call, reference
 ROOT = Path(__file__).parents[1]
 PACKAGE = Path(fastgate.__file__).parent
 FUNCTIONS = ("forward", "backward", "ragged_forward", "ragged_backward", "step_forward", "step_backward")
+AROUND = ("period",)  # options around any cell
 KERNELS = fastgate.get_config()["cells"]  # csrc/cells.def
 # What has no twin in the reference: what is prepared for its kernels, what is drawn, what is about this machine and this build.
 CLASSES = [name for name in fastgate.__all__ if inspect.isclass(getattr(fastgate, name))]
@@ -103,9 +104,9 @@ def test_a_prepared_class_is_built_as_its_function_is_called(cell):
     assert built | run == function
     assert built.keys() & run.keys() == set()
     options = set(dict(itertools.chain(*cell.options)))
-    assert set(built) == {"Wx", "Wh", "b", "bh"} | options | {"gate_order", "peephole"} & set(function)
+    assert set(built) == {"Wx", "Wh", "b", "bh", *AROUND} | options | {"gate_order", "peephole"} & set(function)
     masks = ["recurrent_mask", "zoneout_h"] + ["zoneout_c"] * cell.has_c
-    assert list(parameters(prepared.step)) == ["x", *cell.states(step=True), "out", *masks]
+    assert list(parameters(prepared.step)) == ["x", *cell.states(step=True), "out", "start", *masks]
     assert parameters(prepared.update) == {name: built[name] for name in WEIGHTS if name in built}
     for member in (prepared, prepared.step, prepared.forward, prepared.update):
         assert member.__doc__
@@ -117,14 +118,14 @@ def test_layers_are_of_the_three_cells():
 
 @pytest.mark.parametrize("name", LAYERS)
 def test_a_layer_has_the_options_of_its_cell(name):
-    """With the same defaults, after those that all layers share."""
+    """With the same defaults, after those that all layers share; but for what stands around a cell in time."""
     layer = getattr(fastgate, name)
     assert layer.__module__ == f"fastgate.layers.{name.lower()}"
     function = inspect.signature(getattr(fastgate, f"{name.lower()}_forward")).parameters
     run = inspect.signature(getattr(fastgate, f"{name}Cell").forward).parameters
     shared = {"num_layers", "bidirectional", "merge", "dropout", "b", "bh", "dtype", "rng"} | {"peephole"} & set(function)
     built = {p.name: p for p in inspect.signature(layer).parameters.values() if p.kind is p.KEYWORD_ONLY}
-    options = set(function) - set(run) - {"Wx", "Wh"} - shared
+    options = set(function) - set(run) - {"Wx", "Wh"} - shared - set(AROUND)
     assert built.keys() == shared | options
     assert {option: built[option].default for option in options} == {option: function[option].default for option in options}
     for member in ("forward", "backward", "step", "reset", "state_dict", "load_state_dict", "save", "load"):

@@ -303,7 +303,19 @@ class Layer(Parameters):
 
         return self._fill_gradients(accumulate, fill)
 
-    def _gradients_into(self, gradients, dh, cache, upstream, need_dx):
+    def _totals(self, dh, cache, upstream):
+        """What the functions' backward calls return, dh_total (and dc_total) too, at [layer · num_directions + direction];
+        `gradients` stay."""
+        seen = []
+        gradients = self._by_direction(self._views(np.empty_like(self._gradients)), "d")
+        self._gradients_into(gradients, dh, cache, upstream, False, seen)
+        return [
+            gradients
+            for k in range(0, len(seen), self.num_directions)
+            for gradients in seen[-k - self.num_directions :][: self.num_directions]
+        ]
+
+    def _gradients_into(self, gradients, dh, cache, upstream, need_dx, seen=None):
         N = cache._sizes[0]
         first = [np.empty((self.num_layers * self.num_directions, N, self._H), self._dtype) for _ in upstream]
         dx = dh
@@ -313,10 +325,15 @@ class Layer(Parameters):
             for d in range(self.num_directions):
                 s = k * self.num_directions + d
                 out = gradients[s] | {name: states[s] for name, states in zip(("dh0", "dc0"), first, strict=False)}
+                need = None if k or need_dx else tuple(out)
+                if seen is not None:
+                    need = ("dx", *out, *("dh_total", "dc_total")[: len(first)])
                 found = self._functions.backward(
                     halves[d], cache._caches[k][d], *(None if states is None else states[s] for states in upstream),
-                    need=None if k or need_dx else tuple(out), out=out,
+                    need=need, out=out,
                 )  # fmt: skip
+                if seen is not None:
+                    seen.append(found)
                 dx = found.dx if dx is None else plus(dx, found.dx)
             if k and cache._masks[k - 1] is not None:
                 times(dx, cache._masks[k - 1])

@@ -100,7 +100,7 @@ def _cell(reset, update):
 
 def gru_forward(
     x, h0, Wx, Wh, b=None, *, bh=None, gate_order="rzn", reset="after", update="old", recurrent_mask=None, zoneout_h=None,
-    lengths=None, reverse=False, training=True, memory=None, return_sequences=True, out=None,
+    period=None, start=0, lengths=None, reverse=False, training=True, memory=None, return_sequences=True, out=None,
 ):  # fmt: skip
     """Run the cell over a sequence; returns (h, h_T, cache).
 
@@ -112,6 +112,8 @@ def gru_forward(
     update: "old", z multiplies h_prev, or "new", z multiplies n.
     recurrent_mask: to (N, H), what h_prev is multiplied by where it meets Wh. zoneout_h: to (N, T, H), how much of its
     state a unit keeps: m⊙prev + (1−m)⊙new. Numbers, bools or floats that broadcast; constants of the gradients.
+    period: an integer >= 1, integers (H,) or None. Unit j changes its state only at steps t with (start + t) % period[j] == 0,
+    t counted as they run, and holds it in between. start: the number of the first step.
     lengths: (N,) integers 0..T; outputs past a row's length are 0, h_T is the state at the row's own end.
     reverse: run from a row's last step to its first; h keeps the order of x.
     training: False keeps nothing for backward, cache is None. return_sequences: False returns h = None.
@@ -120,7 +122,8 @@ def gru_forward(
     h: (N, T, H). h_T: (N, H). The cache refers to x and the weights, it does not copy them.
     """
     call = _arguments.forward(
-        "gru", x, h0, None, Wx, Wh, b, bh, step=False, gates=GATES, gate_order=gate_order, lengths=lengths,
+        "gru", x, h0, None, Wx, Wh, b, bh, step=False, gates=GATES, gate_order=gate_order, period=period, start=start,
+        lengths=lengths,
         reverse=reverse, training=training, memory=memory, return_sequences=return_sequences, out=out,
         dtypes=_arguments.REFERENCE, recurrent_mask=recurrent_mask, zoneout_h=zoneout_h,
     )  # fmt: skip
@@ -143,7 +146,8 @@ def gru_backward(dh, cache, dh_T=None, *, need=None, out=None):
 
 def gru_ragged_forward(
     x, h0, Wx, Wh, b=None, *, bh=None, offsets=None, batch_sizes=None, gate_order="rzn", reset="after", update="old",
-    recurrent_mask=None, zoneout_h=None, reverse=False, training=True, memory=None, return_sequences=True, out=None,
+    recurrent_mask=None, zoneout_h=None, period=None, start=0, reverse=False, training=True, memory=None,
+    return_sequences=True, out=None,
 ):  # fmt: skip
     """Run the cell over sequences of different lengths on flat rows, without padding; returns (h, h_T, cache).
 
@@ -153,7 +157,8 @@ def gru_ragged_forward(
     h: (ΣT, H). h_T: (N, H), the states at each sequence's own end.
     """
     call = _arguments.forward(
-        "gru", x, h0, None, Wx, Wh, b, bh, step=False, gates=GATES, gate_order=gate_order, ragged=True, offsets=offsets,
+        "gru", x, h0, None, Wx, Wh, b, bh, step=False, gates=GATES, gate_order=gate_order, period=period, start=start,
+        ragged=True, offsets=offsets,
         batch_sizes=batch_sizes, reverse=reverse, training=training, memory=memory, return_sequences=return_sequences,
         out=out, dtypes=_arguments.REFERENCE, recurrent_mask=recurrent_mask, zoneout_h=zoneout_h,
     )  # fmt: skip
@@ -174,15 +179,17 @@ def gru_ragged_backward(dh, cache, dh_T=None, *, need=None, out=None):
 
 def gru_step_forward(
     x, h_prev, Wx, Wh, b=None, *, bh=None, gate_order="rzn", reset="after", update="old", recurrent_mask=None,
-    zoneout_h=None, training=True, out=None,
+    zoneout_h=None, period=None, start=0, training=True, out=None,
 ):  # fmt: skip
     """One step; returns (h_next, cache).
 
     x: (N, D). h_prev: (N, H), (H,) or None = zeros. Wx: (D, 3H). Wh: (H, 3H). b, bh: (3H,) or None.
+    period, start: as in gru_forward; start is the number of this step.
     out: an array for h_next, or a dict {"h_next": array}.
     """
     call = _arguments.forward(
-        "gru", x, h_prev, None, Wx, Wh, b, bh, step=True, gates=GATES, gate_order=gate_order, training=training, out=out,
+        "gru", x, h_prev, None, Wx, Wh, b, bh, step=True, gates=GATES, gate_order=gate_order, period=period, start=start,
+        training=training, out=out,
         dtypes=_arguments.REFERENCE, recurrent_mask=recurrent_mask, zoneout_h=zoneout_h,
     )  # fmt: skip
     cell = _cell(reset, update)

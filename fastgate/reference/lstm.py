@@ -114,7 +114,8 @@ def _cell(candidate, coupled, cell_clip, preact_clip):
 
 def lstm_forward(
     x, h0, c0, Wx, Wh, b=None, *, bh=None, peephole=None, gate_order="ifgo", candidate="tanh", coupled=False,
-    cell_clip=None, preact_clip=None, recurrent_mask=None, zoneout_h=None, zoneout_c=None, lengths=None, reverse=False,
+    cell_clip=None, preact_clip=None, recurrent_mask=None, zoneout_h=None, zoneout_c=None, period=None, start=0, lengths=None,
+    reverse=False,
     training=True, memory=None, return_sequences=True, out=None,
 ):  # fmt: skip
     """Run the cell over a sequence; returns (h, h_T, c_T, cache).
@@ -127,6 +128,8 @@ def lstm_forward(
     gate_order: a permutation of "ifgo"; weights come and gradients return in it.
     recurrent_mask: to (N, H), what h_prev is multiplied by where it meets Wh. zoneout_h, zoneout_c: to (N, T, H), how much of
     its state a unit keeps: m⊙prev + (1−m)⊙new. Numbers, bools or floats that broadcast; constants of the gradients.
+    period: an integer >= 1, integers (H,) or None. Unit j changes its state only at steps t with (start + t) % period[j] == 0,
+    t counted as they run, and holds it in between. start: the number of the first step.
     lengths: (N,) integers 0..T; outputs past a row's length are 0, h_T and c_T are the states at the row's own end.
     reverse: run from a row's last step to its first; h keeps the order of x.
     training: False keeps nothing for backward, cache is None. return_sequences: False returns h = None.
@@ -135,7 +138,8 @@ def lstm_forward(
     h: (N, T, H). h_T, c_T: (N, H). The cache refers to x and the weights, it does not copy them.
     """
     call = _arguments.forward(
-        "lstm", x, h0, c0, Wx, Wh, b, bh, step=False, gates=GATES, has_c=True, gate_order=gate_order, lengths=lengths,
+        "lstm", x, h0, c0, Wx, Wh, b, bh, step=False, gates=GATES, has_c=True, gate_order=gate_order, period=period,
+        start=start, lengths=lengths,
         reverse=reverse, training=training, memory=memory, return_sequences=return_sequences, out=out,
         dtypes=_arguments.REFERENCE, peephole=peephole, recurrent_mask=recurrent_mask, zoneout_h=zoneout_h,
         zoneout_c=zoneout_c,
@@ -164,7 +168,7 @@ def lstm_backward(dh, cache, dh_T=None, dc_T=None, *, need=None, out=None):
 def lstm_ragged_forward(
     x, h0, c0, Wx, Wh, b=None, *, bh=None, peephole=None, offsets=None, batch_sizes=None, gate_order="ifgo",
     candidate="tanh", coupled=False, cell_clip=None, preact_clip=None, recurrent_mask=None, zoneout_h=None,
-    zoneout_c=None, reverse=False, training=True, memory=None, return_sequences=True, out=None,
+    zoneout_c=None, period=None, start=0, reverse=False, training=True, memory=None, return_sequences=True, out=None,
 ):  # fmt: skip
     """Run the cell over sequences of different lengths on flat rows, without padding; returns (h, h_T, c_T, cache).
 
@@ -174,7 +178,8 @@ def lstm_ragged_forward(
     h: (ΣT, H). h_T, c_T: (N, H), the states at each sequence's own end.
     """
     call = _arguments.forward(
-        "lstm", x, h0, c0, Wx, Wh, b, bh, step=False, gates=GATES, has_c=True, gate_order=gate_order, ragged=True,
+        "lstm", x, h0, c0, Wx, Wh, b, bh, step=False, gates=GATES, has_c=True, gate_order=gate_order, period=period,
+        start=start, ragged=True,
         offsets=offsets, batch_sizes=batch_sizes, reverse=reverse, training=training, memory=memory,
         return_sequences=return_sequences, out=out, dtypes=_arguments.REFERENCE, peephole=peephole,
         recurrent_mask=recurrent_mask, zoneout_h=zoneout_h, zoneout_c=zoneout_c,
@@ -200,15 +205,18 @@ def lstm_ragged_backward(dh, cache, dh_T=None, dc_T=None, *, need=None, out=None
 
 def lstm_step_forward(
     x, h_prev, c_prev, Wx, Wh, b=None, *, bh=None, peephole=None, gate_order="ifgo", candidate="tanh", coupled=False,
-    cell_clip=None, preact_clip=None, recurrent_mask=None, zoneout_h=None, zoneout_c=None, training=True, out=None,
+    cell_clip=None, preact_clip=None, recurrent_mask=None, zoneout_h=None, zoneout_c=None, period=None, start=0,
+    training=True, out=None,
 ):  # fmt: skip
     """One step; returns (h_next, c_next, cache).
 
     x: (N, D). h_prev, c_prev: (N, H), (H,) or None = zeros. Wx: (D, 4H). Wh: (H, 4H). b, bh: (4H,) or None.
+    period, start: as in lstm_forward; start is the number of this step.
     out: an array for h_next, or a dict with any of h_next, c_next.
     """
     call = _arguments.forward(
-        "lstm", x, h_prev, c_prev, Wx, Wh, b, bh, step=True, gates=GATES, has_c=True, gate_order=gate_order,
+        "lstm", x, h_prev, c_prev, Wx, Wh, b, bh, step=True, gates=GATES, has_c=True, gate_order=gate_order, period=period,
+        start=start,
         training=training, out=out, dtypes=_arguments.REFERENCE, peephole=peephole, recurrent_mask=recurrent_mask,
         zoneout_h=zoneout_h, zoneout_c=zoneout_c,
     )  # fmt: skip

@@ -59,7 +59,8 @@ def _backward(dstates, states_prev, h, x, W, activation):
 
 
 def rnn_forward(
-    x, h0, Wx, Wh, b=None, *, bh=None, activation="tanh", recurrent_mask=None, zoneout_h=None, lengths=None,
+    x, h0, Wx, Wh, b=None, *, bh=None, activation="tanh", recurrent_mask=None, zoneout_h=None, period=None, start=0,
+    lengths=None,
     reverse=False, training=True, memory=None, return_sequences=True, out=None,
 ):  # fmt: skip
     """Run the cell over a sequence; returns (h, h_T, cache).
@@ -70,6 +71,8 @@ def rnn_forward(
     activation: φ, one of "tanh", "relu", "sigmoid", "identity".
     recurrent_mask: to (N, H), what h_prev is multiplied by where it meets Wh. zoneout_h: to (N, T, H), how much of its
     state a unit keeps: m⊙prev + (1−m)⊙new. Numbers, bools or floats that broadcast; constants of the gradients.
+    period: an integer >= 1, integers (H,) or None. Unit j changes its state only at steps t with (start + t) % period[j] == 0,
+    t counted as they run, and holds it in between. start: the number of the first step.
     lengths: (N,) integers 0..T; outputs past a row's length are 0, h_T is the state at the row's own end.
     reverse: run from a row's last step to its first; h keeps the order of x.
     training: False keeps nothing for backward, cache is None. return_sequences: False returns h = None.
@@ -78,7 +81,8 @@ def rnn_forward(
     h: (N, T, H). h_T: (N, H). The cache refers to x and the weights, it does not copy them.
     """
     call = _arguments.forward(
-        "rnn", x, h0, None, Wx, Wh, b, bh, step=False, gates=GATES, lengths=lengths, reverse=reverse, training=training,
+        "rnn", x, h0, None, Wx, Wh, b, bh, step=False, gates=GATES, period=period, start=start, lengths=lengths,
+        reverse=reverse, training=training,
         memory=memory, return_sequences=return_sequences, out=out, dtypes=_arguments.REFERENCE,
         recurrent_mask=recurrent_mask, zoneout_h=zoneout_h,
     )  # fmt: skip
@@ -101,7 +105,7 @@ def rnn_backward(dh, cache, dh_T=None, *, need=None, out=None):
 
 def rnn_ragged_forward(
     x, h0, Wx, Wh, b=None, *, bh=None, offsets=None, batch_sizes=None, activation="tanh", recurrent_mask=None,
-    zoneout_h=None, reverse=False, training=True, memory=None, return_sequences=True, out=None,
+    zoneout_h=None, period=None, start=0, reverse=False, training=True, memory=None, return_sequences=True, out=None,
 ):  # fmt: skip
     """Run the cell over sequences of different lengths on flat rows, without padding; returns (h, h_T, cache).
 
@@ -111,7 +115,8 @@ def rnn_ragged_forward(
     h: (ΣT, H). h_T: (N, H), the states at each sequence's own end.
     """
     call = _arguments.forward(
-        "rnn", x, h0, None, Wx, Wh, b, bh, step=False, gates=GATES, ragged=True, offsets=offsets, batch_sizes=batch_sizes,
+        "rnn", x, h0, None, Wx, Wh, b, bh, step=False, gates=GATES, period=period, start=start, ragged=True, offsets=offsets,
+        batch_sizes=batch_sizes,
         reverse=reverse, training=training, memory=memory, return_sequences=return_sequences, out=out,
         dtypes=_arguments.REFERENCE, recurrent_mask=recurrent_mask, zoneout_h=zoneout_h,
     )  # fmt: skip
@@ -131,16 +136,18 @@ def rnn_ragged_backward(dh, cache, dh_T=None, *, need=None, out=None):
 
 
 def rnn_step_forward(
-    x, h_prev, Wx, Wh, b=None, *, bh=None, activation="tanh", recurrent_mask=None, zoneout_h=None, training=True,
+    x, h_prev, Wx, Wh, b=None, *, bh=None, activation="tanh", recurrent_mask=None, zoneout_h=None, period=None, start=0,
+    training=True,
     out=None,
 ):  # fmt: skip
     """One step; returns (h_next, cache).
 
     x: (N, D). h_prev: (N, H), (H,) or None = zeros. Wx: (D, H). Wh: (H, H). b, bh: (H,) or None.
+    period, start: as in rnn_forward; start is the number of this step.
     out: an array for h_next, or a dict {"h_next": array}.
     """
     call = _arguments.forward(
-        "rnn", x, h_prev, None, Wx, Wh, b, bh, step=True, gates=GATES, training=training, out=out,
+        "rnn", x, h_prev, None, Wx, Wh, b, bh, step=True, gates=GATES, period=period, start=start, training=training, out=out,
         dtypes=_arguments.REFERENCE, recurrent_mask=recurrent_mask, zoneout_h=zoneout_h,
     )  # fmt: skip
     cell = sequence.Cell(_forward, _backward, _arguments.option("activation", activation, OPTIONS["activation"]))

@@ -56,9 +56,9 @@ def forward(call, cell):
     states = initial_states(call)
     h = zeros_like_rows(call, call.H) if call.return_sequences else None
     steps = []
-    for rows, places in schedule(call):
+    for t, (rows, places) in enumerate(schedule(call)):
         before = tuple(s[rows] for s in states)
-        after, kept = one_step(call, cell, rows, places, before, W)
+        after, kept = one_step(call, cell, t, rows, places, before, W)
         for s, new in zip(states, after, strict=True):
             s[rows] = new
         if h is not None:
@@ -79,13 +79,13 @@ def backward(cache, judged):
         if upstream is not None:
             dstate += upstream
     totals = [zeros_like_rows(call, call.H) for _ in dstates]
-    for rows, places, before, kept in reversed(cache.steps):
+    for t, (rows, places, before, kept) in reversed(list(enumerate(cache.steps))):
         after = [dstate[rows] for dstate in dstates]
         if judged.dh is not None:
             after[0] += judged.dh[places]
         for total, dstate in zip(totals, after, strict=True):
             total[places] = dstate
-        dx[places], dbefore, *dweights = one_step_back(call, cell, rows, places, after, before, kept, W)
+        dx[places], dbefore, *dweights = one_step_back(call, cell, t, rows, places, after, before, kept, W)
         for dstate, d in zip(dstates, dbefore, strict=True):
             dstate[rows] = d
         for total, d in zip(dW, dweights, strict=True):
@@ -96,7 +96,7 @@ def backward(cache, judged):
 def step_forward(call, cell):
     """One step: (states, cache or None)."""
     before = initial_states(call)
-    after, kept = one_step(call, cell, ..., ..., before, canonical_weights(call))
+    after, kept = one_step(call, cell, 0, ..., ..., before, canonical_weights(call))
     after = [state.copy() for state in after]  # the caller's own, `kept` belongs to the cache
     return after, Cache(call, cell, [(None, None, before, kept)]) if call.training else None
 
@@ -107,23 +107,36 @@ def step_backward(cache, judged):
     [(_, _, before, kept)] = cache.steps
     zeros = np.zeros((call.N, call.H), call.dtype)
     after = [zeros if d is None else d for d in (judged.dh, judged.dc_T)][: 1 + call.has_c]
-    dx, dbefore, *dW = one_step_back(call, cell, ..., ..., after, before, kept, canonical_weights(call))
+    dx, dbefore, *dW = one_step_back(call, cell, 0, ..., ..., after, before, kept, canonical_weights(call))
     return collect(judged, dx, dbefore, dW)
 
 
-def one_step(call, cell, rows, places, before, W):
-    """A step of the cell, with masks: (states, kept). Zoneout is next = m⊙prev + (1−m)⊙new for each state."""
+def one_step(call, cell, t, rows, places, before, W):
+    """Step t of the cell, with masks: (states, kept). Zoneout is next = m⊙prev + (1−m)⊙new for each state; then units
+    that hold by their period get their states back."""
     new, kept = cell.forward(call.x[places], before, masked(W, call, rows), cell.option)
     states = zip(zoneouts(call, places), before, new, strict=True)
-    return tuple(new if m is None else m * prev + (1 - m) * new for m, prev, new in states), kept
+    after = tuple(new if m is None else m * prev + (1 - m) * new for m, prev, new in states)
+    if call.rhythm is not None:
+        moves = moving_units(call.rhythm, t)
+        after = tuple(np.where(moves, new, old) for new, old in zip(after, before, strict=True))
+    return after, kept
 
 
-def one_step_back(call, cell, rows, places, dafter, before, kept, W):
-    """The gradients of a step, as cell.backward returns them: the cell gets (1−m)⊙d, and m⊙d goes past it."""
+def one_step_back(call, cell, t, rows, places, dafter, before, kept, W):
+    """The gradients of step t, as cell.backward returns them: the cell gets (1−m)⊙d, and m⊙d goes past it; all of d does
+    at a unit that holds by its period."""
+    if call.rhythm is not None:
+        moves = moving_units(call.rhythm, t)
+        held = [np.where(moves, 0, d) for d in dafter]
+        dafter = [np.where(moves, d, 0) for d in dafter]
     zoned = list(zip(zoneouts(call, places), dafter, strict=True))
     dnew = [d if m is None else (1 - m) * d for m, d in zoned]
     dx, dbefore, *dW = cell.backward(dnew, before, kept, call.x[places], masked(W, call, rows), cell.option)
-    return dx, [d if m is None else d + m * past for d, (m, past) in zip(dbefore, zoned, strict=True)], *dW
+    dbefore = [d if m is None else d + m * past for d, (m, past) in zip(dbefore, zoned, strict=True)]
+    if call.rhythm is not None:
+        dbefore = [d + past for d, past in zip(dbefore, held, strict=True)]
+    return dx, dbefore, *dW
 
 
 def masked(W, call, rows):
@@ -136,6 +149,11 @@ def zoneouts(call, places):
     """For each state how much of it is kept at these places of x; None: there is no zoneout."""
     masks = (call.masks or (None, None, None))[1 : 2 + call.has_c]
     return [None if mask is None else mask[places] for mask in masks]
+
+
+def moving_units(rhythm, t):
+    """(H,) bools: the units that change their states at step t."""
+    return (rhythm.start + t) % rhythm.period == 0
 
 
 def schedule(call):

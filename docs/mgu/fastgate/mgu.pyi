@@ -3,7 +3,7 @@ from typing import Any, Generic, NamedTuple
 
 from numpy.typing import NDArray
 
-from fastgate._types import Cache, F, Gradients, Lengths, Mask, Out, PreparedCell
+from fastgate._types import Cache, F, Gradients, Lengths, Mask, Out, Period, PreparedCell
 
 class MGUForward(NamedTuple, Generic[F]):
     h: NDArray[F] | Any  # None with return_sequences=False
@@ -33,6 +33,8 @@ def mgu_forward(
     gate_order: str = "fn",
     recurrent_mask: Mask[F] = None,
     zoneout_h: Mask[F] = None,
+    period: Period = None,
+    start: int = 0,
     lengths: Lengths = None,
     reverse: bool = False,
     training: bool = True,
@@ -61,6 +63,8 @@ def mgu_ragged_forward(
     gate_order: str = "fn",
     recurrent_mask: Mask[F] = None,
     zoneout_h: Mask[F] = None,
+    period: Period = None,
+    start: int = 0,
     reverse: bool = False,
     training: bool = True,
     memory: int | None = None,
@@ -86,6 +90,8 @@ def mgu_step_forward(
     gate_order: str = "fn",
     recurrent_mask: Mask[F] = None,
     zoneout_h: Mask[F] = None,
+    period: Period = None,
+    start: int = 0,
     training: bool = True,
     out: Out[F] = None,
 ) -> MGUStep[F]: ...
@@ -106,12 +112,14 @@ class MGUCell(PreparedCell[F]):
         *,
         bh: NDArray[F] | None = None,
         gate_order: str = "fn",
+        period: Period = None,
     ) -> None: ...
     def step(
         self,
         x: NDArray[F],
         h_prev: NDArray[F] | None = None,
         out: Out[F] = None,
+        start: int = 0,
         *,
         recurrent_mask: Mask[F] = None,
         zoneout_h: Mask[F] = None,
@@ -125,6 +133,7 @@ class MGUCell(PreparedCell[F]):
         zoneout_h: Mask[F] = None,
         lengths: Lengths = None,
         reverse: bool = False,
+        start: int = 0,
         training: bool = True,
         memory: int | None = None,
         return_sequences: bool = True,

@@ -58,7 +58,8 @@ CELL = sequence.Cell(_forward, _backward)
 
 
 def mgu_forward(
-    x, h0, Wx, Wh, b=None, *, bh=None, gate_order="fn", recurrent_mask=None, zoneout_h=None, lengths=None, reverse=False,
+    x, h0, Wx, Wh, b=None, *, bh=None, gate_order="fn", recurrent_mask=None, zoneout_h=None, period=None, start=0,
+    lengths=None, reverse=False,
     training=True, memory=None, return_sequences=True, out=None,
 ):  # fmt: skip
     """Run the cell over a sequence; returns (h, h_T, cache). Axes (N, T, D); gate order "fn"; 1 − f keeps h_prev.
@@ -66,7 +67,8 @@ def mgu_forward(
     x: (N, T, D). h0: (N, H), (H,) or None = zeros. Wx: (D, 2H). Wh: (H, 2H). b, bh: (2H,) or None. Options as gru_forward.
     """
     call = _arguments.forward(
-        "mgu", x, h0, None, Wx, Wh, b, bh, step=False, gates=GATES, gate_order=gate_order, lengths=lengths,
+        "mgu", x, h0, None, Wx, Wh, b, bh, step=False, gates=GATES, gate_order=gate_order, period=period, start=start,
+        lengths=lengths,
         reverse=reverse, training=training, memory=memory, return_sequences=return_sequences, out=out,
         dtypes=_arguments.REFERENCE, recurrent_mask=recurrent_mask, zoneout_h=zoneout_h,
     )  # fmt: skip
@@ -83,11 +85,12 @@ def mgu_backward(dh, cache, dh_T=None, *, need=None, out=None):
 
 def mgu_ragged_forward(
     x, h0, Wx, Wh, b=None, *, bh=None, offsets=None, batch_sizes=None, gate_order="fn", recurrent_mask=None,
-    zoneout_h=None, reverse=False, training=True, memory=None, return_sequences=True, out=None,
+    zoneout_h=None, period=None, start=0, reverse=False, training=True, memory=None, return_sequences=True, out=None,
 ):  # fmt: skip
     """Run the cell over sequences on flat rows; returns (h, h_T, cache). Arguments as gru_ragged_forward."""
     call = _arguments.forward(
-        "mgu", x, h0, None, Wx, Wh, b, bh, step=False, gates=GATES, gate_order=gate_order, ragged=True, offsets=offsets,
+        "mgu", x, h0, None, Wx, Wh, b, bh, step=False, gates=GATES, gate_order=gate_order, period=period, start=start,
+        ragged=True, offsets=offsets,
         batch_sizes=batch_sizes, reverse=reverse, training=training, memory=memory, return_sequences=return_sequences,
         out=out, dtypes=_arguments.REFERENCE, recurrent_mask=recurrent_mask, zoneout_h=zoneout_h,
     )  # fmt: skip
@@ -103,11 +106,13 @@ def mgu_ragged_backward(dh, cache, dh_T=None, *, need=None, out=None):
 
 
 def mgu_step_forward(
-    x, h_prev, Wx, Wh, b=None, *, bh=None, gate_order="fn", recurrent_mask=None, zoneout_h=None, training=True, out=None,
+    x, h_prev, Wx, Wh, b=None, *, bh=None, gate_order="fn", recurrent_mask=None, zoneout_h=None, period=None, start=0,
+    training=True, out=None,
 ):  # fmt: skip
     """One step; returns (h_next, cache). x: (N, D). h_prev: (N, H), (H,) or None = zeros. Weights as in mgu_forward."""
     call = _arguments.forward(
-        "mgu", x, h_prev, None, Wx, Wh, b, bh, step=True, gates=GATES, gate_order=gate_order, training=training, out=out,
+        "mgu", x, h_prev, None, Wx, Wh, b, bh, step=True, gates=GATES, gate_order=gate_order, period=period, start=start,
+        training=training, out=out,
         dtypes=_arguments.REFERENCE, recurrent_mask=recurrent_mask, zoneout_h=zoneout_h,
     )  # fmt: skip
     (h_next,), cache = sequence.step_forward(call, CELL)
