@@ -89,7 +89,8 @@ struct problem {
     REAL *data[BUFFERS];                                          /* exactly as large as the arrays: a sanitizer sees every overrun */
 };
 
-/* Odd variants: time-major, transposed weights, gates in reverse order, ragged, from last step to first. */
+/* Odd variants: time-major, transposed weights, gates in reverse order, ragged, from last step to first. Every third size: units with
+ * periods, in runs that fill panels where there are enough of them. */
 static void make_problem(struct problem *p, int variant, ptrdiff_t N, ptrdiff_t T, ptrdiff_t D, ptrdiff_t H)
 {
     const ptrdiff_t width = FG_MAX_GATES * H, odd = variant % 2;
@@ -118,6 +119,12 @@ static void make_problem(struct problem *p, int variant, ptrdiff_t N, ptrdiff_t 
             p->rows += lengths[n];
         }
         s->lengths = lengths, s->order = order;
+    }
+    if (variant / 2 % 3 == 2) {
+        int64_t *period = malloc(H * sizeof *period + 1);
+        for (ptrdiff_t j = 0; j < H; j++)
+            period[j] = odd ? 1 + 5 * j % 3 : 1 + 3 * j / H;
+        s->period = period, s->start = 1 + odd;
     }
     for (int g = 0; g < FG_MAX_GATES; g++)
         s->gate_column[g] = (odd ? FG_MAX_GATES - 1 - g : g) * H;
@@ -154,6 +161,7 @@ static void free_problem(struct problem *p)
         free(p->mask[i]);
     free((void *)p->s.lengths);
     free((void *)p->s.order);
+    free((void *)p->s.period);
     free(p->s.cache);
 }
 
