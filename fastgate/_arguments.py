@@ -382,6 +382,8 @@ def _broadcast(name, mask, dtype, letters, shape):
     """Factors as a view of this shape, whose last axis is contiguous or has the stride 0."""
     if mask is None:
         return None
+    if mask.shape == shape and mask.dtype is dtype and _rows(mask):
+        return mask[...]
     try:
         np.broadcast_to(mask, shape)
     except ValueError:
@@ -729,7 +731,7 @@ def _backward_in_words(call, dh, dh_T, dc_T, need, out):
             gradient = _direct(gradient, dtype, rows=True)
         upstream.append(gradient)
     if out is not None:
-        shapes = gradient_shapes(call) | dict.fromkeys(asked, (*call.x.shape[:-1], H))
+        shapes = gradient_shapes(call) | {n: (*call.x.shape[:-1], call.P if n == "dh_total" else call.H) for n in asked}
         out = outputs(
             out,
             {name: shapes[name] if wanted else None for name, wanted in zip(names, need, strict=True)},
@@ -951,6 +953,11 @@ def number(name: str, value: Any, *, positive: bool = False) -> float:
     return value
 
 
+def bound(name: str, value: Any) -> float | None:
+    """A number > 0, or None."""
+    return None if value is None else number(name, value, positive=True)
+
+
 def dtype(value: Any) -> np.dtype[Any]:
     """float32 or float64, native."""
     try:
@@ -1134,6 +1141,8 @@ def loss(o: Any, y: Any, mask: Any, ignore_index: Any, dtypes: tuple[np.dtype, .
 
 def _array(name, a, dtypes, like=None, cast=None):
     """`a` as an ndarray of one of `dtypes`, in any byte order; or the TypeError that names the cast to make."""
+    if type(a) is ndarray and a.dtype in dtypes:
+        return a
     listed = _listed([_spell(d) for d in dtypes], "or", quote="") + (f" as {like}" if like else "")
     given = isinstance(a, ndarray)
     if type(a) is not ndarray:

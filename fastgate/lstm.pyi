@@ -56,6 +56,7 @@ def lstm_forward(
     coupled: bool = False,
     cell_clip: float | None = None,
     preact_clip: float | None = None,
+    grad_clip: float | None = None,
     recurrent_mask: Mask[F] = None,
     zoneout_h: Mask[F] = None,
     zoneout_c: Mask[F] = None,
@@ -95,6 +96,7 @@ def lstm_ragged_forward(
     coupled: bool = False,
     cell_clip: float | None = None,
     preact_clip: float | None = None,
+    grad_clip: float | None = None,
     recurrent_mask: Mask[F] = None,
     zoneout_h: Mask[F] = None,
     zoneout_c: Mask[F] = None,
@@ -131,6 +133,7 @@ def lstm_step_forward(
     coupled: bool = False,
     cell_clip: float | None = None,
     preact_clip: float | None = None,
+    grad_clip: float | None = None,
     recurrent_mask: Mask[F] = None,
     zoneout_h: Mask[F] = None,
     zoneout_c: Mask[F] = None,
@@ -163,6 +166,7 @@ class LSTMCell(PreparedCell[F]):
         coupled: bool = False,
         cell_clip: float | None = None,
         preact_clip: float | None = None,
+        grad_clip: float | None = None,
         period: Period = None,
     ) -> None: ...
     def update(

@@ -1,5 +1,6 @@
-"""The projection Wr of lstm: widths of h above and below H, torch.nn.LSTM(proj_size=), and calls that do not fit. What holds of every
-variant of a cell is tested with the others (tests/support.py)."""
+"""The projection Wr of lstm: widths of h above and below H, torch.nn.LSTM(proj_size=), and calls that do not fit.
+
+What holds of every variant of a cell is tested with the others (tests/support.py)."""
 
 import itertools
 import re
