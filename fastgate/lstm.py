@@ -19,9 +19,9 @@ def _kernel(Wr):
 
 
 def lstm_forward(
-    x, h0, c0, Wx, Wh, b=None, *, bh=None, peephole=None, Wr=None, gate_order="ifgo", candidate="tanh", coupled=False, cell_clip=None,
-    preact_clip=None, grad_clip=None, recurrent_mask=None, zoneout_h=None, zoneout_c=None, period=None, start=0, lengths=None,
-    reverse=False, training=True, memory=None, return_sequences=True, out=None,
+    x, h0, c0, Wx, Wh, b=None, *, bh=None, peephole=None, Wr=None, gate_order="ifgo", candidate="tanh", coupled=False,
+    cell_clip=None, preact_clip=None, grad_clip=None, recurrent_mask=None, zoneout_h=None, zoneout_c=None, period=None,
+    start=0, lengths=None, reverse=False, training=True, memory=None, return_sequences=True, out=None,
 ):  # fmt: skip
     """Run the cell over sequences; returns (h, h_T, c_T, cache).
 
@@ -151,8 +151,8 @@ def lstm_backward(dh, cache, dh_T=None, dc_T=None, *, need=None, out=None):
 
 
 def lstm_ragged_forward(
-    x, h0, c0, Wx, Wh, b=None, *, bh=None, peephole=None, Wr=None, offsets=None, batch_sizes=None, gate_order="ifgo", candidate="tanh",
-    coupled=False, cell_clip=None, preact_clip=None, grad_clip=None, recurrent_mask=None, zoneout_h=None, zoneout_c=None,
+    x, h0, c0, Wx, Wh, b=None, *, bh=None, peephole=None, Wr=None, offsets=None, batch_sizes=None, gate_order="ifgo",
+    candidate="tanh", coupled=False, cell_clip=None, preact_clip=None, grad_clip=None, recurrent_mask=None, zoneout_h=None, zoneout_c=None,
     period=None, start=0, reverse=False, training=True, memory=None, return_sequences=True, out=None,
 ):  # fmt: skip
     """Run the cell over sequences of different lengths on flat rows, without padding; returns (h, h_T, c_T, cache).
@@ -289,8 +289,8 @@ class LSTMCell(_cell.PreparedCellWithC):
     _cell, _gates, _Forward = "lstm", GATES, LSTMForward
 
     def __init__(
-        self, Wx, Wh, b=None, *, bh=None, peephole=None, Wr=None, gate_order="ifgo", candidate="tanh", coupled=False, cell_clip=None,
-        preact_clip=None, grad_clip=None, period=None,
+        self, Wx, Wh, b=None, *, bh=None, peephole=None, Wr=None, gate_order="ifgo", candidate="tanh", coupled=False,
+        cell_clip=None, preact_clip=None, grad_clip=None, period=None,
     ):  # fmt: skip
         self._prepare(
             Wx, Wh, b, bh, _kernel(Wr), _option(candidate, coupled, cell_clip, preact_clip, grad_clip), peephole, Wr,
