@@ -378,6 +378,8 @@ def _broadcast(name, mask, dtype, letters, shape):
     """Factors as a view of this shape, whose last axis is contiguous or has the stride 0."""
     if mask is None:
         return None
+    if mask.shape == shape and mask.dtype is dtype and _rows(mask):
+        return mask[...]
     try:
         np.broadcast_to(mask, shape)
     except ValueError:
@@ -1090,6 +1092,8 @@ def loss(o: Any, y: Any, mask: Any, ignore_index: Any, dtypes: tuple[np.dtype, .
 
 def _array(name, a, dtypes, like=None, cast=None):
     """`a` as an ndarray of one of `dtypes`, in any byte order; or the TypeError that names the cast to make."""
+    if type(a) is ndarray and a.dtype in dtypes:
+        return a
     listed = _listed([_spell(d) for d in dtypes], "or", quote="") + (f" as {like}" if like else "")
     given = isinstance(a, ndarray)
     if type(a) is not ndarray:

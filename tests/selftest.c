@@ -83,8 +83,9 @@ static const char *const input_names[INPUTS] = { "x", "h0", "c0", "Wx", "Wh", "b
 
 struct problem {
     enum fg_cell_id cell;
-    int has_c, has_peephole;
+    int has_c, has_peephole, has_masks;
     fg_sequence s;
+    REAL *mask[3];                                                /* recurrent, of h, of c; or NULL */
     ptrdiff_t rows, size[BUFFERS];
     REAL *data[BUFFERS];                                          /* exactly as large as the arrays: a sanitizer sees every overrun */
 };
@@ -126,20 +127,33 @@ static void make_problem(struct problem *p, int variant, ptrdiff_t N, ptrdiff_t 
 #define ROWS(i) ((fg_rows){ p->data[i], H })
 #define MATRIX(i, K) (odd ? (fg_matrix){ p->data[i], 1, K } : (fg_matrix){ p->data[i], width, 1 })
     s->x = STEPS(X, D), s->h = STEPS(H_, H), s->dh = STEPS(DH, H), s->dx = STEPS(DX, D);
-    s->dh_total = STEPS(DH_TOTAL, H), s->dc_total = STEPS(DC_TOTAL, H);
+    s->dh_total = STEPS(DH_TOTAL, H);
     s->h0 = ROWS(H0), s->h_T = ROWS(H_T), s->dh_T = ROWS(DH_T), s->dh0 = ROWS(DH0);
     s->Wx = MATRIX(WX, D), s->Wh = MATRIX(WH, H), s->dWx = MATRIX(DWX, D), s->dWh = MATRIX(DWH, H);
     s->b = p->data[B], s->bh = p->data[BH], s->db = p->data[DB], s->dbh = p->data[DBH];
     if (p->has_peephole)
         s->peephole = p->data[P], s->dpeephole = p->data[DP];
+    for (int i = 0; i < 3 && p->has_masks; i++) {
+        const ptrdiff_t factors = i ? N * T * H : N * H;
+        p->mask[i] = malloc(factors * sizeof(REAL) + 1);
+        for (ptrdiff_t j = 0; j < factors; j++)
+            p->mask[i][j] = (REAL)(i ? 0.5 + 0.5 * uniform() : 1 + uniform());
+        const fg_steps steps = odd ? (fg_steps){ p->mask[i], H, N * H } : (fg_steps){ p->mask[i], T * H, H };
+        *(fg_mask *[]){ &s->recurrent_mask, &s->zoneout_h, &s->zoneout_c }[i] =
+            (fg_mask){ i ? steps : (fg_steps){ p->mask[i], H, 0 }, 1 };
+    }
+    if (!p->has_c)
+        s->zoneout_c.steps.data = NULL;
     if (p->has_c)
-        s->c0 = ROWS(C0), s->c_T = ROWS(C_T), s->dc_T = ROWS(DC_T), s->dc0 = ROWS(DC0);
+        s->c0 = ROWS(C0), s->c_T = ROWS(C_T), s->dc_T = ROWS(DC_T), s->dc0 = ROWS(DC0), s->dc_total = STEPS(DC_TOTAL, H);
 }
 
 static void free_problem(struct problem *p)
 {
     for (int i = 0; i < BUFFERS; i++)
         free(p->data[i]);
+    for (int i = 0; i < 3; i++)
+        free(p->mask[i]);
     free((void *)p->s.lengths);
     free((void *)p->s.order);
     free(p->s.cache);
@@ -200,10 +214,10 @@ static void forward_without_cache(struct problem *p)
 static void on_flat_rows(struct problem *p)
 {
     fg_sequence *s = &p->s;
-    enum { GIVEN = 2, ALL = 6 };
-    fg_steps *const steps[ALL] = { &s->x, &s->dh, &s->h, &s->dx, &s->dh_total, &s->dc_total };
-    const fg_steps padded[ALL] = { s->x, s->dh, s->h, s->dx, s->dh_total, s->dc_total };
-    const ptrdiff_t width[ALL] = { s->D, s->H, s->H, s->D, s->H, s->H };
+    enum { READ = 4, WRITTEN = 4 };
+    fg_steps *const steps[] = { &s->x, &s->dh, &s->zoneout_h.steps, &s->zoneout_c.steps, &s->h, &s->dx, &s->dh_total, &s->dc_total };
+    const fg_steps padded[] = { s->x, s->dh, s->zoneout_h.steps, s->zoneout_c.steps, s->h, s->dx, s->dh_total, s->dc_total };
+    const ptrdiff_t width[] = { s->D, s->H, s->H, s->H, s->H, s->D, s->H, s->H };
     int64_t *start = malloc(s->N * sizeof *start + 1);
     ptrdiff_t rows = 0;
 
@@ -211,13 +225,16 @@ static void on_flat_rows(struct problem *p)
         start[n] = rows;
         rows += s->lengths ? s->lengths[n] : s->T;
     }
-    for (int i = 0; i < ALL; i++)
-        *steps[i] = (fg_steps){ calloc(rows * width[i] + 1, sizeof(REAL)), width[i], width[i] };
+    for (int i = 0; i < READ + WRITTEN; i++)
+        if (padded[i].data)
+            *steps[i] = (fg_steps){ malloc(rows * width[i] * sizeof(REAL) + 1), width[i], width[i] };
     s->sequence_start = start;
     for (int results = 0; results < 2; results++) {
         for (ptrdiff_t n = 0; n < s->N; n++)
             for (ptrdiff_t t = 0; t < (n + 1 < s->N ? start[n + 1] : rows) - start[n]; t++)
-                for (int i = results ? GIVEN : 0; i < (results ? ALL : GIVEN); i++) {
+                for (int i = results ? READ : 0; i < READ + (results ? WRITTEN : 0); i++) {
+                    if (!padded[i].data)
+                        continue;
                     REAL *there = (REAL *)padded[i].data + n * padded[i].row + t * padded[i].step;
                     REAL *here = (REAL *)steps[i]->data + (start[n] + t) * width[i];
                     memcpy(results ? there : here, results ? here : there, width[i] * sizeof(REAL));
@@ -227,8 +244,9 @@ static void on_flat_rows(struct problem *p)
             backward(p);
         }
     }
-    for (int i = 0; i < ALL; i++) {
-        free(steps[i]->data);
+    for (int i = 0; i < READ + WRITTEN; i++) {
+        if (padded[i].data)
+            free(steps[i]->data);
         *steps[i] = padded[i];
     }
     s->sequence_start = NULL;
@@ -323,6 +341,12 @@ static int option_count(enum fg_cell_id cell)
     }
 }
 
+/* Recurrent dropout and zoneout: with the plain cell, and with a peephole. */
+static int is_masked_too(enum fg_cell_id cell, int option)
+{
+    return option == 0 || (cell == FG_CELL_lstm && option == LSTM_OPTIONS);
+}
+
 static double check_cells(void)
 {
     static const struct { ptrdiff_t N, T, D, H; } sizes[] = {
@@ -333,9 +357,11 @@ static double check_cells(void)
     for (int cell = 0; cell < FG_CELLS; cell++) {
         const int has_c = cell_has_c(cell), options = option_count(cell);
         for (int variant = 0; variant < 2 * (int)(sizeof sizes / sizeof *sizes); variant++)
-            for (int option = 0; option < options; option++) {
-                const int with = cell == FG_CELL_lstm ? option / LSTM_OPTIONS : 0;
-                struct problem p = { .cell = cell, .has_c = has_c, .has_peephole = with > 0 };
+            for (int call = 0; call < 2 * options; call++) {
+                const int option = call / 2, is_masked = call % 2, with = cell == FG_CELL_lstm ? option / LSTM_OPTIONS : 0;
+                struct problem p = { .cell = cell, .has_c = has_c, .has_peephole = with > 0, .has_masks = is_masked };
+                if (is_masked && !is_masked_too(cell, option))
+                    continue;
                 random_state = 1000 * variant + option;
                 make_problem(&p, variant, sizes[variant / 2].N, sizes[variant / 2].T, sizes[variant / 2].D, sizes[variant / 2].H);
                 p.s.option = cell == FG_CELL_lstm ? option % LSTM_OPTIONS : option;
