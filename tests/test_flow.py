@@ -251,6 +251,8 @@ def test_dual_numbers_at_zero_and_at_what_they_do_not_know():
     with pytest.raises(TypeError):
         np.sin(Dual(np.zeros(3), np.ones(3)))
     with pytest.raises(TypeError):
+        np.ones(3) ** Dual(np.zeros(3), np.ones(3))
+    with pytest.raises(TypeError):
         np.cumsum(Dual(np.zeros(3), np.ones(3)))
 
 
