@@ -90,7 +90,8 @@ struct problem {
     REAL *data[BUFFERS];                                          /* exactly as large as the arrays: a sanitizer sees every overrun */
 };
 
-/* Odd variants: time-major, transposed weights, gates in reverse order, ragged, from last step to first. */
+/* Odd variants: time-major, transposed weights, gates in reverse order, ragged, from last step to first. Every third size: units with
+ * periods, in runs that fill panels where there are enough of them. */
 static void make_problem(struct problem *p, int variant, ptrdiff_t N, ptrdiff_t T, ptrdiff_t D, ptrdiff_t H)
 {
     const ptrdiff_t width = FG_MAX_GATES * H, odd = variant % 2;
@@ -119,6 +120,12 @@ static void make_problem(struct problem *p, int variant, ptrdiff_t N, ptrdiff_t 
             p->rows += lengths[n];
         }
         s->lengths = lengths, s->order = order;
+    }
+    if (variant / 2 % 3 == 2) {
+        int64_t *period = malloc(H * sizeof *period + 1);
+        for (ptrdiff_t j = 0; j < H; j++)
+            period[j] = odd ? 1 + 5 * j % 3 : 1 + 3 * j / H;
+        s->period = period, s->start = 1 + odd;
     }
     for (int g = 0; g < FG_MAX_GATES; g++)
         s->gate_column[g] = (odd ? FG_MAX_GATES - 1 - g : g) * H;
@@ -156,6 +163,7 @@ static void free_problem(struct problem *p)
         free(p->mask[i]);
     free((void *)p->s.lengths);
     free((void *)p->s.order);
+    free((void *)p->s.period);
     free(p->s.cache);
 }
 
@@ -323,7 +331,7 @@ static int cell_has_c(enum fg_cell_id cell)
     return has_c;
 }
 
-/* Options of a cell: values of fg_sequence.option; of lstm FG_COUPLED and FG_SIGMOID_CANDIDATE in all ways, each plain, with a peephole,
+/* Options of a cell: values of fg_sequence.option; of gru and lstm, both added up in all ways, each plain, with a peephole,
  * and with a peephole and bounds that clip. */
 enum { LSTM_OPTIONS = 4, LSTM_WITH = 3 };
 static int option_count(enum fg_cell_id cell)
@@ -333,7 +341,7 @@ static int option_count(enum fg_cell_id cell)
         return FG_IDENTITY + 1;
     case FG_CELL_gru_after:
     case FG_CELL_gru_before:
-        return FG_NEW + 1;
+        return (FG_NEW | FG_SIGMOID_N) + 1;
     case FG_CELL_lstm:
         return LSTM_OPTIONS * LSTM_WITH;
     default:
