@@ -13,7 +13,7 @@ Wings that stand on these functions, imported when they are entered:
 layers/                   RNN, LSTM, GRU: stacks, directions, parameters in one buffer   streams.py  StreamPool: live streams
 weights/                  import and export       compat/   drop-ins for code that others wrote
 check/                    what a cell computes, and whether it is right                  parallel.py  more than one machine
-decode.py                 greedy, sampled, beam search; scheduled teacher forcing
+decode.py                 greedy, sampled, beam search; scheduled teacher forcing       structures/  layers put together
 flow/                     how gradients flow through time: norms, Jacobians, gates, Omega, a report on one page
 """
 

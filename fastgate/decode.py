@@ -534,9 +534,9 @@ def _selected(state, rows):
 
 
 def _symbols(name, y):
-    wrong = y < 0
+    wrong = (y < 0) | (y > np.iinfo(np.int64).max)
     if wrong.any():
-        raise ValueError(f"{name}: expected symbols >= 0, got {y[wrong][0]}")
+        raise ValueError(f"{name}: expected symbols 0..2**63-1, got {y[wrong][0]}")
     return y.astype(np.int64)
 
 

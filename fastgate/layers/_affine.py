@@ -1,10 +1,10 @@
-"""x W + b by the product of the core: one step of the identity cell without a state.
+"""activation(x W + b) by the core: one step of the plain cell without a state.
 
 So a row of the result has the same bits in any batch and for any number of threads, as everything else has. Its recurrent
 weights, zeros, are as wide as the result; the columns go in blocks, which keeps them small whatever the width.
 """
 
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -12,6 +12,7 @@ from fastgate.layers._types import Array
 from fastgate.rnn import RNNCell, rnn_backward, rnn_forward
 
 _BLOCK = 64
+Activation = Literal["tanh", "relu", "sigmoid", "identity"]
 
 
 def _blocks(K: int) -> list[slice]:
@@ -23,15 +24,17 @@ def _zeros(W: Array, columns: slice) -> Array:
     return np.zeros((k, k), W.dtype)
 
 
-def forward(x: Array, W: Array, b: Array | None = None, *, training: bool = True) -> tuple[Array, Any]:
+def forward(
+    x: Array, W: Array, b: Array | None = None, *, activation: Activation = "identity", training: bool = True
+) -> tuple[Array, Any]:
     """(..., K) from x (..., D), W (D, K), b (K,) or None; and what backward needs, None with training=False."""
     rows = x.reshape(-1, 1, x.shape[-1])
     y = np.empty((len(rows), 1, W.shape[1]), x.dtype)
     caches = []
     for columns in _blocks(W.shape[1]):
         found = rnn_forward(
-            rows, None, W[:, columns], _zeros(W, columns), None if b is None else b[columns], activation="identity",
-            training=training, out=y[..., columns],
+            rows, None, W[:, columns], _zeros(W, columns), None if b is None else b[columns],
+            activation=activation, training=training, out=y[..., columns],
         )  # fmt: skip
         caches.append(found.cache)
     return y.reshape(*x.shape[:-1], W.shape[1]), (caches, x.shape) if training else None

@@ -136,6 +136,9 @@ class Layer(Parameters):
         self._D, self._H = self._config["input_size"], self._config["hidden_size"]
         self._options = {name: self._config[name] for name in self._choices}
         super()._allocate()
+
+    def _lie_in(self, parameters: Array, gradients: Array) -> None:
+        super()._lie_in(parameters, gradients)
         self._live, self._written = self._by_direction(self._weights), self._by_direction(self._grads, "d")
 
     @classmethod

@@ -66,11 +66,15 @@ class Parameters:
         self._dtype = np.dtype(self._config["dtype"])
         count = self._count()
         _arguments._affordable(2 * count * self._dtype.itemsize, 0, self._sizes_in_words())
-        shapes = {name: sizes for name, (_, sizes) in self._shapes().items()}
-        self._parameters, self._gradients = (_buffer.zeros(count, self._dtype) for _ in range(2))
-        self._weights: Mapping[str, Array] = MappingProxyType(_buffer.views(self._parameters, shapes))
-        self._grads: Mapping[str, Array] = MappingProxyType(_buffer.views(self._gradients, shapes))
+        self._lie_in(*(_buffer.zeros(count, self._dtype) for _ in range(2)))
         _locks.give_lock(self)
+
+    def _lie_in(self, parameters: Array, gradients: Array) -> None:
+        """The weights and the gradients are views of these arrays from now on."""
+        shapes = {name: sizes for name, (_, sizes) in self._shapes().items()}
+        self._parameters, self._gradients = parameters, gradients
+        self._weights: Mapping[str, Array] = MappingProxyType(_buffer.views(parameters, shapes))
+        self._grads: Mapping[str, Array] = MappingProxyType(_buffer.views(gradients, shapes))
 
     # --- what a layer is ---------------------------------------------------------------------------------------------
 
