@@ -329,7 +329,7 @@ static int cell_has_c(enum fg_cell_id cell)
     return has_c;
 }
 
-/* Options of a cell: values of fg_sequence.option; of lstm FG_COUPLED and FG_SIGMOID_CANDIDATE in all ways, each plain, with a peephole,
+/* Options of a cell: values of fg_sequence.option; of gru and lstm, both added up in all ways, each plain, with a peephole,
  * and with a peephole and bounds that clip. */
 enum { LSTM_OPTIONS = 4, LSTM_WITH = 3 };
 static int option_count(enum fg_cell_id cell)
@@ -339,7 +339,7 @@ static int option_count(enum fg_cell_id cell)
         return FG_IDENTITY + 1;
     case FG_CELL_gru_after:
     case FG_CELL_gru_before:
-        return FG_NEW + 1;
+        return (FG_NEW | FG_SIGMOID_N) + 1;
     case FG_CELL_lstm:
         return LSTM_OPTIONS * LSTM_WITH;
     default:

@@ -358,7 +358,7 @@ def test_gates_are_those_of_the_steps(cell, options, ragged):
         elif cell.name == "lstm":
             expected = dict(zip("ifgo", kept, strict=False))
         else:
-            z = 1 - kept[1] if keywords["update"] == "new" else kept[1]
+            z = 1 - kept[1] if keywords.get("update") == "new" else kept[1]
             expected = {"r": kept[0], "z": z, "n": kept[2]}
         assert found.keys() == expected.keys()
         for letter, a in expected.items():
