@@ -177,7 +177,8 @@ def lstm_backward(dh, cache, dh_T=None, dc_T=None, *, need=None, out=None):
 def lstm_ragged_forward(
     x, h0, c0, Wx, Wh, b=None, *, bh=None, peephole=None, Wr=None, offsets=None, batch_sizes=None, gate_order="ifgo",
     candidate="tanh", coupled=False, cell_clip=None, preact_clip=None, grad_clip=None, recurrent_mask=None,
-    zoneout_h=None, zoneout_c=None, period=None, start=0, reverse=False, training=True, memory=None, return_sequences=True, out=None,
+    zoneout_h=None, zoneout_c=None, period=None, start=0, reverse=False, training=True, memory=None,
+    return_sequences=True, out=None,
 ):  # fmt: skip
     """Run the cell over sequences of different lengths on flat rows, without padding; returns (h, h_T, c_T, cache).
 
