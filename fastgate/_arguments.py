@@ -304,7 +304,7 @@ def _forward_in_words(
             _shape(name, state, ("N", letter), (N, size), also=((letter,), (size,)))
     _weight_shapes(D, H, P, G, Wx, Wh, b, bh, peephole, Wr)
     if Wr is not None and period is not None:
-        raise _Wr_beside_period()
+        raise _period_beside_Wr()
     rhythm = None if period is None else Rhythm(_periods(period, H), start)
 
     # What a call writes: h, the cache, final states, packed weights. An x that takes no memory counts as if it did.
@@ -431,9 +431,9 @@ def _bias_sizes(G, b, bh, peephole):
     return [shape[0] // blocks for shape, blocks in given if len(shape) == 1 and shape[0] % blocks == 0]
 
 
-def _Wr_beside_period():
+def _period_beside_Wr():
     """h of a projection has no units of its own that could hold."""
-    return ValueError("Wr: expected None beside period=, got an array")
+    return ValueError("period: expected None beside Wr, got one")
 
 
 def _state_sizes(D, G, Wx, Wh, h0, c0, sizes, Wr):
@@ -615,7 +615,7 @@ def weights(
         D, H, P = like.D, like.H, like.P
     _weight_shapes(D, H, P, G, Wx, Wh, b, bh, peephole, Wr)
     if Wr is not None and period is not None:
-        raise _Wr_beside_period()
+        raise _period_beside_Wr()
     if period is not None:
         period = _periods(period, H)
         period.flags.writeable = False
