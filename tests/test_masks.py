@@ -204,7 +204,9 @@ def test_what_masks_of_zeros_and_ones_mean(module, cell, options, dtype):
     np.testing.assert_array_equal(kept["dh0"], expected)
 
     plain = run(cell, module, call, gradients, **dict(options))
-    nothing = {"recurrent_mask": 1, "zoneout_h": np.zeros((1, 1, cell.P(17)), bool)} | ({"zoneout_c": 0.0} if cell.has_c else {})
+    nothing = {"recurrent_mask": 1, "zoneout_h": np.zeros((1, 1, cell.P(17)), bool)} | (
+        {"zoneout_c": 0.0} if cell.has_c else {}
+    )
     again = run(cell, module, call, gradients, **nothing, **dict(options))
     for name, a in plain.items():
         np.testing.assert_array_equal(again[name], a, err_msg=name)
