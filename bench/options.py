@@ -24,6 +24,7 @@ LSTM = {
     "coupled=True": {"coupled": True},
     "cell_clip": {"cell_clip": 3.0},
     "preact_clip": {"preact_clip": 3.0},
+    "grad_clip": {"grad_clip": 1.0},
     "recurrent_mask": {"recurrent_mask": True},
     "zoneout": {"zoneout_h": 0.1, "zoneout_c": 0.1},
     "all of them": {"peephole": True, "candidate": "sigmoid", "coupled": True, "cell_clip": 3.0, "preact_clip": 3.0},
@@ -32,6 +33,8 @@ LSTM = {
 GRU = {
     "plain": {},
     'update="new"': {"update": "new"},
+    'candidate="sigmoid"': {"candidate": "sigmoid"},
+    "grad_clip": {"grad_clip": 1.0},
     "recurrent_mask": {"recurrent_mask": True},
     "zoneout": {"zoneout_h": 0.1},
     **TIME_SCALES,

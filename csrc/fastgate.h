@@ -26,11 +26,11 @@ enum fg_dtype { FG_F32, FG_F64, FG_DTYPES };
 /* Values of fg_sequence.option for the cell `rnn`. */
 enum fg_activation { FG_TANH, FG_RELU, FG_SIGMOID, FG_IDENTITY };
 
-/* … for the cells `gru_after` and `gru_before`: what the update gate z multiplies, h_prev or the candidate n. */
-enum fg_update { FG_OLD, FG_NEW };
-
 /* … for the cell `lstm`, added up: g = sigmoid(a_g); i = 1 - f. */
 enum fg_lstm { FG_SIGMOID_CANDIDATE = 1, FG_COUPLED = 2 };
+
+/* … for the cells `gru_after` and `gru_before`, added up: the update gate z multiplies the candidate n, not h_prev; n is a sigmoid. */
+enum fg_gru { FG_NEW = 1, FG_SIGMOID_N = 2 };
 
 /* A batch of rows: element (n, i) at data[n * row + i]. */
 typedef struct fg_rows { void *data; ptrdiff_t row; } fg_rows;
@@ -79,8 +79,9 @@ typedef struct fg_sequence {
     const int64_t *sequence_start;            /* (N,) or NULL; flat x, h, dh, dx, sequence after sequence: the first row of each */
     const int64_t *step_start;                /* (T,) or NULL; flat, step after step: the row of sequence 0 at each step */
     int reverse;                              /* a sequence runs from its own last step to its first */
-    int option;                               /* of the cell; rnn: enum fg_activation, gru: enum fg_update, lstm: enum fg_lstm */
+    int option;                               /* of the cell; rnn: enum fg_activation, lstm: enum fg_lstm, gru: enum fg_gru */
     double cell_clip, preact_clip;            /* lstm: bounds of |c| and of |a|; 0 = none */
+    double grad_clip;                         /* backward: bound of |da|, the gradient of every slot's sum; 0 = none */
     const int64_t *period;                    /* (H,) >= 1, or NULL: unit j changes its state at steps t where (start + t) % period[j] is 0 */
     int64_t start;                            /* >= 0, below 2^62, the number of the first step; t counts steps as they are done */
     ptrdiff_t gate_column[FG_MAX_GATES];      /* first column in Wx, Wh, b, bh of each gate, in the cell's own order */

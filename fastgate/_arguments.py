@@ -909,6 +909,11 @@ def number(name: str, value: Any, *, positive: bool = False) -> float:
     return value
 
 
+def bound(name: str, value: Any) -> float | None:
+    """A number > 0, or None."""
+    return None if value is None else number(name, value, positive=True)
+
+
 def dtype(value: Any) -> np.dtype[Any]:
     """float32 or float64, native."""
     try:

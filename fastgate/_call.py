@@ -15,9 +15,16 @@ class Option(NamedTuple):
     option: int = 0
     cell_clip: float = 0.0
     preact_clip: float = 0.0
+    grad_clip: float = 0.0
 
 
 PLAIN = Option()
+
+
+def clipping(option, grad_clip):
+    """The option with this bound of da, or as it is where there is none."""
+    bound = _arguments.bound("grad_clip", grad_clip)
+    return option if bound is None else option._replace(grad_clip=bound)
 
 
 class Cache:

@@ -60,6 +60,7 @@ cdef extern from "fastgate.h" nogil:
         int option
         double cell_clip
         double preact_clip
+        double grad_clip
         const int64_t *period
         int64_t start
         ptrdiff_t gate_column[FG_MAX_GATES]

@@ -124,7 +124,7 @@ cdef int set_masks(core.fg_sequence *s, masks) except -1:
 
 cdef int set_option(core.fg_sequence *s, option) except -1:
     """`option`: _call.Option."""
-    s.option, s.cell_clip, s.preact_clip = <tuple>option
+    s.option, s.cell_clip, s.preact_clip, s.grad_clip = <tuple>option
     return 0
 
 

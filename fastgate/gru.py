@@ -1,29 +1,30 @@
 """Gated recurrent unit."""
 
 from fastgate import _arguments, _call, _cell
-from fastgate.reference.gru import GATES, OPTIONS, GRUForward, GRUStep
+from fastgate.reference.gru import GATES, OPTIONS, GRUForward, GRUStep, judged_options
 
-_KERNELS = {  # the name in csrc/cells.def, its option
-    (reset, update): (f"gru_{reset}", _call.Option(option))
+_KERNELS = {  # the name in csrc/cells.def, its options there, enum fg_gru
+    (reset, update, candidate): (f"gru_{reset}", _call.Option(new + 2 * sigmoid))
     for reset in OPTIONS["reset"]
-    for option, update in enumerate(OPTIONS["update"])
+    for new, update in enumerate(OPTIONS["update"])
+    for sigmoid, candidate in enumerate(OPTIONS["candidate"])
 }
 
 
-def _kernel(reset, update):
+def _kernel(reset, update, candidate, grad_clip):
     try:
-        found = _KERNELS.get((reset, update))
+        found = _KERNELS.get((reset, update, candidate))
     except TypeError:  # no words
         found = None
     if found is None:
-        reset = _arguments.option("reset", reset, OPTIONS["reset"])
-        found = _KERNELS[reset, _arguments.option("update", update, OPTIONS["update"])]
-    return found
+        found = _KERNELS[judged_options(reset, update, candidate)]
+    return found if grad_clip is None else (found[0], _call.clipping(found[1], grad_clip))
 
 
 def gru_forward(
-    x, h0, Wx, Wh, b=None, *, bh=None, gate_order="rzn", reset="after", update="old", recurrent_mask=None, zoneout_h=None,
-    period=None, start=0, lengths=None, reverse=False, training=True, memory=None, return_sequences=True, out=None,
+    x, h0, Wx, Wh, b=None, *, bh=None, gate_order="rzn", reset="after", update="old", candidate="tanh", grad_clip=None,
+    recurrent_mask=None, zoneout_h=None, period=None, start=0, lengths=None, reverse=False, training=True, memory=None,
+    return_sequences=True, out=None,
 ):  # fmt: skip
     """Run the cell over sequences; returns (h, h_T, cache).
 
@@ -35,6 +36,7 @@ def gru_forward(
         n = tanh(x_t Wxn + b_n + r * (h_{t-1} Whn + bh_n))  reset="after" (PyTorch, Keras, cuDNN; ONNX
         linear_before_reset=1)
         n = tanh(x_t Wxn + b_n + (r * h_{t-1}) Whn + bh_n)  reset="before" (Cho et al. 2014; the textbook formula)
+        n = sigmoid(…) in both                              candidate="sigmoid"
         h_t = (1 - z) * n + z * h_{t-1}                     update="old": z keeps h_prev (PyTorch, Keras, ONNX)
         h_t = z * n + (1 - z) * h_{t-1}                     update="new": z lets n in (Chung et al. 2014)
 
@@ -54,6 +56,12 @@ def gru_forward(
     update : "old" or "new"
         What the update gate z multiplies, h_{t-1} or n; see the equations. Negating z's weights and biases turns one into
         the other.
+    candidate : "tanh" or "sigmoid"
+        What makes n of its input; see the equations.
+    grad_clip : number > 0, or None
+        In backward, the gradients of a_r, a_z and of the input of n, of each step, are clipped to ±grad_clip before anything
+        is made of them: the weights' gradients, dx, the reset gate's gradient of that of n, and what passes to the step
+        before (Graves 2013, arXiv:1308.0850, 2.1). NaN stays.
     recurrent_mask : broadcasts to (N, H), or None = ones
         Recurrent dropout: a factor of h_{t-1} where it meets Wh, not where z mixes it with n (Keras has it there, too). One
         mask for all steps of a sequence (Gal and Ghahramani 2016); draw_dropout_mask draws one.
@@ -107,7 +115,7 @@ def gru_forward(
         reverse=reverse, training=training, memory=memory, return_sequences=return_sequences, out=out,
         recurrent_mask=recurrent_mask, zoneout_h=zoneout_h,
     )  # fmt: skip
-    return GRUForward._make(_call.forward(call, *_kernel(reset, update)))
+    return GRUForward._make(_call.forward(call, *_kernel(reset, update, candidate, grad_clip)))
 
 
 def gru_backward(dh, cache, dh_T=None, *, need=None, out=None):
@@ -134,8 +142,8 @@ def gru_backward(dh, cache, dh_T=None, *, need=None, out=None):
 
 def gru_ragged_forward(
     x, h0, Wx, Wh, b=None, *, bh=None, offsets=None, batch_sizes=None, gate_order="rzn", reset="after", update="old",
-    recurrent_mask=None, zoneout_h=None, period=None, start=0, reverse=False, training=True, memory=None,
-    return_sequences=True, out=None,
+    candidate="tanh", grad_clip=None, recurrent_mask=None, zoneout_h=None, period=None, start=0, reverse=False, training=True,
+    memory=None, return_sequences=True, out=None,
 ):  # fmt: skip
     """Run the cell over sequences of different lengths on flat rows, without padding; returns (h, h_T, cache).
 
@@ -158,7 +166,7 @@ def gru_ragged_forward(
     offsets : integers that never fall, from 0 to ΣT. A sequence may have no step: its states stay.
     batch_sizes : integers > 0 that never grow, whose sum is ΣT. N is the first of them, 0 where there is none.
     gate_order : a permutation of "rzn"
-    reset : "after" or "before". update : "old" or "new"
+    reset : "after" or "before". update : "old" or "new". candidate : "tanh" or "sigmoid". grad_clip : as in gru_forward
     period, start : as in gru_forward
     reverse : run each sequence from its last step to its first; h keeps the order of x.
     recurrent_mask, zoneout_h : as in gru_forward; zoneout on rows as those of x, (ΣT, H)
@@ -182,7 +190,7 @@ def gru_ragged_forward(
         batch_sizes=batch_sizes, reverse=reverse, training=training, memory=memory, return_sequences=return_sequences,
         out=out, recurrent_mask=recurrent_mask, zoneout_h=zoneout_h,
     )  # fmt: skip
-    return GRUForward._make(_call.forward(call, *_kernel(reset, update)))
+    return GRUForward._make(_call.forward(call, *_kernel(reset, update, candidate, grad_clip)))
 
 
 def gru_ragged_backward(dh, cache, dh_T=None, *, need=None, out=None):
@@ -200,15 +208,15 @@ def gru_ragged_backward(dh, cache, dh_T=None, *, need=None, out=None):
 
 
 def gru_step_forward(
-    x, h_prev, Wx, Wh, b=None, *, bh=None, gate_order="rzn", reset="after", update="old", recurrent_mask=None,
-    zoneout_h=None, period=None, start=0, training=True, out=None,
+    x, h_prev, Wx, Wh, b=None, *, bh=None, gate_order="rzn", reset="after", update="old", candidate="tanh", grad_clip=None,
+    recurrent_mask=None, zoneout_h=None, period=None, start=0, training=True, out=None,
 ):  # fmt: skip
     """One step; returns (h_next, cache).
 
     x : (N, D). h_prev : (N, H), (H,) for all rows, or None = zeros. Wx : (D, 3H). Wh : (H, 3H). b, bh : (3H,) or
     None.
     gate_order : a permutation of "rzn".
-    reset : "after" or "before". update : "old" or "new".
+    reset : "after" or "before". update : "old" or "new". candidate : "tanh" or "sigmoid". grad_clip : as in gru_forward.
     recurrent_mask, zoneout_h : broadcast to (N, H); as in gru_forward.
     period, start : as in gru_forward; start is the number of this step.
     training : False keeps nothing, cache is None. out : array for h_next, or dict with "h_next".
@@ -221,7 +229,7 @@ def gru_step_forward(
         training=training, out=out,
         recurrent_mask=recurrent_mask, zoneout_h=zoneout_h,
     )  # fmt: skip
-    return GRUStep._make(_call.forward(call, *_kernel(reset, update)))
+    return GRUStep._make(_call.forward(call, *_kernel(reset, update, candidate, grad_clip)))
 
 
 def gru_step_backward(dh_next, cache, *, need=None, out=None):
@@ -240,7 +248,8 @@ class GRUCell(_cell.PreparedCell):
     """The cell with its weights, prepared for many calls.
 
     Wx : (D, 3H). Wh : (H, 3H). b, bh : (3H,) or None. All float32 or all float64.
-    gate_order : a permutation of "rzn". reset : "after" or "before". update : "old" or "new".
+    gate_order : a permutation of "rzn". reset : "after" or "before". update : "old" or "new". candidate : "tanh" or "sigmoid".
+    grad_clip : as in gru_forward.
     period : as in gru_forward; step and forward take start=.
 
     The weights are judged, copied and packed here, once. What happens to the arrays afterwards changes nothing (update takes
@@ -263,5 +272,11 @@ class GRUCell(_cell.PreparedCell):
 
     _cell, _gates, _Forward = "gru", GATES, GRUForward
 
-    def __init__(self, Wx, Wh, b=None, *, bh=None, gate_order="rzn", reset="after", update="old", period=None):
-        self._prepare(Wx, Wh, b, bh, *_kernel(reset, update), period=period, gate_order=gate_order, reset=reset, update=update)
+    def __init__(
+        self, Wx, Wh, b=None, *, bh=None, gate_order="rzn", reset="after", update="old", candidate="tanh", grad_clip=None,
+        period=None,
+    ):  # fmt: skip
+        self._prepare(
+            Wx, Wh, b, bh, *_kernel(reset, update, candidate, grad_clip), period=period, gate_order=gate_order,
+            reset=reset, update=update, candidate=candidate, grad_clip=grad_clip,
+        )  # fmt: skip

@@ -6,19 +6,18 @@ from fastgate.reference.lstm import CANDIDATES, GATES, LSTMForward, LSTMStep, ju
 _TANH = CANDIDATES[0]
 
 
-def _option(candidate, coupled, cell_clip, preact_clip):
-    """The options as the kernel reads them, enum fg_lstm and two bounds."""
-    if candidate is _TANH and coupled is False and cell_clip is None and preact_clip is None:
+def _option(candidate, coupled, cell_clip, preact_clip, grad_clip):
+    """The options as the kernel reads them, enum fg_lstm and three bounds."""
+    if candidate is _TANH and coupled is False and cell_clip is None and preact_clip is None and grad_clip is None:
         return _call.PLAIN
-    o = judged_options(candidate, coupled, cell_clip, preact_clip)
-    return _call.Option(CANDIDATES.index(o.candidate) + 2 * o.coupled, o.cell_clip or 0.0, o.preact_clip or 0.0)
+    o = judged_options(candidate, coupled, cell_clip, preact_clip, grad_clip)
+    return _call.Option(CANDIDATES.index(o.candidate) + 2 * o.coupled, *(bound or 0.0 for bound in o[2:]))
 
 
 def lstm_forward(
-    x, h0, c0, Wx, Wh, b=None, *, bh=None, peephole=None, gate_order="ifgo", candidate="tanh", coupled=False,
-    cell_clip=None, preact_clip=None, recurrent_mask=None, zoneout_h=None, zoneout_c=None, period=None, start=0, lengths=None,
-    reverse=False,
-    training=True, memory=None, return_sequences=True, out=None,
+    x, h0, c0, Wx, Wh, b=None, *, bh=None, peephole=None, gate_order="ifgo", candidate="tanh", coupled=False, cell_clip=None,
+    preact_clip=None, grad_clip=None, recurrent_mask=None, zoneout_h=None, zoneout_c=None, period=None, start=0, lengths=None,
+    reverse=False, training=True, memory=None, return_sequences=True, out=None,
 ):  # fmt: skip
     """Run the cell over sequences; returns (h, h_T, c_T, cache).
 
@@ -38,6 +37,7 @@ def lstm_forward(
         candidate           g = sigmoid(a_g) with "sigmoid" (Goodfellow et al., Deep Learning, eq. 10.41)
         coupled             i = 1 - f with True (Greff et al. 2017, CIFG); a_i is not used
         cell_clip v         c_t between -v and v, before it is used (TensorFlow cell_clip)
+        grad_clip v         in backward, the gradients of a_i a_f a_g a_o of each step between -v and v (Graves 2013)
 
     Parameters
     ----------
@@ -59,6 +59,9 @@ def lstm_forward(
         other way round, f = 1 - i: its weights of i, negated, as those of f.
     cell_clip, preact_clip : numbers > 0, or None
         Where a value is clipped, no gradient passes it.
+    grad_clip : number > 0, or None
+        In backward, each gradient of a is clipped before anything is made of it: the weights' gradients, dx, and what passes
+        to the step before, by way of the peepholes too (Graves 2013, arXiv:1308.0850, 2.1). NaN stays.
     recurrent_mask : broadcasts to (N, H), or None = ones
         Recurrent dropout: a factor of h_{t-1} where it meets Wh. One mask for all steps of a sequence
         (Gal and Ghahramani 2016); draw_dropout_mask draws one.
@@ -113,7 +116,7 @@ def lstm_forward(
         reverse=reverse, training=training, memory=memory, return_sequences=return_sequences, out=out, peephole=peephole,
         recurrent_mask=recurrent_mask, zoneout_h=zoneout_h, zoneout_c=zoneout_c,
     )  # fmt: skip
-    return LSTMForward._make(_call.forward(call, "lstm", _option(candidate, coupled, cell_clip, preact_clip)))
+    return LSTMForward._make(_call.forward(call, "lstm", _option(candidate, coupled, cell_clip, preact_clip, grad_clip)))
 
 
 def lstm_backward(dh, cache, dh_T=None, dc_T=None, *, need=None, out=None):
@@ -140,9 +143,9 @@ def lstm_backward(dh, cache, dh_T=None, dc_T=None, *, need=None, out=None):
 
 
 def lstm_ragged_forward(
-    x, h0, c0, Wx, Wh, b=None, *, bh=None, peephole=None, offsets=None, batch_sizes=None, gate_order="ifgo",
-    candidate="tanh", coupled=False, cell_clip=None, preact_clip=None, recurrent_mask=None, zoneout_h=None,
-    zoneout_c=None, period=None, start=0, reverse=False, training=True, memory=None, return_sequences=True, out=None,
+    x, h0, c0, Wx, Wh, b=None, *, bh=None, peephole=None, offsets=None, batch_sizes=None, gate_order="ifgo", candidate="tanh",
+    coupled=False, cell_clip=None, preact_clip=None, grad_clip=None, recurrent_mask=None, zoneout_h=None, zoneout_c=None,
+    period=None, start=0, reverse=False, training=True, memory=None, return_sequences=True, out=None,
 ):  # fmt: skip
     """Run the cell over sequences of different lengths on flat rows, without padding; returns (h, h_T, c_T, cache).
 
@@ -162,7 +165,7 @@ def lstm_ragged_forward(
     Wx : (D, 4H)
     Wh : (H, 4H)
     b, bh : (4H,) or None, input and recurrent bias
-    peephole, candidate, coupled, cell_clip, preact_clip : as in lstm_forward
+    peephole, candidate, coupled, cell_clip, preact_clip, grad_clip : as in lstm_forward
     offsets : integers that never fall, from 0 to ΣT. A sequence may have no step: its states stay.
     batch_sizes : integers > 0 that never grow, whose sum is ΣT. N is the first of them, 0 where there is none.
     gate_order : a permutation of "ifgo"
@@ -190,7 +193,7 @@ def lstm_ragged_forward(
         return_sequences=return_sequences, out=out, peephole=peephole, recurrent_mask=recurrent_mask, zoneout_h=zoneout_h,
         zoneout_c=zoneout_c,
     )  # fmt: skip
-    return LSTMForward._make(_call.forward(call, "lstm", _option(candidate, coupled, cell_clip, preact_clip)))
+    return LSTMForward._make(_call.forward(call, "lstm", _option(candidate, coupled, cell_clip, preact_clip, grad_clip)))
 
 
 def lstm_ragged_backward(dh, cache, dh_T=None, dc_T=None, *, need=None, out=None):
@@ -209,15 +212,15 @@ def lstm_ragged_backward(dh, cache, dh_T=None, dc_T=None, *, need=None, out=None
 
 def lstm_step_forward(
     x, h_prev, c_prev, Wx, Wh, b=None, *, bh=None, peephole=None, gate_order="ifgo", candidate="tanh", coupled=False,
-    cell_clip=None, preact_clip=None, recurrent_mask=None, zoneout_h=None, zoneout_c=None, period=None, start=0,
-    training=True, out=None,
+    cell_clip=None, preact_clip=None, grad_clip=None, recurrent_mask=None, zoneout_h=None, zoneout_c=None, period=None,
+    start=0, training=True, out=None,
 ):  # fmt: skip
     """One step; returns (h_next, c_next, cache).
 
     x : (N, D). h_prev, c_prev : (N, H), (H,) for all rows, or None = zeros. Wx : (D, 4H). Wh : (H, 4H). b, bh : (4H,)
     or None.
-    peephole : (3H,) or None. gate_order : a permutation of "ifgo". candidate, coupled, cell_clip, preact_clip : as in
-    lstm_forward.
+    peephole : (3H,) or None. gate_order : a permutation of "ifgo". candidate, coupled, cell_clip, preact_clip,
+    grad_clip : as in lstm_forward.
     recurrent_mask, zoneout_h, zoneout_c : broadcast to (N, H); as in lstm_forward.
     period, start : as in lstm_forward; start is the number of this step.
     training : False keeps nothing, cache is None. out : array for h_next, or dict with "h_next", "c_next".
@@ -231,7 +234,7 @@ def lstm_step_forward(
         training=training, out=out, peephole=peephole, recurrent_mask=recurrent_mask, zoneout_h=zoneout_h,
         zoneout_c=zoneout_c,
     )  # fmt: skip
-    return LSTMStep._make(_call.forward(call, "lstm", _option(candidate, coupled, cell_clip, preact_clip)))
+    return LSTMStep._make(_call.forward(call, "lstm", _option(candidate, coupled, cell_clip, preact_clip, grad_clip)))
 
 
 def lstm_step_backward(dh_next, dc_next, cache, *, need=None, out=None):
@@ -251,7 +254,7 @@ class LSTMCell(_cell.PreparedCellWithC):
     """The cell with its weights, prepared for many calls.
 
     Wx : (D, 4H). Wh : (H, 4H). b, bh : (4H,) or None. peephole : (3H,) or None. All float32 or all float64.
-    gate_order : a permutation of "ifgo". candidate, coupled, cell_clip, preact_clip : as in lstm_forward.
+    gate_order : a permutation of "ifgo". candidate, coupled, cell_clip, preact_clip, grad_clip : as in lstm_forward.
     period : as in lstm_forward; step and forward take start=.
 
     The weights are judged, copied and packed here, once. What happens to the arrays afterwards changes nothing (update takes
@@ -277,12 +280,12 @@ class LSTMCell(_cell.PreparedCellWithC):
 
     def __init__(
         self, Wx, Wh, b=None, *, bh=None, peephole=None, gate_order="ifgo", candidate="tanh", coupled=False, cell_clip=None,
-        preact_clip=None, period=None,
+        preact_clip=None, grad_clip=None, period=None,
     ):  # fmt: skip
         self._prepare(
-            Wx, Wh, b, bh, "lstm", _option(candidate, coupled, cell_clip, preact_clip), peephole, period=period,
-            gate_order=gate_order,
-            candidate=candidate, coupled=coupled, cell_clip=cell_clip, preact_clip=preact_clip,
+            Wx, Wh, b, bh, "lstm", _option(candidate, coupled, cell_clip, preact_clip, grad_clip), peephole, period=period,
+            gate_order=gate_order, candidate=candidate, coupled=coupled, cell_clip=cell_clip, preact_clip=preact_clip,
+            grad_clip=grad_clip,
         )  # fmt: skip
 
     def update(self, Wx, Wh, b=None, *, bh=None, peephole=None):

@@ -51,6 +51,7 @@ def lstm_forward(
     coupled: bool = False,
     cell_clip: float | None = None,
     preact_clip: float | None = None,
+    grad_clip: float | None = None,
     recurrent_mask: Mask[F] = None,
     zoneout_h: Mask[F] = None,
     zoneout_c: Mask[F] = None,
@@ -89,6 +90,7 @@ def lstm_ragged_forward(
     coupled: bool = False,
     cell_clip: float | None = None,
     preact_clip: float | None = None,
+    grad_clip: float | None = None,
     recurrent_mask: Mask[F] = None,
     zoneout_h: Mask[F] = None,
     zoneout_c: Mask[F] = None,
@@ -124,6 +126,7 @@ def lstm_step_forward(
     coupled: bool = False,
     cell_clip: float | None = None,
     preact_clip: float | None = None,
+    grad_clip: float | None = None,
     recurrent_mask: Mask[F] = None,
     zoneout_h: Mask[F] = None,
     zoneout_c: Mask[F] = None,
@@ -155,6 +158,7 @@ class LSTMCell(PreparedCell[F]):
         coupled: bool = False,
         cell_clip: float | None = None,
         preact_clip: float | None = None,
+        grad_clip: float | None = None,
         period: Period = None,
     ) -> None: ...
     def update(

@@ -6,14 +6,13 @@ from fastgate.reference.rnn import GATES, OPTIONS, RNNForward, RNNStep
 _ACTIVATIONS = {name: _call.Option(number) for number, name in enumerate(OPTIONS["activation"])}  # enum fg_activation
 
 
-def _activation(name):
-    return _ACTIVATIONS[_arguments.option("activation", name, OPTIONS["activation"])]
+def _option(activation, grad_clip):
+    return _call.clipping(_ACTIVATIONS[_arguments.option("activation", activation, OPTIONS["activation"])], grad_clip)
 
 
 def rnn_forward(
-    x, h0, Wx, Wh, b=None, *, bh=None, activation="tanh", recurrent_mask=None, zoneout_h=None, period=None, start=0,
-    lengths=None,
-    reverse=False, training=True, memory=None, return_sequences=True, out=None,
+    x, h0, Wx, Wh, b=None, *, bh=None, activation="tanh", grad_clip=None, recurrent_mask=None, zoneout_h=None, period=None,
+    start=0, lengths=None, reverse=False, training=True, memory=None, return_sequences=True, out=None,
 ):  # fmt: skip
     """Run the cell over sequences; returns (h, h_T, cache).
 
@@ -33,6 +32,9 @@ def rnn_forward(
     b : (H,) or None, input bias
     bh : (H,) or None, recurrent bias
     activation : "tanh", "relu", "sigmoid" or "identity"
+    grad_clip : number > 0, or None
+        In backward, the gradient of each step's input of the activation is clipped to ±grad_clip before anything is made of
+        it: the weights' gradients, dx, and what passes to the step before (Graves 2013, arXiv:1308.0850, 2.1). NaN stays.
     recurrent_mask : broadcasts to (N, H), or None = ones
         Recurrent dropout: a factor of h_{t-1} where it meets Wh. One mask for all steps of a sequence
         (Gal and Ghahramani 2016); draw_dropout_mask draws one.
@@ -85,7 +87,7 @@ def rnn_forward(
         reverse=reverse, training=training,
         memory=memory, return_sequences=return_sequences, out=out, recurrent_mask=recurrent_mask, zoneout_h=zoneout_h,
     )  # fmt: skip
-    return RNNForward._make(_call.forward(call, "rnn", _activation(activation)))
+    return RNNForward._make(_call.forward(call, "rnn", _option(activation, grad_clip)))
 
 
 def rnn_backward(dh, cache, dh_T=None, *, need=None, out=None):
@@ -111,7 +113,7 @@ def rnn_backward(dh, cache, dh_T=None, *, need=None, out=None):
 
 
 def rnn_ragged_forward(
-    x, h0, Wx, Wh, b=None, *, bh=None, offsets=None, batch_sizes=None, activation="tanh", recurrent_mask=None,
+    x, h0, Wx, Wh, b=None, *, bh=None, offsets=None, batch_sizes=None, activation="tanh", grad_clip=None, recurrent_mask=None,
     zoneout_h=None, period=None, start=0, reverse=False, training=True, memory=None, return_sequences=True, out=None,
 ):  # fmt: skip
     """Run the cell over sequences of different lengths on flat rows, without padding; returns (h, h_T, cache).
@@ -134,7 +136,7 @@ def rnn_ragged_forward(
     b, bh : (H,) or None, input and recurrent bias
     offsets : integers that never fall, from 0 to ΣT. A sequence may have no step: its states stay.
     batch_sizes : integers > 0 that never grow, whose sum is ΣT. N is the first of them, 0 where there is none.
-    activation : "tanh", "relu", "sigmoid" or "identity"
+    activation : "tanh", "relu", "sigmoid" or "identity". grad_clip : as in rnn_forward
     period, start : as in rnn_forward
     reverse : run each sequence from its last step to its first; h keeps the order of x.
     recurrent_mask, zoneout_h : as in rnn_forward; zoneout on rows as those of x, (ΣT, H)
@@ -158,7 +160,7 @@ def rnn_ragged_forward(
         reverse=reverse, training=training, memory=memory, return_sequences=return_sequences, out=out,
         recurrent_mask=recurrent_mask, zoneout_h=zoneout_h,
     )  # fmt: skip
-    return RNNForward._make(_call.forward(call, "rnn", _activation(activation)))
+    return RNNForward._make(_call.forward(call, "rnn", _option(activation, grad_clip)))
 
 
 def rnn_ragged_backward(dh, cache, dh_T=None, *, need=None, out=None):
@@ -176,9 +178,8 @@ def rnn_ragged_backward(dh, cache, dh_T=None, *, need=None, out=None):
 
 
 def rnn_step_forward(
-    x, h_prev, Wx, Wh, b=None, *, bh=None, activation="tanh", recurrent_mask=None, zoneout_h=None, period=None, start=0,
-    training=True,
-    out=None,
+    x, h_prev, Wx, Wh, b=None, *, bh=None, activation="tanh", grad_clip=None, recurrent_mask=None, zoneout_h=None, period=None,
+    start=0, training=True, out=None,
 ):  # fmt: skip
     """One step; returns (h_next, cache).
 
@@ -195,7 +196,7 @@ def rnn_step_forward(
         "rnn", x, h_prev, None, Wx, Wh, b, bh, step=True, gates=GATES, period=period, start=start, training=training, out=out,
         recurrent_mask=recurrent_mask, zoneout_h=zoneout_h,
     )  # fmt: skip
-    return RNNStep._make(_call.forward(call, "rnn", _activation(activation)))
+    return RNNStep._make(_call.forward(call, "rnn", _option(activation, grad_clip)))
 
 
 def rnn_step_backward(dh_next, cache, *, need=None, out=None):
@@ -214,7 +215,7 @@ class RNNCell(_cell.PreparedCell):
     """The cell with its weights, prepared for many calls.
 
     Wx : (D, H). Wh : (H, H). b, bh : (H,) or None. All float32 or all float64.
-    activation : "tanh", "relu", "sigmoid" or "identity".
+    activation : "tanh", "relu", "sigmoid" or "identity". grad_clip : as in rnn_forward.
     period : as in rnn_forward; step and forward take start=.
 
     The weights are judged, copied and packed here, once. What happens to the arrays afterwards changes nothing (update takes
@@ -237,5 +238,7 @@ class RNNCell(_cell.PreparedCell):
 
     _cell, _gates, _Forward = "rnn", GATES, RNNForward
 
-    def __init__(self, Wx, Wh, b=None, *, bh=None, activation="tanh", period=None):
-        self._prepare(Wx, Wh, b, bh, "rnn", _activation(activation), period=period, activation=activation)
+    def __init__(self, Wx, Wh, b=None, *, bh=None, activation="tanh", grad_clip=None, period=None):
+        self._prepare(
+            Wx, Wh, b, bh, "rnn", _option(activation, grad_clip), period=period, activation=activation, grad_clip=grad_clip
+        )

@@ -33,6 +33,7 @@ def rnn_forward(
     *,
     bh: NDArray[F] | None = None,
     activation: Literal["tanh", "relu", "sigmoid", "identity"] = "tanh",
+    grad_clip: float | None = None,
     recurrent_mask: Mask[F] = None,
     zoneout_h: Mask[F] = None,
     period: Period = None,
@@ -63,6 +64,7 @@ def rnn_ragged_forward(
     offsets: Lengths = None,
     batch_sizes: Lengths = None,
     activation: Literal["tanh", "relu", "sigmoid", "identity"] = "tanh",
+    grad_clip: float | None = None,
     recurrent_mask: Mask[F] = None,
     zoneout_h: Mask[F] = None,
     period: Period = None,
@@ -90,6 +92,7 @@ def rnn_step_forward(
     *,
     bh: NDArray[F] | None = None,
     activation: Literal["tanh", "relu", "sigmoid", "identity"] = "tanh",
+    grad_clip: float | None = None,
     recurrent_mask: Mask[F] = None,
     zoneout_h: Mask[F] = None,
     period: Period = None,
@@ -114,6 +117,7 @@ class RNNCell(PreparedCell[F]):
         *,
         bh: NDArray[F] | None = None,
         activation: Literal["tanh", "relu", "sigmoid", "identity"] = "tanh",
+        grad_clip: float | None = None,
         period: Period = None,
     ) -> None: ...
     def step(

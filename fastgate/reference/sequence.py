@@ -50,6 +50,15 @@ def sigmoid(a):
     return np.where(a >= 0, 1, e) / (1 + e)
 
 
+def clipped(a, limit):
+    """a between ±limit, a number or None = as it is; NaN stays."""
+    if limit is None:
+        return a
+    with np.errstate(over="ignore", under="ignore"):
+        limit = np.asarray(limit).astype(a.dtype)
+    return np.clip(a, -limit, limit)
+
+
 def forward(call, cell):
     """All steps of a judged forward call: (h or None, final states, cache or None)."""
     W = canonical_weights(call)
