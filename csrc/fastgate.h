@@ -26,7 +26,7 @@ enum fg_dtype { FG_F32, FG_F64, FG_DTYPES };
 /* Values of fg_sequence.option for the cell `rnn`. */
 enum fg_activation { FG_TANH, FG_RELU, FG_SIGMOID, FG_IDENTITY };
 
-/* … for the cell `lstm`, added up: g = sigmoid(a_g); i = 1 - f. */
+/* … for the cells `lstm` and `lstm_projected`, added up: g = sigmoid(a_g); i = 1 - f. */
 enum fg_lstm { FG_SIGMOID_CANDIDATE = 1, FG_COUPLED = 2 };
 
 /* … for the cells `gru_after` and `gru_before`, added up: the update gate z multiplies the candidate n, not h_prev; n is a sigmoid. */
@@ -74,6 +74,7 @@ void fg_team_be_strict(int strict);           /* for tests: all threads that wer
  */
 typedef struct fg_sequence {
     ptrdiff_t N, T, D, H;
+    ptrdiff_t P;                              /* the width of h; H for every cell but lstm_projected */
     const int64_t *lengths;                   /* (N,) or NULL */
     const int64_t *order;                     /* (N,) or NULL */
     const int64_t *sequence_start;            /* (N,) or NULL; flat x, h, dh, dx, sequence after sequence: the first row of each */
@@ -87,32 +88,33 @@ typedef struct fg_sequence {
     ptrdiff_t gate_column[FG_MAX_GATES];      /* first column in Wx, Wh, b, bh of each gate, in the cell's own order */
 
     fg_steps x;                               /* (N, T, D), read */
-    fg_rows h0, c0;                           /* (N, H), read; data NULL = zeros, row 0 = one state for all */
-    fg_matrix Wx, Wh;                         /* (D, G H), (H, G H), read */
+    fg_rows h0, c0;                           /* (N, P), (N, H), read; data NULL = zeros, row 0 = one state for all */
+    fg_matrix Wx, Wh;                         /* (D, G H), (P, G H), read */
+    fg_matrix Wr;                             /* lstm_projected: (H, P), read */
     const void *b, *bh;                       /* (G H,), read; NULL = zeros */
     const void *peephole;                     /* lstm: (3 H,) for i, f, o, read, by backward too; NULL = none */
 
-    fg_mask recurrent_mask;                   /* (N, H) on the left operand of every product with Wh, read by backward too; data NULL = ones */
-    fg_mask zoneout_h, zoneout_c;             /* (N, T, H), how much of its state a unit keeps, read by backward too; data NULL = zeros */
+    fg_mask recurrent_mask;                   /* (N, P) on the left operand of every product with Wh, read by backward too; data NULL = ones */
+    fg_mask zoneout_h, zoneout_c;             /* as h and c: how much of its state a unit keeps, read by backward too; data NULL = zeros */
 
     void *prepared;                           /* these weights and biases as kernels use them, from sequence_prepare(); or NULL */
 
-    fg_steps h;                               /* (N, T, H), written; data NULL = not wanted */
-    fg_rows h_T, c_T;                         /* (N, H), written; c_T.data NULL for a cell without c */
+    fg_steps h;                               /* (N, T, P), written; data NULL = not wanted */
+    fg_rows h_T, c_T;                         /* (N, P), (N, H), written; c_T.data NULL for a cell without c */
 
     /* Kept for backward, sizes from fg_kernels; NULL in a forward call that keeps nothing. Where `segment` is not 0, it holds no more than
      * the first state and `checkpoints` states between segments of so many steps, and backward runs forward again (checkpoints.inc). */
     void *cache;
     ptrdiff_t segment, checkpoints;
 
-    fg_steps dh;                              /* (N, T, H), read; data NULL = zeros */
-    fg_rows dh_T, dc_T;                       /* (N, H), read; data NULL = zeros */
+    fg_steps dh;                              /* (N, T, P), read; data NULL = zeros */
+    fg_rows dh_T, dc_T;                       /* (N, P), (N, H), read; data NULL = zeros */
     fg_steps dx;                              /* (N, T, D), written; data NULL = not wanted, here and below */
-    fg_rows dh0, dc0;                         /* (N, H), written */
-    fg_matrix dWx, dWh;                       /* as Wx, Wh, written; row or column stride is 1 */
+    fg_rows dh0, dc0;                         /* (N, P), (N, H), written */
+    fg_matrix dWx, dWh, dWr;                  /* as Wx, Wh, Wr, written; row or column stride is 1 */
     void *db, *dbh;                           /* (G H,), written */
     void *dpeephole;                          /* (3 H,), written */
-    fg_steps dh_total, dc_total;              /* (N, T, H), written: gradients of the states after each step, dh included */
+    fg_steps dh_total, dc_total;              /* (N, T, P), (N, T, H), written: gradients of the states after each step, dh included */
 
     void *scratch;                            /* temporary, size from fg_kernels; 64-byte aligned like cache */
     int shares;                               /* most threads of this call, at least 1: scratch has a room for each */

@@ -78,16 +78,18 @@ class Forward(NamedTuple):
     T: int
     D: int
     H: int
+    P: int  # the width of h: H, or with Wr its columns
     G: int
     dtype: np.dtype
     x: ndarray  # (N, T, D), a step: (N, D), flat rows: (sum T, D)
-    h0: ndarray | None  # (N, H) or (H,)
+    h0: ndarray | None  # (N, P) or (P,)
     c0: ndarray | None  # (N, H) or (H,)
     Wx: ndarray  # (D, G·H)
-    Wh: ndarray  # (H, G·H)
+    Wh: ndarray  # (P, G·H)
     b: ndarray | None  # (G·H,)
     bh: ndarray | None  # (G·H,)
     peephole: ndarray | None  # (3H,), contiguous
+    Wr: ndarray | None  # (H, P)
     lengths: ndarray | None  # (N,) int64, C order, private
     position: tuple[int, ...]  # canonical gate g sits in the columns from position[g]·H on
     reverse: bool
@@ -105,8 +107,8 @@ class Backward(NamedTuple):
     record holds a copy of that array."""
 
     call: Forward
-    dh: ndarray | None  # (N, T, H), a step: (N, H), flat rows: (sum T, H)
-    dh_T: ndarray | None  # (N, H)
+    dh: ndarray | None  # (N, T, P), a step: (N, P), flat rows: (sum T, P)
+    dh_T: ndarray | None  # (N, P)
     dc_T: ndarray | None  # (N, H)
     names: tuple[str, ...]  # the gradients of this call, in the order of the result
     need: tuple[bool, ...]  # one per name
@@ -151,6 +153,7 @@ def forward(
     dtypes: tuple[np.dtype, ...] = KERNEL,
     input_size: int | None = None,
     peephole: Any = None,
+    Wr: Any = None,
     period: Any = None,
     start: Any = 0,
     recurrent_mask: Any = None,
@@ -162,7 +165,7 @@ def forward(
     gates: the canonical letters, G = len(gates). has_c: the cell has a second state, c0 (c_prev).
     gate_order None means `gates`. The states of a step are named h_prev and c_prev in messages.
     input_size: D, where the weights are known to be right (those of a prepared cell).
-    peephole: of a cell that has one. period, start: of any cell.
+    peephole, Wr: of a cell that has one. period, start: of any cell.
     recurrent_mask, zoneout_h, zoneout_c: numbers, or bools or floats that broadcast to the shapes in Masks.
     """
     # A caller's code may run while these become plain data, so that comes before any shape is read.
@@ -177,7 +180,7 @@ def forward(
     if ragged and type(x) is ndarray and x.ndim == 2:
         flat, lengths, N, T = _flat(offsets, batch_sizes, len(x))
     if (
-        _kernels.is_plain(dims, G, N, x, h0, c0, Wx, Wh, b, bh, peephole)
+        _kernels.is_plain(dims, G, N, x, h0, c0, Wx, Wh, b, bh, peephole, Wr)
         and (training is True or training is False)
         and (reverse is True or reverse is False)
         and (return_sequences is True or return_sequences is False)
@@ -190,7 +193,8 @@ def forward(
         and zoneout_c is None
     ):
         dtype, shape = x.dtype, x.shape
-        H, width = Wh.shape
+        P, width = Wh.shape
+        H = P if Wr is None else Wr.shape[0]
         if step:
             N, D = shape
             T, rows = 1, N
@@ -199,13 +203,13 @@ def forward(
         else:
             N, T, D = shape
             rows = N * T
-        if (rows + N + D + H) * (1 + D + width) < _SMALL:
+        if (rows + N + D + P) * (1 + D + width) < _SMALL:
             position = _AS_IS[G] if gate_order is gates else gate_positions(gates, gate_order)
             if lengths is not None and flat is None:
                 lengths = _lengths(lengths, N, T)
             if out is not None:
-                out = outputs(out, _forward_outputs(step, has_c, return_sequences, shape, N, H), dtype)
-                x, h0, c0, Wx, Wh, b, bh, peephole = _apart(out, x, h0, c0, Wx, Wh, b, bh, peephole)
+                out = outputs(out, _forward_outputs(step, has_c, return_sequences, shape, N, H, P), dtype)
+                x, h0, c0, Wx, Wh, b, bh, peephole, Wr = _apart(out, x, h0, c0, Wx, Wh, b, bh, peephole, Wr)
             if training:
                 x, Wx, Wh = x[...], Wx[...], Wh[...]
                 h0 = None if h0 is None else h0[...]
@@ -213,15 +217,16 @@ def forward(
                 b = None if b is None else b[...]
                 bh = None if bh is None else bh[...]
                 peephole = None if peephole is None else peephole[...]
+                Wr = None if Wr is None else Wr[...]
             # fmt: off
             return _new(Forward, (
-                cell, step, has_c, N, T, D, H, G, dtype, x, h0, c0, Wx, Wh, b, bh, peephole, lengths, position,
+                cell, step, has_c, N, T, D, H, P, G, dtype, x, h0, c0, Wx, Wh, b, bh, peephole, Wr, lengths, position,
                 reverse, training, return_sequences, out, flat, None, None, None))
             # fmt: on
     # fmt: off
     return _forward_in_words(
         cell, x, h0, c0, Wx, Wh, b, bh, step, gates, has_c, gate_order, lengths, ragged, offsets, batch_sizes, reverse,
-        training, memory, return_sequences, out, dtypes, input_size, peephole, period, start,
+        training, memory, return_sequences, out, dtypes, input_size, peephole, Wr, period, start,
         (recurrent_mask, zoneout_h, zoneout_c))
     # fmt: on
 
@@ -251,6 +256,7 @@ def _forward_in_words(
     dtypes,
     input_size,
     peephole,
+    Wr,
     period,
     start,
     masks,
@@ -273,6 +279,7 @@ def _forward_in_words(
     b = None if b is None else _array("b", b, (dtype,), "x")
     bh = None if bh is None else _array("bh", bh, (dtype,), "x")
     peephole = None if peephole is None else _array("peephole", peephole, (dtype,), "x")
+    Wr = None if Wr is None else _array("Wr", Wr, (dtype,), "x")
     names = ("recurrent_mask", "zoneout_h", "zoneout_c")
     masks = tuple(None if m is None else _factors(name, m, dtype) for name, m in zip(names, masks, strict=True))
     masks = masks if any(m is not None for m in masks) else None
@@ -291,27 +298,21 @@ def _forward_in_words(
         letters = ("N", "D") if step else ("N", "T", "D")
         _shape("x", x, letters, (*x.shape[:-1], input_size))
     G = len(gates)
-    H = _hidden_size(D, G, Wx.shape, Wh.shape, [a.shape for a in (h0, c0) if a is not None],
-                     _bias_sizes(G, b, bh, peephole))  # fmt: skip
-    GH = "H" if G == 1 else f"{G}H"
-    for name, state in ((h_name, h0), (c_name, c0)):
+    H, P = _state_sizes(D, G, Wx, Wh, h0, c0, _bias_sizes(G, b, bh, peephole), Wr)
+    for name, state, letter, size in ((h_name, h0, "H" if Wr is None else "P", P), (c_name, c0, "H", H)):
         if state is not None:
-            _shape(name, state, ("N", "H"), (N, H), also=(("H",), (H,)))
-    _shape("Wx", Wx, ("D", GH), (D, G * H))
-    _shape("Wh", Wh, ("H", GH), (H, G * H))
-    for name, bias in (("b", b), ("bh", bh)):
-        if bias is not None:
-            _shape(name, bias, (GH,), (G * H,))
-    if peephole is not None:
-        _shape("peephole", peephole, ("3H",), (3 * H,))
+            _shape(name, state, ("N", letter), (N, size), also=((letter,), (size,)))
+    _weight_shapes(D, H, P, G, Wx, Wh, b, bh, peephole, Wr)
+    if Wr is not None and period is not None:
+        raise _period_beside_Wr()
     rhythm = None if period is None else Rhythm(_periods(period, H), start)
 
     # What a call writes: h, the cache, final states, packed weights. An x that takes no memory counts as if it did.
     keeps_all = training and memory is None
-    zoneouts = 0 if masks is None else (masks[1] is not None) + (masks[2] is not None)
-    per_step = (G + zoneouts) * H * keeps_all + H * (return_sequences and out is None) + max(D, 1) * (D == 0 or 0 in x.strides)
-    needed = rows * per_step + N * max(H, 1) + (D + H) * G * H
-    touched = max(rows * max(D + G * H, 1), N * T)
+    zoneouts = 0 if masks is None else P * (masks[1] is not None) + H * (masks[2] is not None)
+    per_step = (G * H + zoneouts) * keeps_all + P * (return_sequences and out is None) + max(D, 1) * (D == 0 or 0 in x.strides)
+    needed = rows * per_step + N * max(H, P, 1) + (D + P) * G * H + H * P * (Wr is not None)
+    touched = max(rows * max(D + G * H, P, 1), N * T)
     _affordable(needed * dtype.itemsize, touched * dtype.itemsize, f"x, Wx, Wh: N, T, D, H = {N}, {T}, {D}, {H}")
     lengths = lengths if lengths is None or ragged else _lengths(lengths, N, T)
 
@@ -322,22 +323,25 @@ def _forward_in_words(
     b = None if b is None else _direct(b, dtype)
     bh = None if bh is None else _direct(bh, dtype)
     peephole = None if peephole is None else _direct(peephole, dtype, rows=True)
-    letters = ("N", "H") if step else ("sum T", "H") if ragged else ("N", "T", "H")
+    Wr = None if Wr is None else _direct(Wr, dtype)
+    h = "H" if Wr is None else "P"
+    before = ("N",) if step else ("sum T",) if ragged else ("N", "T")
     masks = masks and Masks(
-        _broadcast("recurrent_mask", masks[0], dtype, ("N", "H"), (N, H)),
-        _broadcast("zoneout_h", masks[1], dtype, letters, (*x.shape[:-1], H)),
-        _broadcast("zoneout_c", masks[2], dtype, letters, (*x.shape[:-1], H)),
+        _broadcast("recurrent_mask", masks[0], dtype, ("N", h), (N, P)),
+        _broadcast("zoneout_h", masks[1], dtype, (*before, h), (*x.shape[:-1], P)),
+        _broadcast("zoneout_c", masks[2], dtype, (*before, "H"), (*x.shape[:-1], H)),
     )
 
     if out is not None:
-        out = outputs(out, _forward_outputs(step, has_c, return_sequences, x.shape, N, H), dtype)
-        x, h0, c0, Wx, Wh, b, bh, peephole = _apart(out, x, h0, c0, Wx, Wh, b, bh, peephole)
+        out = outputs(out, _forward_outputs(step, has_c, return_sequences, x.shape, N, H, P), dtype)
+        x, h0, c0, Wx, Wh, b, bh, peephole, Wr = _apart(out, x, h0, c0, Wx, Wh, b, bh, peephole, Wr)
         masks = masks and Masks._make(_apart(out, *masks))
     if training:
-        x, h0, c0, Wx, Wh, b, bh, peephole = (None if a is None else a[...] for a in (x, h0, c0, Wx, Wh, b, bh, peephole))
+        arrays = (x, h0, c0, Wx, Wh, b, bh, peephole, Wr)
+        x, h0, c0, Wx, Wh, b, bh, peephole, Wr = (None if a is None else a[...] for a in arrays)
     # fmt: off
     return Forward(
-        cell, step, has_c, N, T, D, H, G, dtype, x, h0, c0, Wx, Wh, b, bh, peephole, lengths, position,
+        cell, step, has_c, N, T, D, H, P, G, dtype, x, h0, c0, Wx, Wh, b, bh, peephole, Wr, lengths, position,
         reverse, training, return_sequences, out, flat, memory, rhythm, masks)
     # fmt: on
 
@@ -414,10 +418,10 @@ def memory_too_small(call, least, modest):
     )
 
 
-def _forward_outputs(step, has_c, return_sequences, x_shape, N, H):
+def _forward_outputs(step, has_c, return_sequences, x_shape, N, H, P):
     if step:
-        return {"h_next": (N, H), "c_next": (N, H)} if has_c else {"h_next": (N, H)}
-    expected = {"h": (*x_shape[:-1], H) if return_sequences else None, "h_T": (N, H)}
+        return {"h_next": (N, P), "c_next": (N, H)} if has_c else {"h_next": (N, P)}
+    expected = {"h": (*x_shape[:-1], P) if return_sequences else None, "h_T": (N, P)}
     return expected | {"c_T": (N, H)} if has_c else expected
 
 
@@ -427,8 +431,41 @@ def _bias_sizes(G, b, bh, peephole):
     return [shape[0] // blocks for shape, blocks in given if len(shape) == 1 and shape[0] % blocks == 0]
 
 
+def _period_beside_Wr():
+    """h of a projection has no units of its own that could hold."""
+    return ValueError("period: expected None beside Wr, got one")
+
+
+def _state_sizes(D, G, Wx, Wh, h0, c0, sizes, Wr):
+    """(H, P): H by the vote of all arguments that speak of it, so that the odd one out is the one named in the error, and so P
+    where there is a Wr. `sizes`: H as the vectors say it."""
+    if Wr is None:
+        H = _hidden_size(D, G, Wx.shape, Wh.shape, [a.shape for a in (h0, c0) if a is not None], sizes)
+        return H, H
+    by_h0, by_c0 = ([a.shape[-1]] if a is not None and 1 <= a.ndim <= 3 else [] for a in (h0, c0))
+    by_H = [W.shape[1] // G for W in (Wh, Wx) if W.ndim == 2 and W.shape[1] % G == 0] + sizes + by_c0 + list(Wr.shape[:1])
+    H = Counter(by_H).most_common(1)[0][0] if by_H else 0
+    by_Wr = [Wr.shape[0] if Wr.shape[0] != H == Wr.shape[1] else Wr.shape[1]] if Wr.ndim == 2 else []  # perhaps its transpose
+    by_P = by_Wr + list(Wh.shape[:1]) + by_h0
+    return H, Counter(by_P).most_common(1)[0][0] if by_P else 0
+
+
+def _weight_shapes(D, H, P, G, Wx, Wh, b, bh, peephole, Wr):
+    """The weights have the shapes of these sizes."""
+    GH = "H" if G == 1 else f"{G}H"
+    _shape("Wx", Wx, ("D", GH), (D, G * H))
+    _shape("Wh", Wh, ("H" if Wr is None else "P", GH), (P, G * H))
+    for name, bias in (("b", b), ("bh", bh)):
+        if bias is not None:
+            _shape(name, bias, (GH,), (G * H,))
+    if peephole is not None:
+        _shape("peephole", peephole, ("3H",), (3 * H,))
+    if Wr is not None:
+        _shape("Wr", Wr, ("H", "P"), (H, P))
+
+
 def _hidden_size(D, G, Wx, Wh, states, sizes):
-    """H by the vote of all arguments that speak of it, so that the odd one out is the one named in the error."""
+    """H by the vote of all arguments that speak of it."""
     votes = [state[-1] for state in states if 1 <= len(state) <= 3]
     if len(Wh) == 2 and Wh[1] == G * Wh[0]:
         votes.insert(0, Wh[0])
@@ -528,12 +565,14 @@ class Weights(NamedTuple):
 
     D: int
     H: int
+    P: int
     dtype: np.dtype
     Wx: ndarray  # (D, G·H)
-    Wh: ndarray  # (H, G·H)
+    Wh: ndarray  # (P, G·H)
     b: ndarray | None  # (G·H,)
     bh: ndarray | None  # (G·H,)
     peephole: ndarray | None  # (3H,)
+    Wr: ndarray | None  # (H, P)
     gate_order: str | None
     period: ndarray | None  # (H,) int64
     position: tuple[int, ...]  # of the gates, as in Forward
@@ -545,12 +584,16 @@ def weights(
     b: Any,
     bh: Any,
     peephole: Any,
+    Wr: Any,
     gates: str,
     gate_order: Any,
     period: Any = None,
     like: Weights | None = None,
 ) -> Weights:
     """Judge weights on their own; with `like`, they must have its sizes and dtype."""
+    if like is not None and (Wr is None) is not (like.Wr is None):
+        expected, got = ("None", "an array") if like.Wr is None else (f"(H, P) = {(like.H, like.P)}", "None")
+        raise ValueError(f"Wr: expected {expected} as before, got {got}")
     position = gate_positions(gates, gate_order)
     period = None if period is None else _integers("period", period)[...]
     # Views: whoever reshapes a caller's array meanwhile, another thread or code of the next argument, does not reach them.
@@ -560,28 +603,25 @@ def weights(
     b = None if b is None else _array("b", b, (dtype,), "Wx")[...]
     bh = None if bh is None else _array("bh", bh, (dtype,), "Wx")[...]
     peephole = None if peephole is None else _array("peephole", peephole, (dtype,), "Wx")[...]
+    Wr = None if Wr is None else _array("Wr", Wr, (dtype,), "Wx")[...]
     G = len(gates)
-    GH = "H" if G == 1 else f"{G}H"
     if like is None:
         D = Wx.shape[0] if Wx.ndim == 2 else -1
-        H = _hidden_size(D, G, Wx.shape, Wh.shape, [], _bias_sizes(G, b, bh, peephole))
+        H, P = _state_sizes(D, G, Wx, Wh, None, None, _bias_sizes(G, b, bh, peephole), Wr)
         if D < 0:
+            GH = "H" if G == 1 else f"{G}H"
             raise ValueError(f"Wx: expected (D, {GH}) = (D, {G * H}), got {Wx.shape}")
     else:
-        D, H = like.D, like.H
-    _shape("Wx", Wx, ("D", GH), (D, G * H))
-    _shape("Wh", Wh, ("H", GH), (H, G * H))
-    for name, bias in (("b", b), ("bh", bh)):
-        if bias is not None:
-            _shape(name, bias, (GH,), (G * H,))
-    if peephole is not None:
-        _shape("peephole", peephole, ("3H",), (3 * H,))
+        D, H, P = like.D, like.H, like.P
+    _weight_shapes(D, H, P, G, Wx, Wh, b, bh, peephole, Wr)
+    if Wr is not None and period is not None:
+        raise _period_beside_Wr()
     if period is not None:
         period = _periods(period, H)
         period.flags.writeable = False
-    _affordable(3 * (D + H) * G * H * dtype.itemsize, 0, f"Wx, Wh: D, H = {D}, {H}")
-    Wx, Wh, b, bh, peephole = (None if a is None else _frozen(a, dtype) for a in (Wx, Wh, b, bh, peephole))
-    return Weights(D, H, dtype, Wx, Wh, b, bh, peephole, gate_order, period, position)
+    _affordable(3 * ((D + P) * G * H + H * P * (Wr is not None)) * dtype.itemsize, 0, f"Wx, Wh: D, H = {D}, {H}")
+    Wx, Wh, b, bh, peephole, Wr = (None if a is None else _frozen(a, dtype) for a in (Wx, Wh, b, bh, peephole, Wr))
+    return Weights(D, H, P, dtype, Wx, Wh, b, bh, peephole, Wr, gate_order, period, position)
 
 
 def _frozen(a: ndarray, dtype: np.dtype) -> ndarray:
@@ -630,8 +670,8 @@ def backward(call: Forward, dh: Any, dh_T: Any = None, dc_T: Any = None, *, need
 
     Of a step, dh is dh_next, dc_T is dc_next, and dh_T stays None. Upstream gradients may be None = zeros.
     """
-    step, dtype = call.step, call.dtype
-    state = (call.N, call.H)
+    step, dtype, P = call.step, call.dtype, call.P
+    state = (call.N, P)
     if not (
         need is None
         and out is None
@@ -640,7 +680,7 @@ def backward(call: Forward, dh: Any, dh_T: Any = None, dc_T: Any = None, *, need
             or (
                 type(dh) is ndarray
                 and dh.dtype is dtype
-                and dh.shape == (state if step else (call.N, call.T, call.H) if call.flat is None else (len(call.x), call.H))
+                and dh.shape == (state if step else (call.N, call.T, P) if call.flat is None else (len(call.x), P))
                 and (dh.flags.num & _DIRECT == _DIRECT or _rows(dh))
             )
         )
@@ -658,18 +698,19 @@ def backward(call: Forward, dh: Any, dh_T: Any = None, dc_T: Any = None, *, need
             or (
                 type(dc_T) is ndarray
                 and dc_T.dtype is dtype
-                and dc_T.shape == state
+                and dc_T.shape == (call.N, call.H)
                 and (dc_T.flags.num & _DIRECT == _DIRECT or _rows(dc_T))
             )
         )
     ):
         return _backward_in_words(call, dh, dh_T, dc_T, need, out)
-    names = _NAMES[step, call.has_c, call.b is not None, call.bh is not None, call.peephole is not None]
+    names = gradient_names(call)
     return _new(Backward, (call, dh, dh_T, dc_T, names, _ALL[len(names)], None))
 
 
 def _backward_in_words(call, dh, dh_T, dc_T, need, out):
-    N, H, dtype = call.N, call.H, call.dtype
+    N, dtype = call.N, call.dtype
+    letter = "H" if call.Wr is None else "P"
     names = gradient_names(call)
     # A caller's code may run while these become plain data, so that comes before any shape is read.
     need = need_names(need, names, total_names(call))
@@ -681,14 +722,16 @@ def _backward_in_words(call, dh, dh_T, dc_T, need, out):
     for name, gradient in given.items():
         if gradient is not None:
             if name == "dh":
-                letters = ("N", "T", "H") if call.flat is None else ("sum T", "H")
-                _shape(name, gradient, letters, (*call.x.shape[:-1], H))
+                letters = ("N", "T", letter) if call.flat is None else ("sum T", letter)
+                _shape(name, gradient, letters, (*call.x.shape[:-1], call.P))
+            elif name.startswith("dh"):
+                _shape(name, gradient, ("N", letter), (N, call.P))
             else:
-                _shape(name, gradient, ("N", "H"), (N, H))
+                _shape(name, gradient, ("N", "H"), (N, call.H))
             gradient = _direct(gradient, dtype, rows=True)
         upstream.append(gradient)
     if out is not None:
-        shapes = gradient_shapes(call) | dict.fromkeys(asked, (*call.x.shape[:-1], H))
+        shapes = gradient_shapes(call) | {n: (*call.x.shape[:-1], call.P if n == "dh_total" else call.H) for n in asked}
         out = outputs(
             out,
             {name: shapes[name] if wanted else None for name, wanted in zip(names, need, strict=True)},
@@ -696,34 +739,35 @@ def _backward_in_words(call, dh, dh_T, dc_T, need, out):
             "the cache",
         )
         upstream = _apart(out, *upstream)
-        kept = ("x", "h0", "c0", "Wx", "Wh", "peephole")
+        kept = ("x", "h0", "c0", "Wx", "Wh", "peephole", "Wr")
         call = call._replace(**dict(zip(kept, _apart(out, *(getattr(call, name) for name in kept)), strict=True)))
         call = call._replace(masks=call.masks and Masks._make(_apart(out, *call.masks)))
     return Backward(call, *upstream, names, need, out)
 
 
-def _names(step, has_c, b, bh, peephole):
+def _names(step, has_c, b, bh, peephole, Wr):
     names = ["dx", "dh_prev" if step else "dh0"]
     names += ["dc_prev" if step else "dc0"] * has_c
-    names += ["dWx", "dWh"] + ["db"] * b + ["dbh"] * bh + ["dpeephole"] * peephole
+    names += ["dWx", "dWh"] + ["db"] * b + ["dbh"] * bh + ["dpeephole"] * peephole + ["dWr"] * Wr
     return tuple(names)
 
 
-_NAMES = {given: _names(*given) for given in itertools.product((False, True), repeat=5)}
-_ALL = tuple((True,) * n for n in range(9))
+_NAMES = {given: _names(*given) for given in itertools.product((False, True), repeat=6)}
+_ALL = tuple((True,) * n for n in range(10))
 
 
 def gradient_names(call: Forward) -> tuple[str, ...]:
     """The names of the gradients of a call, in the order of the result."""
-    return _NAMES[call.step, call.has_c, call.b is not None, call.bh is not None, call.peephole is not None]
+    given = (a is not None for a in (call.b, call.bh, call.peephole, call.Wr))
+    return _NAMES[call.step, call.has_c, *given]
 
 
 def gradient_shapes(call: Forward) -> dict[str, tuple[int, ...]]:
-    """The shape of each gradient: that of its argument, (N, H) for a state that was None."""
-    state = (call.N, call.H)
-    arguments = (call.x, call.h0) + ((call.c0,) if call.has_c else ()) + (call.Wx, call.Wh)
-    arguments += tuple(a for a in (call.b, call.bh, call.peephole) if a is not None)
-    return {name: state if a is None else a.shape for name, a in zip(gradient_names(call), arguments, strict=True)}
+    """The shape of each gradient: that of its argument, (N, P) or (N, H) for a state that was None."""
+    states = ((call.h0, call.P), (call.c0, call.H))[: 1 + call.has_c]
+    shapes = [call.x.shape, *((call.N, size) if state is None else state.shape for state, size in states)]
+    shapes += [a.shape for a in (call.Wx, call.Wh, call.b, call.bh, call.peephole, call.Wr) if a is not None]
+    return dict(zip(gradient_names(call), shapes, strict=True))
 
 
 def total_names(call: Forward) -> tuple[str, ...]:

@@ -44,7 +44,7 @@ class Cache:
 
     def __repr__(self):
         c = self.call
-        sizes = f"N={c.N}, D={c.D}, H={c.H}" if c.step else f"N={c.N}, T={c.T}, D={c.D}, H={c.H}"
+        sizes = f"N={c.N}, {f'T={c.T}, ' * (not c.step)}D={c.D}, H={c.H}{f', P={c.P}' * (c.Wr is not None)}"
         return f"<cache of {_arguments.function_name(c)}: {sizes}, {c.dtype}, {self.nbytes} bytes>"
 
     @property
@@ -110,18 +110,18 @@ def _forward(call, kernel, option, prepared):
     if call.out is None:
         if call.step:
             return *run.forward_into_new(None), cache
-        h = steps_like_x(call, call.H) if call.return_sequences else None
+        h = steps_like_x(call, call.P) if call.return_sequences else None
         return h, *run.forward_into_new(h), cache
 
-    state, dtype = (call.N, call.H), call.dtype
+    N, dtype = call.N, call.dtype
     results = Results(call.out)
     if call.step:
         names, h = ("h_next", "c_next"), None
     else:
         names = ("h_T", "c_T")
-        h = results.add("h", steps_like_x(call, call.H)) if call.return_sequences else results.arrays.append(None)
-    h_T = results.add(names[0], np.empty(state, dtype))
-    c_T = results.add(names[1], np.empty(state, dtype)) if call.has_c else None
+        h = results.add("h", steps_like_x(call, call.P)) if call.return_sequences else results.arrays.append(None)
+    h_T = results.add(names[0], np.empty((N, call.P), dtype))
+    c_T = results.add(names[1], np.empty((N, call.H), dtype)) if call.has_c else None
     run.forward(h, h_T, c_T)
     return *results.finish(), cache
 
@@ -129,7 +129,7 @@ def _forward(call, kernel, option, prepared):
 def backward(cache, judged):
     """The gradients of a judged backward call, as a named tuple."""
     call = judged.call
-    state, width, dtype = (call.N, call.H), call.G * call.H, call.dtype
+    width, dtype = call.G * call.H, call.dtype
     results, kernel = Results(judged.out), {}
     for name, wanted in zip(judged.names, judged.need, strict=True):
         if not wanted:
@@ -138,28 +138,30 @@ def backward(cache, judged):
             new = np.empty((call.N, call.D), dtype) if call.step else steps_like_x(call, call.D)
             kernel[name] = results.add(name, new)
         elif name == "dh_total" or name == "dc_total":
-            kernel[name] = results.add(name, steps_like_x(call, call.H))
-        elif name == "dWx" or name == "dWh":
-            new = np.empty_like(call.Wx if name == "dWx" else call.Wh)
+            kernel[name] = results.add(name, steps_like_x(call, call.P if name == "dh_total" else call.H))
+        elif name == "dWx" or name == "dWh" or name == "dWr":
+            new = np.empty_like(call.Wx if name == "dWx" else call.Wh if name == "dWh" else call.Wr)
             kernel[name] = results.add(name, new, fits=has_contiguous_axis)
         elif name == "db" or name == "dbh":
             kernel[name] = results.add(name, np.empty(width, dtype))
         elif name == "dpeephole":
             kernel[name] = results.add(name, np.empty(3 * call.H, dtype))
-        elif (argument := call.h0 if name in ("dh0", "dh_prev") else call.c0) is not None and argument.ndim == 1:
-            kernel[name] = np.empty(state, dtype)
-            results.add(name, np.empty(call.H, dtype))
         else:
-            kernel[name] = results.add(name, np.empty(state, dtype))
+            argument, size = (call.h0, call.P) if name in ("dh0", "dh_prev") else (call.c0, call.H)
+            if argument is not None and argument.ndim == 1:
+                kernel[name] = np.empty((call.N, size), dtype)
+                results.add(name, np.empty(size, dtype))
+            else:
+                kernel[name] = results.add(name, np.empty((call.N, size), dtype))
 
     h, c = ("dh_prev", "dc_prev") if call.step else ("dh0", "dc0")
     # fmt: off
     cache._run.backward(
-        (call.x, call.Wx, call.Wh, call.peephole, call.masks),
+        (call.x, call.Wx, call.Wh, call.peephole, call.Wr, call.masks),
         # The steps' dh of a single step is the gradient of its last state.
         None if call.step else judged.dh, judged.dh if call.step else judged.dh_T, judged.dc_T,
         kernel["dx"], kernel[h], kernel.get(c), kernel["dWx"], kernel["dWh"], kernel.get("db"), kernel.get("dbh"),
-        kernel.get("dpeephole"), kernel.get("dh_total"), kernel.get("dc_total"))
+        kernel.get("dpeephole"), kernel.get("dWr"), kernel.get("dh_total"), kernel.get("dc_total"))
     # fmt: on
     gradients = results.finish()
     for name, gradient in zip(judged.names, gradients, strict=True):

@@ -15,9 +15,9 @@ class _Cell(_kernels.Holder):
         """For annotations: LSTMCell[np.float32]."""
         return GenericAlias(cls, dtype)
 
-    def _prepare(self, Wx, Wh, b, bh, kernel, option=_call.PLAIN, peephole=None, period=None, **options):
+    def _prepare(self, Wx, Wh, b, bh, kernel, option=_call.PLAIN, peephole=None, Wr=None, period=None, **options):
         """`kernel`: the name in csrc/cells.def, `option`: its options there; `options`: the other ones of the constructor."""
-        weights = _arguments.weights(Wx, Wh, b, bh, peephole, self._gates, options.get("gate_order"), period)
+        weights = _arguments.weights(Wx, Wh, b, bh, peephole, Wr, self._gates, options.get("gate_order"), period)
         self._options = options
         self._hold(_kernels.Prepared(kernel, option, weights))
 
@@ -27,12 +27,12 @@ class _Cell(_kernels.Holder):
         Calls that are running, and caches of calls that have run, keep the weights that they began with. Errors as in the
         constructor; the cell is unchanged then.
         """
-        self._update(Wx, Wh, b, bh, None)
+        self._update(Wx, Wh, b, bh, None, None)
 
-    def _update(self, Wx, Wh, b, bh, peephole):
+    def _update(self, Wx, Wh, b, bh, peephole, Wr):
         held = self._held()
         like = held.weights
-        weights = _arguments.weights(Wx, Wh, b, bh, peephole, self._gates, like.gate_order, like.period, like)
+        weights = _arguments.weights(Wx, Wh, b, bh, peephole, Wr, self._gates, like.gate_order, like.period, like)
         self._hold(_kernels.Prepared(held.kernel, held.option, weights))
 
     def _judge(self, prepared, x, h, c, masks, **options):
@@ -40,7 +40,7 @@ class _Cell(_kernels.Holder):
         recurrent_mask, zoneout_h, zoneout_c = masks
         return _arguments.forward(
             self._cell, x, h, c, w.Wx, w.Wh, w.b, w.bh, gates=self._gates, has_c=self._has_c, gate_order=w.gate_order,
-            dtypes=(w.dtype,), input_size=w.D, peephole=w.peephole, period=w.period, recurrent_mask=recurrent_mask,
+            dtypes=(w.dtype,), input_size=w.D, peephole=w.peephole, Wr=w.Wr, period=w.period, recurrent_mask=recurrent_mask,
             zoneout_h=zoneout_h, zoneout_c=zoneout_c, **options,
         )  # fmt: skip
 
@@ -68,7 +68,7 @@ class _Cell(_kernels.Holder):
 
     @property
     def Wh(self):
-        """(H, G·H), the cell's own copy, read-only."""
+        """(H, G·H), or (P, G·H) beside a Wr; the cell's own copy, read-only."""
         return self._held().weights.Wh[...]
 
     @property
@@ -96,7 +96,7 @@ class _Cell(_kernels.Holder):
 
     @property
     def hidden_size(self):
-        """H, the width of the states."""
+        """H, the width of the states; beside a Wr that of c."""
         return self._held().weights.H
 
     @property
@@ -108,7 +108,7 @@ class _Cell(_kernels.Holder):
     def nbytes(self):
         """Bytes of the copies and of the packed weights."""
         held = self._held()
-        return held.memory.size + sum(a.nbytes for a in held.weights[3:8] if a is not None)
+        return held.memory.size + sum(a.nbytes for a in _arrays(held.weights) if a is not None)
 
     def __repr__(self):
         w = self._held().weights
@@ -116,6 +116,7 @@ class _Cell(_kernels.Holder):
         words = [
             f"D={w.D}",
             f"H={w.H}",
+            *[f"P={w.P}"] * (w.Wr is not None),
             str(w.dtype),
             *["peephole"] * (w.peephole is not None),
             *["period"] * (w.period is not None),
@@ -125,12 +126,19 @@ class _Cell(_kernels.Holder):
 
     def __reduce__(self):
         held = self._held()
-        return copyreg.__newobj__, (type(self),), (vars(self), held.kernel, held.option, *held.weights[3:10])
+        w = held.weights
+        arrays = (*_arrays(w), w.gate_order, w.period)
+        return copyreg.__newobj__, (type(self),), (vars(self), held.kernel, held.option, *arrays)
 
     def __setstate__(self, state):
         attributes, kernel, option, *weights, gate_order, period = state
         vars(self).update(attributes)
         self._hold(_kernels.Prepared(kernel, option, _arguments.weights(*weights, self._gates, gate_order, period)))
+
+
+def _arrays(weights):
+    """Wx, Wh, b, bh, peephole, Wr."""
+    return weights.Wx, weights.Wh, weights.b, weights.bh, weights.peephole, weights.Wr
 
 
 class PreparedCell(_Cell, _kernels.Cell):

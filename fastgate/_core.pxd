@@ -52,6 +52,7 @@ cdef extern from "fastgate.h" nogil:
         ptrdiff_t T
         ptrdiff_t D
         ptrdiff_t H
+        ptrdiff_t P
         const int64_t *lengths
         const int64_t *order
         const int64_t *sequence_start
@@ -69,6 +70,7 @@ cdef extern from "fastgate.h" nogil:
         fg_rows c0
         fg_matrix Wx
         fg_matrix Wh
+        fg_matrix Wr
         const void *b
         const void *bh
         const void *peephole
@@ -90,6 +92,7 @@ cdef extern from "fastgate.h" nogil:
         fg_rows dc0
         fg_matrix dWx
         fg_matrix dWh
+        fg_matrix dWr
         void *db
         void *dbh
         void *dpeephole

@@ -104,12 +104,12 @@ cdef int run(kernel function, core.fg_cell_id cell, core.fg_sequence *s, const c
     return -1 if stop.is_set and PyErr_Occurred() != NULL else 0
 
 
-cdef void set_weights(core.fg_sequence *s, Wx, Wh, b, bh, peephole, tuple position) noexcept:
+cdef void set_weights(core.fg_sequence *s, Wx, Wh, b, bh, peephole, Wr, tuple position) noexcept:
     """`position`: see _arguments.Forward. s.H is set."""
     cdef Py_ssize_t g
     for g in range(len(position)):
         s.gate_column[g] = <Py_ssize_t>position[g] * s.H
-    s.Wx, s.Wh = matrix_of(Wx), matrix_of(Wh)
+    s.Wx, s.Wh, s.Wr = matrix_of(Wx), matrix_of(Wh), matrix_of(Wr)
     s.b, s.bh, s.peephole = data_of(b), data_of(bh), data_of(peephole)
 
 
@@ -147,7 +147,7 @@ cdef class Run:
     cdef readonly double recomputed           # steps that backward runs forward again
 
     def __cinit__(self, int cell, call, option, cnp.ndarray order, Py_ssize_t rows, Prepared prepared=None):
-        (_, _, self.has_c, N, T, D, H, _, _, x, h0, c0, Wx, Wh, b, bh, peephole, lengths, position, reverse, training, _, _,
+        (_, _, self.has_c, N, T, D, H, P, _, _, x, h0, c0, Wx, Wh, b, bh, peephole, Wr, lengths, position, reverse, training, _, _,
          flat, memory, rhythm, masks) = <tuple>call
         b, bh = (a if a is None or cnp.PyArray_IS_C_CONTIGUOUS(a) else a.copy() for a in (b, bh))
         cdef core.fg_sequence *s = &self.s
@@ -156,10 +156,10 @@ cdef class Run:
         self.cell = <core.fg_cell_id>cell
         self.kernels = kernels_of(<cnp.ndarray?>x)
         self.type_number = cnp.PyArray_TYPE(<cnp.ndarray>x)
-        self.arrays = (x, h0, c0, Wx, Wh, b, bh, peephole, lengths, order, flat, rhythm, prepared, masks)
+        self.arrays = (x, h0, c0, Wx, Wh, b, bh, peephole, Wr, lengths, order, flat, rhythm, prepared, masks)
         if prepared is not None:
             s.prepared = prepared.memory.data
-        s.N, s.T, s.D, s.H = N, T, D, H
+        s.N, s.T, s.D, s.H, s.P = N, T, D, H, P
         s.lengths = <int64_t *>data_of(lengths)
         s.order = <int64_t *>data_of(order)
         if flat is not None:
@@ -174,7 +174,7 @@ cdef class Run:
         s.shares = 1
         s.x = steps_of(x)
         s.h0, s.c0 = rows_of(h0), rows_of(c0)
-        set_weights(s, Wx, Wh, b, bh, peephole, position)
+        set_weights(s, Wx, Wh, b, bh, peephole, Wr, position)
         set_masks(s, masks)
         self.rows = rows
         self.most_shares = INT_MAX
@@ -190,6 +190,8 @@ cdef class Run:
         self.share_out(&s, &stop)
         s.cache = s.dx.data = <void *>&self.s  # so much as: given
         s.Wh.data = <char *>s.Wh.data + 1      # so much as: not in whole cache lines. A copy may lie elsewhere in the next call
+        if s.Wr.data != NULL:
+            s.Wr.data = <char *>s.Wr.data + 1
         kept = allocated(self.kernels.cache_size(self.cell, &s, self.rows))
         scratch = max(allocated(self.kernels.forward_scratch(self.cell, &s)),
                       allocated(self.kernels.backward_scratch(self.cell, &s, self.rows)))
@@ -211,8 +213,9 @@ cdef class Run:
     def forward_into_new(self, cnp.ndarray h):
         """forward() into new arrays: (h_T,) or, for a cell with c, (h_T, c_T)."""
         cdef cnp.npy_intp shape[2]
-        shape[0], shape[1] = self.s.N, self.s.H
+        shape[0], shape[1] = self.s.N, self.s.P
         h_T = cnp.PyArray_EMPTY(2, shape, self.type_number, 0)
+        shape[1] = self.s.H
         c_T = cnp.PyArray_EMPTY(2, shape, self.type_number, 0) if self.has_c else None
         self.forward(h, h_T, c_T)
         return (h_T, c_T) if self.has_c else (h_T,)
@@ -231,15 +234,16 @@ cdef class Run:
         run(self.kernels.sequence_forward, self.cell, &s, &stop)
 
     def backward(self, tuple inputs, cnp.ndarray dh, cnp.ndarray dh_T, cnp.ndarray dc_T, cnp.ndarray dx, cnp.ndarray dh0, cnp.ndarray dc0,
-                 cnp.ndarray dWx, cnp.ndarray dWh, cnp.ndarray db, cnp.ndarray dbh, cnp.ndarray dpeephole,
+                 cnp.ndarray dWx, cnp.ndarray dWh, cnp.ndarray db, cnp.ndarray dbh, cnp.ndarray dpeephole, cnp.ndarray dWr,
                  cnp.ndarray dh_total=None, cnp.ndarray dc_total=None):
-        """Fills the gradients; None: not wanted. `inputs` are x, Wx, Wh, peephole, masks: those of the forward call, or copies."""
+        """Fills the gradients; None: not wanted. `inputs` are x, Wx, Wh, peephole, Wr, masks: those of the forward call, or copies."""
         cdef core.fg_sequence s = self.s
         cdef core.fg_stop stop
         cdef Memory scratch
 
         s.x, s.Wx, s.Wh, s.peephole = steps_of(inputs[0]), matrix_of(inputs[1]), matrix_of(inputs[2]), data_of(inputs[3])
-        set_masks(&s, inputs[4])
+        s.Wr, s.dWr = matrix_of(inputs[4]), matrix_of(dWr)
+        set_masks(&s, inputs[5])
         s.dh = steps_of(dh)
         s.dh_T, s.dc_T = rows_of(dh_T), rows_of(dc_T)
         s.dx = steps_of(dx)

@@ -23,20 +23,21 @@ cdef inline bint is_bias(a, object dtype, Py_ssize_t width) noexcept:
     return a is None or is_array(a, dtype, 1) and cnp.PyArray_DIM(<cnp.ndarray>a, 0) == width
 
 
-def is_plain(int dims, Py_ssize_t G, Py_ssize_t N, x, h0, c0, Wx, Wh, b, bh, peephole):
+def is_plain(int dims, Py_ssize_t G, Py_ssize_t N, x, h0, c0, Wx, Wh, b, bh, peephole, Wr):
     """Whether all arrays of a forward call are ndarrays as kernels read them, of one dtype and with shapes that fit: x of `dims` axes,
     G gates, states of N rows (-1: as many as x)."""
-    cdef Py_ssize_t H, width
+    cdef Py_ssize_t H, P, width
     if not cnp.PyArray_CheckExact(x):
         return False
     cdef object dtype = <object>cnp.PyArray_DESCR(<cnp.ndarray>x)
     if not ((dtype is F4 or dtype is F8) and is_array(x, dtype, dims) and has_rows(<cnp.ndarray>x, dims)
-            and is_array(Wx, dtype, 2) and is_array(Wh, dtype, 2)):
+            and is_array(Wx, dtype, 2) and is_array(Wh, dtype, 2) and (Wr is None or is_array(Wr, dtype, 2))):
         return False
-    H, width = cnp.PyArray_DIM(<cnp.ndarray>Wh, 0), cnp.PyArray_DIM(<cnp.ndarray>Wh, 1)
+    P, width = cnp.PyArray_DIM(<cnp.ndarray>Wh, 0), cnp.PyArray_DIM(<cnp.ndarray>Wh, 1)
+    H = P if Wr is None else cnp.PyArray_DIM(<cnp.ndarray>Wr, 0)
     if N < 0:
         N = cnp.PyArray_DIM(<cnp.ndarray>x, 0)
     return (G * H == width and cnp.PyArray_DIM(<cnp.ndarray>Wx, 0) == cnp.PyArray_DIM(<cnp.ndarray>x, dims - 1)
-            and cnp.PyArray_DIM(<cnp.ndarray>Wx, 1) == width
-            and is_state(h0, dtype, N, H) and is_state(c0, dtype, N, H) and is_bias(b, dtype, width) and is_bias(bh, dtype, width)
+            and cnp.PyArray_DIM(<cnp.ndarray>Wx, 1) == width and (Wr is None or cnp.PyArray_DIM(<cnp.ndarray>Wr, 1) == P)
+            and is_state(h0, dtype, N, P) and is_state(c0, dtype, N, H) and is_bias(b, dtype, width) and is_bias(bh, dtype, width)
             and (peephole is None or is_bias(peephole, dtype, 3 * H) and has_rows(<cnp.ndarray>peephole, 1)))

@@ -19,19 +19,19 @@ cdef class Prepared:
     cdef readonly Memory memory
 
     def __cinit__(self, str kernel, option, weights):
-        D, H, self.dtype, Wx, Wh, b, bh, peephole, _, period, position = <tuple>weights
+        D, H, P, self.dtype, Wx, Wh, b, bh, peephole, Wr, _, period, position = <tuple>weights
         cdef core.fg_sequence *s = &self.s
 
         memset(s, 0, sizeof(core.fg_sequence))
         self.kernel, self.option, self.weights = kernel, option, weights
         self.cell = <core.fg_cell_id><int>CELLS[kernel]
         self.kernels = kernels_of(Wx)
-        s.T, s.D, s.H = 1, D, H
-        self.most_rows = (1 << 27) // (1 + s.D + s.H)
+        s.T, s.D, s.H, s.P = 1, D, H, P
+        self.most_rows = (1 << 27) // (1 + s.D + s.H + s.P)
         set_option(s, option)
         s.period = <int64_t *>data_of(period)
         s.shares = 1
-        set_weights(s, Wx, Wh, b, bh, peephole, position)
+        set_weights(s, Wx, Wh, b, bh, peephole, Wr, position)
         self.memory = Memory(self.kernels.prepared_size(self.cell, s))
         s.prepared = self.memory.data
         with nogil:
@@ -43,7 +43,7 @@ cdef inline bint is_output(a, object dtype, Py_ssize_t N, Py_ssize_t H) noexcept
 
 
 cdef inline bint are_apart(cnp.ndarray a, cnp.ndarray b) noexcept:
-    """Contiguous arrays of one size that share no memory."""
+    """Contiguous arrays that share no memory."""
     cdef char *p = <char *>cnp.PyArray_DATA(a)
     cdef char *q = <char *>cnp.PyArray_DATA(b)
     return p + cnp.PyArray_NBYTES(a) <= q or q + cnp.PyArray_NBYTES(b) <= p
@@ -62,13 +62,14 @@ cdef object plain_step(Prepared p, bint has_c, x, h_prev, c_prev, h_next, c_next
     cdef core.fg_stop stop
     cdef Memory scratch
 
-    shape[0], shape[1] = N, p.s.H
-    if not (N <= p.most_rows and is_state(h_prev, p.dtype, N, p.s.H) and is_state(c_prev, p.dtype, N, p.s.H)):
+    shape[0], shape[1] = N, p.s.P
+    if not (N <= p.most_rows and is_state(h_prev, p.dtype, N, p.s.P) and is_state(c_prev, p.dtype, N, p.s.H)):
         return None
     if h_next is None:
         h_next = cnp.PyArray_EMPTY(2, shape, type_number, 0)
-    elif not is_output(h_next, p.dtype, N, p.s.H):
+    elif not is_output(h_next, p.dtype, N, p.s.P):
         return None
+    shape[1] = p.s.H
     if has_c:
         if c_next is None:
             c_next = cnp.PyArray_EMPTY(2, shape, type_number, 0)
@@ -139,9 +140,9 @@ cdef class CellWithC(Holder):
     """A cell with c."""
 
     def step(self, x, h_prev=None, c_prev=None, out=None, start=0, *, recurrent_mask=None, zoneout_h=None, zoneout_c=None):
-        """One step; returns (h_next, c_next), each (N, H).
+        """One step; returns (h_next, c_next), each (N, H); with Wr (H, P) h_next is (N, P).
 
-        x : (N, D). h_prev, c_prev : (N, H), (H,) for all rows, or None = zeros.
+        x : (N, D). h_prev, c_prev : as h_next, c_next, a row of them for all, or None = zeros.
         out : (h_next, c_next), None for one that is to be new; or array for h_next, or dict with "h_next", "c_next". They may be
             h_prev and c_prev themselves: the result is as if these had been copied first.
         start : the number of the step, where the cell has a period.

@@ -14,10 +14,14 @@ def _option(candidate, coupled, cell_clip, preact_clip, grad_clip):
     return _call.Option(CANDIDATES.index(o.candidate) + 2 * o.coupled, *(bound or 0.0 for bound in o[2:]))
 
 
+def _kernel(Wr):
+    return "lstm" if Wr is None else "lstm_projected"
+
+
 def lstm_forward(
-    x, h0, c0, Wx, Wh, b=None, *, bh=None, peephole=None, gate_order="ifgo", candidate="tanh", coupled=False, cell_clip=None,
-    preact_clip=None, grad_clip=None, recurrent_mask=None, zoneout_h=None, zoneout_c=None, period=None, start=0, lengths=None,
-    reverse=False, training=True, memory=None, return_sequences=True, out=None,
+    x, h0, c0, Wx, Wh, b=None, *, bh=None, peephole=None, Wr=None, gate_order="ifgo", candidate="tanh", coupled=False,
+    cell_clip=None, preact_clip=None, grad_clip=None, recurrent_mask=None, zoneout_h=None, zoneout_c=None, period=None,
+    start=0, lengths=None, reverse=False, training=True, memory=None, return_sequences=True, out=None,
 ):  # fmt: skip
     """Run the cell over sequences; returns (h, h_T, c_T, cache).
 
@@ -38,6 +42,8 @@ def lstm_forward(
         coupled             i = 1 - f with True (Greff et al. 2017, CIFG); a_i is not used
         cell_clip v         c_t between -v and v, before it is used (TensorFlow cell_clip)
         grad_clip v         in backward, the gradients of a_i a_f a_g a_o of each step between -v and v (Graves 2013)
+        Wr                  h_t = (o * tanh(c_t)) Wr: a projection, which gives h a width P of its own (Sak, Senior and
+                            Beaufays 2014, without their second, non-recurrent one; PyTorch proj_size, weight_hr = Wr.T)
 
     Parameters
     ----------
@@ -50,6 +56,7 @@ def lstm_forward(
     bh : (4H,) or None, recurrent bias
     peephole : (3H,) or None, element-wise weights from c to the gates, always in the order i f o: i and f see c_{t-1}, o
         sees c_t (Gers, Schraudolph and Schmidhuber 2002; ONNX P holds i o f)
+    Wr : (H, P) or None. With it h, h0, h_T and their gradients are P wide, not H, and Wh is (P, 4H); c stays H wide.
     gate_order : a permutation of "ifgo"
         The order of the 4 blocks of H columns in Wx, Wh, b, bh, and in their gradients.
     candidate : "tanh" or "sigmoid"
@@ -113,10 +120,10 @@ def lstm_forward(
     call = _arguments.forward(
         "lstm", x, h0, c0, Wx, Wh, b, bh, step=False, gates=GATES, has_c=True, gate_order=gate_order, period=period,
         start=start, lengths=lengths,
-        reverse=reverse, training=training, memory=memory, return_sequences=return_sequences, out=out, peephole=peephole,
+        reverse=reverse, training=training, memory=memory, return_sequences=return_sequences, out=out, peephole=peephole, Wr=Wr,
         recurrent_mask=recurrent_mask, zoneout_h=zoneout_h, zoneout_c=zoneout_c,
     )  # fmt: skip
-    return LSTMForward._make(_call.forward(call, "lstm", _option(candidate, coupled, cell_clip, preact_clip, grad_clip)))
+    return LSTMForward._make(_call.forward(call, _kernel(Wr), _option(candidate, coupled, cell_clip, preact_clip, grad_clip)))
 
 
 def lstm_backward(dh, cache, dh_T=None, dc_T=None, *, need=None, out=None):
@@ -126,14 +133,15 @@ def lstm_backward(dh, cache, dh_T=None, dc_T=None, *, need=None, out=None):
     NaN.
     cache : from lstm_forward, good for any number of calls. One of another function is a ValueError, a gradient of
     another dtype a TypeError.
-    dh_T, dc_T : (N, H) or None = zeros, gradients of the final states
+    dh_T, dc_T : (N, H) or None = zeros, gradients of the final states. With Wr, dh and dh_T are P wide as h is.
     need : names of the gradients wanted, e.g. ("dWx", "dWh"); the others are not computed and are None. "dh_total" and
         "dc_total" among them add fields at the end, (N, T, H) in the memory order of x: the gradients of the states after
         each step as dh0 and dc0 are those of the states before the first, dh and what arrives through time; 0 past a row's
-        length. The two are independent: dc_total holds nothing that passes through h of the same step.
+        length; dh_total is as wide as h. The two are independent: dc_total holds nothing that passes through h of the same
+        step.
     out : array for dx, or dict with any of the gradients by name
 
-    Returns (dx, dh0, dc0, dWx, dWh), then db, dbh, dpeephole for those that were given to forward. Each has the shape of
+    Returns (dx, dh0, dc0, dWx, dWh), then db, dbh, dpeephole, dWr for those that were given to forward. Each has the shape of
     its argument ((H,) for a state given as (H,): summed over the batch), weights' gradients the gate order and memory
     order of their weight. dx past a row's length is 0. Backpropagation through time over the whole sequence (Werbos
     1990). Errors as in lstm_forward.
@@ -143,9 +151,10 @@ def lstm_backward(dh, cache, dh_T=None, dc_T=None, *, need=None, out=None):
 
 
 def lstm_ragged_forward(
-    x, h0, c0, Wx, Wh, b=None, *, bh=None, peephole=None, offsets=None, batch_sizes=None, gate_order="ifgo", candidate="tanh",
-    coupled=False, cell_clip=None, preact_clip=None, grad_clip=None, recurrent_mask=None, zoneout_h=None, zoneout_c=None,
-    period=None, start=0, reverse=False, training=True, memory=None, return_sequences=True, out=None,
+    x, h0, c0, Wx, Wh, b=None, *, bh=None, peephole=None, Wr=None, offsets=None, batch_sizes=None, gate_order="ifgo",
+    candidate="tanh", coupled=False, cell_clip=None, preact_clip=None, grad_clip=None, recurrent_mask=None,
+    zoneout_h=None, zoneout_c=None, period=None, start=0, reverse=False, training=True, memory=None,
+    return_sequences=True, out=None,
 ):  # fmt: skip
     """Run the cell over sequences of different lengths on flat rows, without padding; returns (h, h_T, c_T, cache).
 
@@ -165,7 +174,7 @@ def lstm_ragged_forward(
     Wx : (D, 4H)
     Wh : (H, 4H)
     b, bh : (4H,) or None, input and recurrent bias
-    peephole, candidate, coupled, cell_clip, preact_clip, grad_clip : as in lstm_forward
+    peephole, Wr, candidate, coupled, cell_clip, preact_clip, grad_clip : as in lstm_forward
     offsets : integers that never fall, from 0 to ΣT. A sequence may have no step: its states stay.
     batch_sizes : integers > 0 that never grow, whose sum is ΣT. N is the first of them, 0 where there is none.
     gate_order : a permutation of "ifgo"
@@ -190,20 +199,21 @@ def lstm_ragged_forward(
         "lstm", x, h0, c0, Wx, Wh, b, bh, step=False, gates=GATES, has_c=True, gate_order=gate_order, period=period,
         start=start, ragged=True,
         offsets=offsets, batch_sizes=batch_sizes, reverse=reverse, training=training, memory=memory,
-        return_sequences=return_sequences, out=out, peephole=peephole, recurrent_mask=recurrent_mask, zoneout_h=zoneout_h,
-        zoneout_c=zoneout_c,
+        return_sequences=return_sequences, out=out, peephole=peephole, Wr=Wr,
+        recurrent_mask=recurrent_mask, zoneout_h=zoneout_h, zoneout_c=zoneout_c,
     )  # fmt: skip
-    return LSTMForward._make(_call.forward(call, "lstm", _option(candidate, coupled, cell_clip, preact_clip, grad_clip)))
+    return LSTMForward._make(_call.forward(call, _kernel(Wr), _option(candidate, coupled, cell_clip, preact_clip, grad_clip)))
 
 
 def lstm_ragged_backward(dh, cache, dh_T=None, dc_T=None, *, need=None, out=None):
     """The gradients of lstm_ragged_forward; returns (dx, dh0, dc0, dWx, dWh, …).
 
-    dh : (ΣT, H) or None = zeros, row for row as h. dh_T, dc_T : (N, H) or None = zeros. cache : from lstm_ragged_forward.
+    dh : (ΣT, H) or None = zeros, row for row as h. dh_T, dc_T : (N, H) or None = zeros. With Wr, dh and dh_T are P wide.
+    cache : from lstm_ragged_forward.
     need : names of the gradients wanted, the others are None; "dh_total", "dc_total" add (ΣT, H), see lstm_backward. out :
     array for dx, or dict.
 
-    Returns (dx, dh0, dc0, dWx, dWh), then db, dbh, dpeephole for those that were given: the bits of lstm_backward on the
+    Returns (dx, dh0, dc0, dWx, dWh), then db, dbh, dpeephole, dWr for those that were given: the bits of lstm_backward on the
     padded batch, dx (ΣT, D) row for row as x. Errors as in lstm_forward.
     """
     call = _arguments.cache(cache, _call.Cache, "lstm", False, ragged=True)
@@ -211,7 +221,7 @@ def lstm_ragged_backward(dh, cache, dh_T=None, dc_T=None, *, need=None, out=None
 
 
 def lstm_step_forward(
-    x, h_prev, c_prev, Wx, Wh, b=None, *, bh=None, peephole=None, gate_order="ifgo", candidate="tanh", coupled=False,
+    x, h_prev, c_prev, Wx, Wh, b=None, *, bh=None, peephole=None, Wr=None, gate_order="ifgo", candidate="tanh", coupled=False,
     cell_clip=None, preact_clip=None, grad_clip=None, recurrent_mask=None, zoneout_h=None, zoneout_c=None, period=None,
     start=0, training=True, out=None,
 ):  # fmt: skip
@@ -219,8 +229,8 @@ def lstm_step_forward(
 
     x : (N, D). h_prev, c_prev : (N, H), (H,) for all rows, or None = zeros. Wx : (D, 4H). Wh : (H, 4H). b, bh : (4H,)
     or None.
-    peephole : (3H,) or None. gate_order : a permutation of "ifgo". candidate, coupled, cell_clip, preact_clip,
-    grad_clip : as in lstm_forward.
+    peephole : (3H,) or None. Wr : (H, P) or None; with it h_prev and h_next are P wide, and Wh is (P, 4H).
+    gate_order : a permutation of "ifgo". candidate, coupled, cell_clip, preact_clip, grad_clip : as in lstm_forward.
     recurrent_mask, zoneout_h, zoneout_c : broadcast to (N, H); as in lstm_forward.
     period, start : as in lstm_forward; start is the number of this step.
     training : False keeps nothing, cache is None. out : array for h_next, or dict with "h_next", "c_next".
@@ -231,19 +241,19 @@ def lstm_step_forward(
     call = _arguments.forward(
         "lstm", x, h_prev, c_prev, Wx, Wh, b, bh, step=True, gates=GATES, has_c=True, gate_order=gate_order, period=period,
         start=start,
-        training=training, out=out, peephole=peephole, recurrent_mask=recurrent_mask, zoneout_h=zoneout_h,
+        training=training, out=out, peephole=peephole, Wr=Wr, recurrent_mask=recurrent_mask, zoneout_h=zoneout_h,
         zoneout_c=zoneout_c,
     )  # fmt: skip
-    return LSTMStep._make(_call.forward(call, "lstm", _option(candidate, coupled, cell_clip, preact_clip, grad_clip)))
+    return LSTMStep._make(_call.forward(call, _kernel(Wr), _option(candidate, coupled, cell_clip, preact_clip, grad_clip)))
 
 
 def lstm_step_backward(dh_next, dc_next, cache, *, need=None, out=None):
     """The gradients of lstm_step_forward; returns (dx, dh_prev, dc_prev, dWx, dWh, …).
 
-    dh_next, dc_next : (N, H) or None = zeros. need : names of the gradients wanted, the others are None. out : array
-    for dx, or dict.
+    dh_next, dc_next : as h_next, c_next, or None = zeros. need : names of the gradients wanted, the others are None.
+    out : array for dx, or dict.
 
-    Returns (dx, dh_prev, dc_prev, dWx, dWh), then db, dbh, dpeephole for those that were given. Errors as in
+    Returns (dx, dh_prev, dc_prev, dWx, dWh), then db, dbh, dpeephole, dWr for those that were given. Errors as in
     lstm_forward.
     """
     call = _arguments.cache(cache, _call.Cache, "lstm", True)
@@ -254,6 +264,7 @@ class LSTMCell(_cell.PreparedCellWithC):
     """The cell with its weights, prepared for many calls.
 
     Wx : (D, 4H). Wh : (H, 4H). b, bh : (4H,) or None. peephole : (3H,) or None. All float32 or all float64.
+    Wr : (H, P) or None, as in lstm_forward: with it h is P wide and Wh (P, 4H).
     gate_order : a permutation of "ifgo". candidate, coupled, cell_clip, preact_clip, grad_clip : as in lstm_forward.
     period : as in lstm_forward; step and forward take start=.
 
@@ -268,9 +279,9 @@ class LSTMCell(_cell.PreparedCellWithC):
     forward(x, h0=None, c0=None, *, recurrent_mask=None, zoneout_h=None, zoneout_c=None, lengths=None,
             reverse=False, start=0, training=True, memory=None, return_sequences=True, out=None)
         As lstm_forward; its cache goes to lstm_backward.
-    update(Wx, Wh, b=None, *, bh=None, peephole=None)
+    update(Wx, Wh, b=None, *, bh=None, peephole=None, Wr=None)
         Takes other weights of the same sizes and dtype.
-    Wx, Wh, b, bh, peephole, period, input_size, hidden_size, dtype, nbytes
+    Wx, Wh, b, bh, peephole, Wr, period, input_size, hidden_size, proj_size, dtype, nbytes
         Read-only.
 
     Results have the bits of lstm_step_forward and lstm_forward; equations, conventions and errors as there.
@@ -279,25 +290,39 @@ class LSTMCell(_cell.PreparedCellWithC):
     _cell, _gates, _Forward = "lstm", GATES, LSTMForward
 
     def __init__(
-        self, Wx, Wh, b=None, *, bh=None, peephole=None, gate_order="ifgo", candidate="tanh", coupled=False, cell_clip=None,
-        preact_clip=None, grad_clip=None, period=None,
+        self, Wx, Wh, b=None, *, bh=None, peephole=None, Wr=None, gate_order="ifgo", candidate="tanh", coupled=False,
+        cell_clip=None, preact_clip=None, grad_clip=None, period=None,
     ):  # fmt: skip
         self._prepare(
-            Wx, Wh, b, bh, "lstm", _option(candidate, coupled, cell_clip, preact_clip, grad_clip), peephole, period=period,
+            Wx, Wh, b, bh, _kernel(Wr), _option(candidate, coupled, cell_clip, preact_clip, grad_clip), peephole, Wr,
+            period=period,
             gate_order=gate_order, candidate=candidate, coupled=coupled, cell_clip=cell_clip, preact_clip=preact_clip,
             grad_clip=grad_clip,
         )  # fmt: skip
 
-    def update(self, Wx, Wh, b=None, *, bh=None, peephole=None):
-        """Take other weights, of the same sizes and dtype, as the constructor does; what is not given is none.
+    def update(self, Wx, Wh, b=None, *, bh=None, peephole=None, Wr=None):
+        """Take other weights, of the same sizes and dtype, as the constructor does; what is not given is none. A cell with a Wr
+        takes another, one without takes none.
 
         Calls that are running, and caches of calls that have run, keep the weights that they began with. Errors as in the
         constructor; the cell is unchanged then.
         """
-        self._update(Wx, Wh, b, bh, peephole)
+        self._update(Wx, Wh, b, bh, peephole, Wr)
 
     @property
     def peephole(self):
         """(3H,), the cell's own copy, read-only; or None."""
         peephole = self._held().weights.peephole
         return None if peephole is None else peephole[...]
+
+    @property
+    def Wr(self):
+        """(H, P), the cell's own copy, read-only; or None."""
+        Wr = self._held().weights.Wr
+        return None if Wr is None else Wr[...]
+
+    @property
+    def proj_size(self):
+        """P, the width of h, where there is a Wr; else None."""
+        weights = self._held().weights
+        return None if weights.Wr is None else weights.P

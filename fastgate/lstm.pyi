@@ -24,6 +24,8 @@ class _Gradients(Gradients[F]):
     @property
     def dpeephole(self) -> NDArray[F] | Any: ...
     @property
+    def dWr(self) -> NDArray[F] | Any: ...
+    @property
     def dh_total(self) -> NDArray[F] | Any: ...
     @property
     def dc_total(self) -> NDArray[F] | Any: ...
@@ -35,6 +37,8 @@ class _StepGradients(Gradients[F]):
     def dc_prev(self) -> NDArray[F] | Any: ...
     @property
     def dpeephole(self) -> NDArray[F] | Any: ...
+    @property
+    def dWr(self) -> NDArray[F] | Any: ...
 
 def lstm_forward(
     x: NDArray[F],
@@ -46,6 +50,7 @@ def lstm_forward(
     *,
     bh: NDArray[F] | None = None,
     peephole: NDArray[F] | None = None,
+    Wr: NDArray[F] | None = None,
     gate_order: str = "ifgo",
     candidate: Literal["tanh", "sigmoid"] = "tanh",
     coupled: bool = False,
@@ -83,6 +88,7 @@ def lstm_ragged_forward(
     *,
     bh: NDArray[F] | None = None,
     peephole: NDArray[F] | None = None,
+    Wr: NDArray[F] | None = None,
     offsets: Lengths = None,
     batch_sizes: Lengths = None,
     gate_order: str = "ifgo",
@@ -121,6 +127,7 @@ def lstm_step_forward(
     *,
     bh: NDArray[F] | None = None,
     peephole: NDArray[F] | None = None,
+    Wr: NDArray[F] | None = None,
     gate_order: str = "ifgo",
     candidate: Literal["tanh", "sigmoid"] = "tanh",
     coupled: bool = False,
@@ -153,6 +160,7 @@ class LSTMCell(PreparedCell[F]):
         *,
         bh: NDArray[F] | None = None,
         peephole: NDArray[F] | None = None,
+        Wr: NDArray[F] | None = None,
         gate_order: str = "ifgo",
         candidate: Literal["tanh", "sigmoid"] = "tanh",
         coupled: bool = False,
@@ -169,9 +177,14 @@ class LSTMCell(PreparedCell[F]):
         *,
         bh: NDArray[F] | None = None,
         peephole: NDArray[F] | None = None,
+        Wr: NDArray[F] | None = None,
     ) -> None: ...
     @property
     def peephole(self) -> NDArray[F] | None: ...
+    @property
+    def Wr(self) -> NDArray[F] | None: ...
+    @property
+    def proj_size(self) -> int | None: ...
     def step(
         self,
         x: NDArray[F],

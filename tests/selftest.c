@@ -72,18 +72,18 @@ static void *allocate(ptrdiff_t bytes)                            /* at 64, full
 /* ---- One problem ---- */
 
 enum buffer {
-    X, H0, C0, WX, WH, B, BH, P,                                  /* inputs */
-    DX, DH0, DC0, DWX, DWH, DB, DBH, DP,                          /* their gradients, in the same order */
+    X, H0, C0, WX, WH, B, BH, P, WR,                              /* inputs */
+    DX, DH0, DC0, DWX, DWH, DB, DBH, DP, DWR,                     /* their gradients, in the same order */
     DH_TOTAL, DC_TOTAL,                                           /* gradients of the states after each step */
     H_, H_T, C_T, DH, DH_T, DC_T,                                 /* outputs, and the gradients that arrive at them */
     BUFFERS
 };
 enum { INPUTS = DX, OUTPUTS = DH - H_ };
-static const char *const input_names[INPUTS] = { "x", "h0", "c0", "Wx", "Wh", "b", "bh", "peephole" };
+static const char *const input_names[INPUTS] = { "x", "h0", "c0", "Wx", "Wh", "b", "bh", "peephole", "Wr" };
 
 struct problem {
     enum fg_cell_id cell;
-    int has_c, has_peephole, has_masks;
+    int has_c, has_peephole, has_Wr, has_masks;
     fg_sequence s;
     REAL *mask[3];                                                /* recurrent, of h, of c; or NULL */
     ptrdiff_t rows, size[BUFFERS];
@@ -94,20 +94,21 @@ struct problem {
  * periods, in runs that fill panels where there are enough of them. */
 static void make_problem(struct problem *p, int variant, ptrdiff_t N, ptrdiff_t T, ptrdiff_t D, ptrdiff_t H)
 {
-    const ptrdiff_t width = FG_MAX_GATES * H, odd = variant % 2;
+    const ptrdiff_t width = FG_MAX_GATES * H, odd = variant % 2, h_width = p->has_Wr ? H / 2 + 1 : H;
     const ptrdiff_t size[BUFFERS] = {
-        [X] = N * T * D, [H0] = N * H, [C0] = N * H, [WX] = D * width, [WH] = H * width, [B] = width, [BH] = width, [P] = 3 * H,
-        [H_] = N * T * H, [H_T] = N * H, [C_T] = N * H };
+        [X] = N * T * D, [H0] = N * h_width, [C0] = N * H, [WX] = D * width, [WH] = h_width * width, [B] = width, [BH] = width,
+        [P] = 3 * H, [WR] = H * h_width, [H_] = N * T * h_width, [H_T] = N * h_width, [C_T] = N * H };
     fg_sequence *s = &p->s;
 
     memset(s, 0, sizeof *s);
-    s->N = N, s->T = T, s->D = D, s->H = H;
+    s->N = N, s->T = T, s->D = D, s->H = H, s->P = h_width;
     s->reverse = (int)odd;
     p->rows = N * T;
     for (int i = 0; i < BUFFERS; i++) {
-        p->size[i] = i < DX || (i >= H_ && i < DH) ? size[i] : i < DH_TOTAL ? size[i - DX] : i < H_ ? size[H_] : size[i - DH + H_];
+        p->size[i] = i < DX || (i >= H_ && i < DH) ? size[i] : i < DH_TOTAL ? size[i - DX] : i == DH_TOTAL ? size[H_]
+                     : i == DC_TOTAL ? N * T * H : size[i - DH + H_];
         p->data[i] = malloc(p->size[i] * sizeof(REAL) + !p->size[i]);
-        const double scale = i == WX ? 1 / sqrt((double)D + 1) : i == WH ? 1 / sqrt((double)H + 1) : 1;
+        const double scale = i == WX ? 1 / sqrt((double)D + 1) : i == WH || i == WR ? 1 / sqrt((double)H + 1) : 1;
         for (ptrdiff_t j = 0; j < p->size[i]; j++)
             p->data[i][j] = (REAL)((i >= DX && i < DH) ? 0 : scale * uniform());
     }
@@ -121,7 +122,7 @@ static void make_problem(struct problem *p, int variant, ptrdiff_t N, ptrdiff_t 
         }
         s->lengths = lengths, s->order = order;
     }
-    if (variant / 2 % 3 == 2) {
+    if (!p->has_Wr && variant / 2 % 3 == 2) {
         int64_t *period = malloc(H * sizeof *period + 1);
         for (ptrdiff_t j = 0; j < H; j++)
             period[j] = odd ? 1 + 5 * j % 3 : 1 + 3 * j / H;
@@ -131,28 +132,32 @@ static void make_problem(struct problem *p, int variant, ptrdiff_t N, ptrdiff_t 
         s->gate_column[g] = (odd ? FG_MAX_GATES - 1 - g : g) * H;
 
 #define STEPS(i, K) (odd ? (fg_steps){ p->data[i], K, N * (K) } : (fg_steps){ p->data[i], T * (K), K })
-#define ROWS(i) ((fg_rows){ p->data[i], H })
-#define MATRIX(i, K) (odd ? (fg_matrix){ p->data[i], 1, K } : (fg_matrix){ p->data[i], width, 1 })
-    s->x = STEPS(X, D), s->h = STEPS(H_, H), s->dh = STEPS(DH, H), s->dx = STEPS(DX, D);
-    s->dh_total = STEPS(DH_TOTAL, H);
-    s->h0 = ROWS(H0), s->h_T = ROWS(H_T), s->dh_T = ROWS(DH_T), s->dh0 = ROWS(DH0);
-    s->Wx = MATRIX(WX, D), s->Wh = MATRIX(WH, H), s->dWx = MATRIX(DWX, D), s->dWh = MATRIX(DWH, H);
+#define ROWS(i, K) ((fg_rows){ p->data[i], K })
+#define MATRIX(i, K, columns) (odd ? (fg_matrix){ p->data[i], 1, K } : (fg_matrix){ p->data[i], columns, 1 })
+    s->x = STEPS(X, D), s->h = STEPS(H_, h_width), s->dh = STEPS(DH, h_width), s->dx = STEPS(DX, D);
+    s->dh_total = STEPS(DH_TOTAL, h_width);
+    s->h0 = ROWS(H0, h_width), s->h_T = ROWS(H_T, h_width), s->dh_T = ROWS(DH_T, h_width), s->dh0 = ROWS(DH0, h_width);
+    s->Wx = MATRIX(WX, D, width), s->Wh = MATRIX(WH, h_width, width);
+    s->dWx = MATRIX(DWX, D, width), s->dWh = MATRIX(DWH, h_width, width);
     s->b = p->data[B], s->bh = p->data[BH], s->db = p->data[DB], s->dbh = p->data[DBH];
     if (p->has_peephole)
         s->peephole = p->data[P], s->dpeephole = p->data[DP];
+    if (p->has_Wr)
+        s->Wr = MATRIX(WR, H, h_width), s->dWr = MATRIX(DWR, H, h_width);
     for (int i = 0; i < 3 && p->has_masks; i++) {
-        const ptrdiff_t factors = i ? N * T * H : N * H;
+        const ptrdiff_t factors = i == 0 ? N * h_width : i == 1 ? N * T * h_width : N * T * H, width_i = i < 2 ? h_width : H;
         p->mask[i] = malloc(factors * sizeof(REAL) + 1);
         for (ptrdiff_t j = 0; j < factors; j++)
             p->mask[i][j] = (REAL)(i ? 0.5 + 0.5 * uniform() : 1 + uniform());
-        const fg_steps steps = odd ? (fg_steps){ p->mask[i], H, N * H } : (fg_steps){ p->mask[i], T * H, H };
+        const fg_steps steps = odd ? (fg_steps){ p->mask[i], width_i, N * width_i } : (fg_steps){ p->mask[i], T * width_i, width_i };
         *(fg_mask *[]){ &s->recurrent_mask, &s->zoneout_h, &s->zoneout_c }[i] =
-            (fg_mask){ i ? steps : (fg_steps){ p->mask[i], H, 0 }, 1 };
+            (fg_mask){ i ? steps : (fg_steps){ p->mask[i], width_i, 0 }, 1 };
     }
     if (!p->has_c)
         s->zoneout_c.steps.data = NULL;
     if (p->has_c)
-        s->c0 = ROWS(C0), s->c_T = ROWS(C_T), s->dc_T = ROWS(DC_T), s->dc0 = ROWS(DC0), s->dc_total = STEPS(DC_TOTAL, H);
+        s->c0 = ROWS(C0, H), s->c_T = ROWS(C_T, H), s->dc_T = ROWS(DC_T, H), s->dc0 = ROWS(DC0, H),
+        s->dc_total = STEPS(DC_TOTAL, H);
 }
 
 static void free_problem(struct problem *p)
@@ -225,7 +230,7 @@ static void on_flat_rows(struct problem *p)
     enum { READ = 4, WRITTEN = 4 };
     fg_steps *const steps[] = { &s->x, &s->dh, &s->zoneout_h.steps, &s->zoneout_c.steps, &s->h, &s->dx, &s->dh_total, &s->dc_total };
     const fg_steps padded[] = { s->x, s->dh, s->zoneout_h.steps, s->zoneout_c.steps, s->h, s->dx, s->dh_total, s->dc_total };
-    const ptrdiff_t width[] = { s->D, s->H, s->H, s->H, s->H, s->D, s->H, s->H };
+    const ptrdiff_t width[] = { s->D, s->P, s->P, s->H, s->P, s->D, s->P, s->H };
     int64_t *start = malloc(s->N * sizeof *start + 1);
     ptrdiff_t rows = 0;
 
@@ -289,7 +294,7 @@ static double check_gradients(struct problem *p)
     double worst = 0;
 
     for (int i = 0; i < INPUTS; i++) {
-        if ((i == C0 && !p->has_c) || (i == P && !p->has_peephole))
+        if ((i == C0 && !p->has_c) || (i == P && !p->has_peephole) || (i == WR && !p->has_Wr))
             continue;
         const double step = 1e-5;
         double exact = 0, size = 0, ends[2];
@@ -317,10 +322,14 @@ static double check_gradients(struct problem *p)
     return worst;
 }
 
+/* Whether h has a width of its own. */
+static int is_projected(enum fg_cell_id cell) { return cell == FG_CELL_lstm_projected; }
+static int is_lstm(enum fg_cell_id cell) { return cell == FG_CELL_lstm || is_projected(cell); }
+
 /* c_T is written by a cell that has a second state. */
 static int cell_has_c(enum fg_cell_id cell)
 {
-    struct problem p = { .cell = cell, .has_c = 1 };
+    struct problem p = { .cell = cell, .has_c = 1, .has_Wr = is_projected(cell) };
     random_state = 1;
     make_problem(&p, 0, 1, 1, 1, 1);
     p.data[C_T][0] = NAN;
@@ -343,6 +352,7 @@ static int option_count(enum fg_cell_id cell)
     case FG_CELL_gru_before:
         return (FG_NEW | FG_SIGMOID_N) + 1;
     case FG_CELL_lstm:
+    case FG_CELL_lstm_projected:
         return LSTM_OPTIONS * LSTM_WITH;
     default:
         return 1;
@@ -366,13 +376,14 @@ static double check_cells(void)
         const int has_c = cell_has_c(cell), options = option_count(cell);
         for (int variant = 0; variant < 2 * (int)(sizeof sizes / sizeof *sizes); variant++)
             for (int call = 0; call < 2 * options; call++) {
-                const int option = call / 2, is_masked = call % 2, with = cell == FG_CELL_lstm ? option / LSTM_OPTIONS : 0;
-                struct problem p = { .cell = cell, .has_c = has_c, .has_peephole = with > 0, .has_masks = is_masked };
+                const int option = call / 2, is_masked = call % 2, with = is_lstm(cell) ? option / LSTM_OPTIONS : 0;
+                struct problem p = { .cell = cell, .has_c = has_c, .has_peephole = with > 0, .has_Wr = is_projected(cell),
+                                     .has_masks = is_masked };
                 if (is_masked && !is_masked_too(cell, option))
                     continue;
                 random_state = 1000 * variant + option;
                 make_problem(&p, variant, sizes[variant / 2].N, sizes[variant / 2].T, sizes[variant / 2].D, sizes[variant / 2].H);
-                p.s.option = cell == FG_CELL_lstm ? option % LSTM_OPTIONS : option;
+                p.s.option = is_lstm(cell) ? option % LSTM_OPTIONS : option;
                 p.s.cell_clip = with == 2 ? 0.5 : 0;
                 p.s.preact_clip = with == 2 ? 1.5 : 0;
                 forward_and_keep(&p);

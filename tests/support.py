@@ -39,6 +39,7 @@ class Cell:
     has_c: bool
     options: tuple  # combinations of the cell's own options, as tuples of (name, value), the plain cell first
     peephole: bool = False  # whether its calls have one
+    projection: bool = False  # whether they have a Wr
 
     @property
     def G(self):
@@ -52,11 +53,19 @@ class Cell:
         h, c = ("h_prev", "c_prev") if step else ("h0", "c0")
         return (h, c) if self.has_c else (h,)
 
+    def P(self, H):
+        """The width of h."""
+        return H // 2 + 1 if self.projection else H
+
+    def sizes(self, call):
+        """The width of each state of a call."""
+        return (call["Wh"].shape[0], call["Wh"].shape[1] // self.G)[: 1 + self.has_c]
+
     def __repr__(self):
-        return self.name + "-peephole" * self.peephole
+        return self.name + "-peephole" * self.peephole + "-projection" * self.projection
 
 
-WEIGHTS = ("Wx", "Wh", "b", "bh", "peephole")
+WEIGHTS = ("Wx", "Wh", "b", "bh", "peephole", "Wr")
 
 # Of a cell whose combinations are too many to run everything on: these. test_options.py runs through all.
 CHOSEN = {
@@ -93,9 +102,11 @@ def _cell(name):
 CELLS = tuple(_cell(name.removesuffix("_step_forward")) for name in reference.__all__ if name.endswith("_step_forward"))
 LSTM = next(cell for cell in CELLS if cell.name == "lstm")
 PEEPHOLE = replace(LSTM, peephole=True)
+PROJECTED = replace(LSTM, projection=True)
 VARIANTS = tuple((cell, options) for cell in CELLS for options in cell.options)
 VARIANTS += ((PEEPHOLE, ()), (PEEPHOLE, (("grad_clip", 0.1),)))
-VARIANTS += ((PEEPHOLE, tuple(option for option in itertools.chain(*LSTM.options) if option[0] != "grad_clip")),)
+ALL_BUT_GRAD_CLIP = tuple(option for option in itertools.chain(*LSTM.options) if option[0] != "grad_clip")
+VARIANTS += ((PEEPHOLE, ALL_BUT_GRAD_CLIP), (PROJECTED, ()), (replace(PEEPHOLE, projection=True), ALL_BUT_GRAD_CLIP))
 EXACT = tuple(variant for variant in VARIANTS if "grad_clip" not in dict(variant[1]))
 
 
@@ -123,28 +134,30 @@ def values(rng, shape, dtype=np.float64, scale=1.0):
 
 def random_call(cell, rng, *, N=3, T=5, D=4, H=6, dtype=np.float64, step=False, b=True, bh=True):
     """The arrays of a forward call by name; weights of the size that keeps activations lively."""
-    G = cell.G
+    G, P = cell.G, cell.P(H)
     call = {"x": values(rng, (N, D) if step else (N, T, D), dtype)}
-    for state in cell.states(step):
-        call[state] = values(rng, (N, H), dtype, 0.7)
+    for state, size in zip(cell.states(step), (P, H), strict=False):
+        call[state] = values(rng, (N, size), dtype, 0.7)
     call["Wx"] = values(rng, (D, G * H), dtype, 1 / np.sqrt(D + 1))
-    call["Wh"] = values(rng, (H, G * H), dtype, 1 / np.sqrt(H + 1))
+    call["Wh"] = values(rng, (P, G * H), dtype, 1 / np.sqrt(P + 1))
     if b:
         call["b"] = values(rng, (G * H,), dtype, 0.5)
     if bh:
         call["bh"] = values(rng, (G * H,), dtype, 0.5)
     if cell.peephole:
         call["peephole"] = values(rng, (3 * H,), dtype, 0.5)
+    if cell.projection:
+        call["Wr"] = values(rng, (H, P), dtype, 2 / np.sqrt(H + 1))
     return call
 
 
 def upstream(cell, rng, call, step=False):
     """Random gradients of the results, by the name of the backward argument."""
-    N, H, dtype = call["x"].shape[0], call["Wh"].shape[0], call["x"].dtype
+    N, sizes, dtype = call["x"].shape[0], cell.sizes(call), call["x"].dtype
     if step:
-        return {name: values(rng, (N, H), dtype) for name in ("dh_next", "dc_next")[: 1 + cell.has_c]}
-    gradients = {"dh": values(rng, (N, call["x"].shape[1], H), dtype)}
-    return gradients | {name: values(rng, (N, H), dtype) for name in ("dh_T", "dc_T")[: 1 + cell.has_c]}
+        return {name: values(rng, (N, size), dtype) for name, size in zip(("dh_next", "dc_next"), sizes, strict=False)}
+    gradients = {"dh": values(rng, (N, call["x"].shape[1], sizes[0]), dtype)}
+    return gradients | {name: values(rng, (N, size), dtype) for name, size in zip(("dh_T", "dc_T"), sizes, strict=False)}
 
 
 def prepare(cell, call, **options):

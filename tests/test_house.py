@@ -104,7 +104,7 @@ def test_a_prepared_class_is_built_as_its_function_is_called(cell):
     assert built | run == function
     assert built.keys() & run.keys() == set()
     options = set(dict(itertools.chain(*cell.options)))
-    assert set(built) == {"Wx", "Wh", "b", "bh", *AROUND} | options | {"gate_order", "peephole"} & set(function)
+    assert set(built) == {"Wx", "Wh", "b", "bh", *AROUND} | options | {"gate_order", "peephole", "Wr"} & set(function)
     masks = ["recurrent_mask", "zoneout_h"] + ["zoneout_c"] * cell.has_c
     assert list(parameters(prepared.step)) == ["x", *cell.states(step=True), "out", "start", *masks]
     assert parameters(prepared.update) == {name: built[name] for name in WEIGHTS if name in built}
@@ -125,7 +125,7 @@ def test_a_layer_has_the_options_of_its_cell(name):
     run = inspect.signature(getattr(fastgate, f"{name}Cell").forward).parameters
     shared = {"num_layers", "bidirectional", "merge", "dropout", "b", "bh", "dtype", "rng"} | {"peephole"} & set(function)
     built = {p.name: p for p in inspect.signature(layer).parameters.values() if p.kind is p.KEYWORD_ONLY}
-    options = set(function) - set(run) - {"Wx", "Wh"} - shared - set(AROUND)
+    options = set(function) - set(run) - {"Wx", "Wh", "Wr"} - shared - set(AROUND)
     assert built.keys() == shared | options
     assert {option: built[option].default for option in options} == {option: function[option].default for option in options}
     for member in ("forward", "backward", "step", "reset", "state_dict", "load_state_dict", "save", "load"):

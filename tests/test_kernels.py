@@ -188,7 +188,7 @@ def arrays_of(case):
         keywords = dict(case.options)
         for state in cell.states(case.step):
             if case.states == "one_row":
-                call[state] = values(rng, case.H, case.dtype)
+                call[state] = values(rng, call[state].shape[1], case.dtype)
             elif case.states == "same_rows":
                 call[state][...] = call[state][:1]
             elif case.states == "none":

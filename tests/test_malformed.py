@@ -278,7 +278,7 @@ def forward_case(rng, cell, options, step, ragged):
                 bad = damaged_shape(rng, good)
             call["x"] = bad
             return call, [*arrays, "lengths", table], False
-        while call[name].shape == good.shape or (name in states and call[name].shape == (H,)):
+        while call[name].shape == good.shape or (name in states and call[name].shape == good.shape[1:]):
             call[name] = damaged_shape(rng, good)
         return call, ["x", *arrays], False
     if damage == "missing":
@@ -308,8 +308,9 @@ def forward_case(rng, cell, options, step, ragged):
         call[name] = damaged(rng, *[[good]] * isinstance(good, str))
         return call, [name], False
     if damage == "out":
-        h = (ROWS, H) if ragged else (N, T, H)
-        shapes = {"h_next": (N, H), "c_next": (N, H)} if step else {"h": h, "h_T": (N, H), "c_T": (N, H)}
+        P = cell.P(H)
+        h = (ROWS, P) if ragged else (N, T, P)
+        shapes = {"h_next": (N, P), "c_next": (N, H)} if step else {"h": h, "h_T": (N, P), "c_T": (N, H)}
         if not cell.has_c:
             shapes.popitem()
         absent = ["dx", "h0"]
@@ -320,14 +321,12 @@ def forward_case(rng, cell, options, step, ragged):
         return call, ["out"], False
     one = np.ones((), dtype)
     large = rng.choice([2**45, 2**50, 2**55])
+    weights = {name: call[name] for name in ("Wx", "Wh", "Wr") if name in call}
     if ragged and rng.random() < 0.5:
-        weights = {name: call[name] for name in ("Wx", "Wh")}
         call = {"x": np.broadcast_to(one, (large, D)), **dict.fromkeys(states), **weights}
         call[table] = [0, 0, large] if table == "offsets" else [large]
     elif not ragged and (rng.random() < 0.5 or step):
-        call = {"x": np.broadcast_to(one, (large, D) if step else (large, 1, D)), **dict.fromkeys(states)} | {
-            n: call[n] for n in ("Wx", "Wh")
-        }
+        call = {"x": np.broadcast_to(one, (large, D) if step else (large, 1, D)), **dict.fromkeys(states)} | weights
     elif not ragged and rng.random() < 0.5:
         call["x"] = np.broadcast_to(one, (N, large, D))
         call.pop("lengths", None)

@@ -50,7 +50,8 @@ def names(cell):
 
 def masks_of(cell, rng, N, T, H, dtype=np.float64, step=False):
     """Random factors, distinct, none of them 0 or 1."""
-    shapes = [(N, H)] + [(N, H) if step else (N, T, H)] * 2
+    P = cell.P(H)
+    shapes = [(N, P), (N, P) if step else (N, T, P), (N, H) if step else (N, T, H)]
     return {name: values(rng, shape, dtype, 0.6) for name, shape in zip(names(cell), shapes, strict=False)}
 
 
@@ -129,8 +130,8 @@ def test_units_in_the_last_place(cell, options):
         }
         call = {name: a.astype(np.float32) for name, a in uniform.items()}
         masks = {
-            "recurrent_mask": fastgate.draw_dropout_mask((N, H), 0.25, rng),
-            "zoneout_h": fastgate.draw_zoneout_mask((N, T, H), 0.1, rng),
+            "recurrent_mask": fastgate.draw_dropout_mask((N, cell.P(H)), 0.25, rng),
+            "zoneout_h": fastgate.draw_zoneout_mask((N, T, cell.P(H)), 0.1, rng),
             "zoneout_c": fastgate.draw_zoneout_mask((N, T, H), 0.2, rng),
         }
         masks = {name: masks[name] for name in names(cell)}
@@ -203,7 +204,9 @@ def test_what_masks_of_zeros_and_ones_mean(module, cell, options, dtype):
     np.testing.assert_array_equal(kept["dh0"], expected)
 
     plain = run(cell, module, call, gradients, **dict(options))
-    nothing = {"recurrent_mask": 1, "zoneout_h": np.zeros((1, 1, 17), bool)} | ({"zoneout_c": 0.0} if cell.has_c else {})
+    nothing = {"recurrent_mask": 1, "zoneout_h": np.zeros((1, 1, cell.P(17)), bool)} | (
+        {"zoneout_c": 0.0} if cell.has_c else {}
+    )
     again = run(cell, module, call, gradients, **nothing, **dict(options))
     for name, a in plain.items():
         np.testing.assert_array_equal(again[name], a, err_msg=name)

@@ -275,7 +275,7 @@ def test_update(cell, options, dtype):
     gradients = upstream(cell, np.random.default_rng(0), call)
     old = prepared.forward(**left)
     for biases in ((), ("b",), ("bh",), ("b", "bh")):
-        given = {name: other[name] for name in ("Wx", "Wh", *biases, *["peephole"] * cell.peephole)}
+        given = {name: other[name] for name in ("Wx", "Wh", *biases, *["peephole"] * cell.peephole, *["Wr"] * cell.projection)}
         assert prepared.update(**given) is None
         replaced = left | given
         found = prepared.forward(**left)
@@ -322,7 +322,7 @@ def test_what_it_tells_of_itself(cell, options, dtype):
     assert (prepared.input_size, prepared.hidden_size, prepared.dtype) == (5, 7, np.dtype(dtype))
     assert prepared.nbytes >= 2 * (call["Wx"].nbytes + call["Wh"].nbytes)
     words = [f"{cell.name.upper()}Cell", "D=5", "H=7", np.dtype(dtype).name, *(f"{k}={v!r}" for k, v in options)]
-    words += ["peephole"] * cell.peephole
+    words += ["peephole"] * cell.peephole + ["P=4"] * cell.projection
     assert all(word in repr(prepared) for word in words)
 
 
@@ -367,7 +367,8 @@ def test_out_in_every_form(cell, options, dtype, layout):
 @pytest.mark.parametrize("N", [1, 3, 33, 70])
 def test_outputs_that_are_inputs(cell, options, dtype, N):
     """States in place and crossed, x itself, the views of one buffer: as if the inputs had been copied first."""
-    D = H = 9
+    H = 9
+    D = cell.P(H)  # the width of h
     call = drawn(cell, dtype, N=N, D=D, H=H)
     prepared, left = prepare(cell, call, **dict(options))
     expected = step_bits(cell, call, options)
@@ -375,16 +376,19 @@ def test_outputs_that_are_inputs(cell, options, dtype, N):
     for names in itertools.permutations(("x", *states), len(states)):
         own = {name: a.copy() for name, a in left.items()}
         out = tuple(own[name] for name in names)
+        if any(a.shape != e.shape for a, e in zip(out, expected.values(), strict=True)):
+            continue
         assert_same(stepped(cell, prepared, **own, out=out if cell.has_c else out[0]), expected)
     # Rows that overlap their own input, one row off.
     for name in ("x", *states):
-        buffer = np.full((N + 1, H), np.nan, dtype)
+        buffer = np.full((N + 1, left[name].shape[1]), np.nan, dtype)
         own = left | {name: buffer[:N]}
         buffer[:N] = left[name]
-        assert_same(stepped(cell, prepared, **own, out={"h_next": buffer[1:]}), expected)
+        field = "h_next" if buffer.shape[1] == D else "c_next"
+        assert_same(stepped(cell, prepared, **own, out={field: buffer[1:]}), expected)
     if cell.has_c:
         buffer = np.concatenate([left["h_prev"], left["c_prev"]], axis=1)
-        halves = buffer[:, :H], buffer[:, H:]
+        halves = buffer[:, :D], buffer[:, D:]
         assert_same(stepped(cell, prepared, left["x"], *halves, out=halves), expected)
 
 
@@ -432,7 +436,7 @@ def test_out_that_is_refused(cell):
 
 def by_a_prepared_cell(cell, step, given):
     """Builds the cell, then calls it: a function of the arguments of the function."""
-    own = {*WEIGHTS, "peephole", "gate_order", "period", *dict(itertools.chain(*cell.options))}
+    own = {*WEIGHTS, "peephole", "Wr", "gate_order", "period", *dict(itertools.chain(*cell.options))}
     given.pop("training", None) if step else None
 
     def call(**arguments):
@@ -453,7 +457,7 @@ def test_malformed_calls_are_refused(cell, options, step):
         if step and names == ["training"]:
             continue
         # Where two disagree, the weights are right.
-        names = [*names, "Wx", "Wh"] if set(names) & {*WEIGHTS, "peephole"} else [*names, "x"]
+        names = [*names, "Wx", "Wh", "Wr"] if set(names) & {*WEIGHTS, "peephole", "Wr"} else [*names, "x"]
         wrong = judged(by_a_prepared_cell(cell, step, call), call, names, huge)
         assert not wrong, f"seed {seed}: {wrong}"
 

@@ -83,9 +83,9 @@ def check_gradients(cell, options, settings, rng):
     if order and cell.G > 1:
         keywords["gate_order"] = cell.gates[1:] + cell.gates[0]
     call = random_call(cell, rng, **settings)
-    for name in cell.states(step):
+    for name, size in zip(cell.states(step), cell.sizes(call), strict=True):
         if state == "(H,)":
-            call[name] = values(rng, call["Wh"].shape[:1])
+            call[name] = values(rng, (size,))
         elif state is None:
             del call[name]
     fixed = {} if state else dict.fromkeys(cell.states(step))
@@ -145,16 +145,16 @@ def sigma(a):
     return 1 / (1 + math.exp(-a))
 
 
-def scalar_step(name, x, h, c, Wx, Wh, b, bh, option, p=None):
+def scalar_step(name, x, h, c, Wx, Wh, b, bh, option, p=None, Wr=None):
     """One row of one step in Python floats, element by element."""
-    H = len(h)
+    H = len(h if c is None else c)
     option = dict(option)
 
     def ax(k):
         return sum(x[d] * Wx[d, k] for d in range(len(x))) + b[k]
 
     def ah(k, state=h):
-        return sum(state[j] * Wh[j, k] for j in range(H)) + bh[k]
+        return sum(state[j] * Wh[j, k] for j in range(len(state))) + bh[k]
 
     if name == "rnn":
         phi = {"tanh": math.tanh, "relu": lambda a: max(a, 0.0), "sigmoid": sigma, "identity": float}[option["activation"]]
@@ -174,6 +174,8 @@ def scalar_step(name, x, h, c, Wx, Wh, b, bh, option, p=None):
             i = 1 - f if option.get("coupled") else sigma(a("i", j, p[j] * c[j]))
             c_next.append(max(-largest_c, min(largest_c, f * c[j] + i * phi(a("g", j)))))
             h_next.append(sigma(a("o", j, p[2 * H + j] * c_next[j])) * math.tanh(c_next[j]))
+        if Wr is not None:
+            h_next = [sum(h_next[j] * Wr[j, k] for j in range(H)) for k in range(Wr.shape[1])]
         return h_next, c_next
     r = [sigma(ax(j) + ah(j)) for j in range(H)]
     z = [sigma(ax(H + j) + ah(H + j)) for j in range(H)]
@@ -199,7 +201,7 @@ def test_step_equals_the_formula(cell, options, dtype, bound):
     for row in range(3):
         states = [call[name][row] for name in cell.states(step=True)] + [None]
         weights = [call[n] for n in ("Wx", "Wh", "b", "bh")]
-        h, c = scalar_step(cell.name, call["x"][row], *states[:2], *weights, options, call.get("peephole"))
+        h, c = scalar_step(cell.name, call["x"][row], *states[:2], *weights, options, call.get("peephole"), call.get("Wr"))
         np.testing.assert_allclose(result.h_next[row], np.array(h, dtype), rtol=0, atol=bound)
         if cell.has_c:
             np.testing.assert_allclose(result.c_next[row], np.array(c, dtype), rtol=0, atol=bound)

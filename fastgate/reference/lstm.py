@@ -7,9 +7,9 @@ h = o⊙tanh(c)
 
 With options: peephole p adds p_i⊙c_prev, p_f⊙c_prev, p_o⊙c to a_i, a_f, a_o; preact_clip v keeps a between ±v;
 candidate="sigmoid" has g = σ(a_g); coupled=True has i = 1−f; cell_clip v keeps c between ±v before it is used; grad_clip v
-keeps da between ±v, backward.
+keeps da between ±v, backward; Wr (H, P) has h = (o⊙tanh(c)) Wr, P wide.
 
-Row vectors: x (N, D), Wx (D, 4H), Wh (H, 4H). Gate order "ifgo" unless `gate_order` says otherwise.
+Row vectors: x (N, D), Wx (D, 4H), Wh (H, 4H), with Wr (P, 4H). Gate order "ifgo" unless `gate_order` says otherwise.
 """
 
 from typing import NamedTuple
@@ -71,15 +71,18 @@ def _forward(x, states, W, option):
         a_o = a_o + p_o * c  # 7
     a_o, in_o = _clipped(a_o, option.preact_clip)  # 8
     o = sigmoid(a_o)  # 9
-    h = o * np.tanh(c)  # 10
-    return (h, c), (i, f, g, o, c, in_i, in_f, in_g, in_o, in_c)
+    h = m = o * np.tanh(c)  # 10
+    if W.Wr is not None:
+        h = m @ W.Wr  # 11
+    return (h, c), (i, f, g, o, c, m, in_i, in_f, in_g, in_o, in_c)
 
 
 def _backward(dstates, states_prev, kept, x, W, option):
-    (dh, dc), (h_prev, c_prev), (i, f, g, o, c, in_i, in_f, in_g, in_o, in_c) = dstates, states_prev, kept
-    do = dh * np.tanh(c)  # 10
+    (dh, dc), (h_prev, c_prev), (i, f, g, o, c, m, in_i, in_f, in_g, in_o, in_c) = dstates, states_prev, kept
+    dm = dh if W.Wr is None else dh @ W.Wr.T  # 11
+    do = dm * np.tanh(c)  # 10
     da_o = clipped(np.where(in_o, do * o * (1 - o), 0), option.grad_clip)  # 9, 8
-    dc = dc + dh * o * (1 - np.tanh(c) ** 2)  # 10
+    dc = dc + dm * o * (1 - np.tanh(c) ** 2)  # 10
     if W.peephole is not None:
         p_i, p_f, p_o = np.split(W.peephole, 3)
         dc = dc + da_o * p_o  # 7
@@ -98,10 +101,12 @@ def _backward(dstates, states_prev, kept, x, W, option):
     dx, dWx = da @ W.Wx.T, x.T @ da  # 1
     dh_prev, dWh = W.mask * (da @ W.Wh.T), (W.mask * h_prev).T @ da  # 1
     db = dbh = da.sum(axis=0)  # 1
-    if W.peephole is None:
-        return dx, (dh_prev, dc_prev), dWx, dWh, db, dbh
-    dpeephole = np.hstack([da_i * c_prev, da_f * c_prev, da_o * c]).sum(axis=0)  # 2, 7
-    return dx, (dh_prev, dc_prev), dWx, dWh, db, dbh, dpeephole
+    given = []
+    if W.peephole is not None:
+        given.append(np.hstack([da_i * c_prev, da_f * c_prev, da_o * c]).sum(axis=0))  # 2, 7
+    if W.Wr is not None:
+        given.append(m.T @ dh)  # 11
+    return dx, (dh_prev, dc_prev), dWx, dWh, db, dbh, *given
 
 
 def judged_options(candidate, coupled, cell_clip, preact_clip, grad_clip):
@@ -116,15 +121,16 @@ def _cell(*options):
 
 
 def lstm_forward(
-    x, h0, c0, Wx, Wh, b=None, *, bh=None, peephole=None, gate_order="ifgo", candidate="tanh", coupled=False, cell_clip=None,
-    preact_clip=None, grad_clip=None, recurrent_mask=None, zoneout_h=None, zoneout_c=None, period=None, start=0, lengths=None,
-    reverse=False, training=True, memory=None, return_sequences=True, out=None,
+    x, h0, c0, Wx, Wh, b=None, *, bh=None, peephole=None, Wr=None, gate_order="ifgo", candidate="tanh", coupled=False,
+    cell_clip=None, preact_clip=None, grad_clip=None, recurrent_mask=None, zoneout_h=None, zoneout_c=None, period=None,
+    start=0, lengths=None, reverse=False, training=True, memory=None, return_sequences=True, out=None,
 ):  # fmt: skip
     """Run the cell over a sequence; returns (h, h_T, c_T, cache).
 
     Axes (N, T, D), batch first; gate order "ifgo"; weights multiply from the right.
 
     x: (N, T, D). h0, c0: (N, H), (H,) or None = zeros. Wx: (D, 4H). Wh: (H, 4H). b, bh: (4H,) or None.
+    Wr: (H, P) or None; with it h, h0, h_T and their gradients are P wide, Wh is (P, 4H).
     peephole: (3H,) or None, in the order i f o. candidate: "tanh" or "sigmoid". coupled: i = 1 - f; the blocks of i are not
     used. cell_clip, preact_clip: numbers > 0 or None; no gradient passes where a value is clipped. grad_clip:
     number > 0 or None, the bound of each step's da in backward.
@@ -144,7 +150,7 @@ def lstm_forward(
         "lstm", x, h0, c0, Wx, Wh, b, bh, step=False, gates=GATES, has_c=True, gate_order=gate_order, period=period,
         start=start, lengths=lengths,
         reverse=reverse, training=training, memory=memory, return_sequences=return_sequences, out=out,
-        dtypes=_arguments.REFERENCE, peephole=peephole, recurrent_mask=recurrent_mask, zoneout_h=zoneout_h,
+        dtypes=_arguments.REFERENCE, peephole=peephole, Wr=Wr, recurrent_mask=recurrent_mask, zoneout_h=zoneout_h,
         zoneout_c=zoneout_c,
     )  # fmt: skip
     h, (h_T, c_T), cache = sequence.forward(call, _cell(candidate, coupled, cell_clip, preact_clip, grad_clip))
@@ -157,7 +163,7 @@ def lstm_forward(
 
 
 def lstm_backward(dh, cache, dh_T=None, dc_T=None, *, need=None, out=None):
-    """The gradients of lstm_forward: (dx, dh0, dc0, dWx, dWh), then db, dbh, dpeephole of those that were given.
+    """The gradients of lstm_forward: (dx, dh0, dc0, dWx, dWh), then db, dbh, dpeephole, dWr of those that were given.
 
     dh: (N, T, H), dh_T, dc_T: (N, H), each may be None = zeros. dh past a row's length is ignored.
     need: names of the gradients wanted, the others are None; "dh_total", "dc_total" add fields (N, T, H), the gradients of
@@ -169,9 +175,10 @@ def lstm_backward(dh, cache, dh_T=None, dc_T=None, *, need=None, out=None):
 
 
 def lstm_ragged_forward(
-    x, h0, c0, Wx, Wh, b=None, *, bh=None, peephole=None, offsets=None, batch_sizes=None, gate_order="ifgo", candidate="tanh",
-    coupled=False, cell_clip=None, preact_clip=None, grad_clip=None, recurrent_mask=None, zoneout_h=None, zoneout_c=None,
-    period=None, start=0, reverse=False, training=True, memory=None, return_sequences=True, out=None,
+    x, h0, c0, Wx, Wh, b=None, *, bh=None, peephole=None, Wr=None, offsets=None, batch_sizes=None, gate_order="ifgo",
+    candidate="tanh", coupled=False, cell_clip=None, preact_clip=None, grad_clip=None, recurrent_mask=None,
+    zoneout_h=None, zoneout_c=None, period=None, start=0, reverse=False, training=True, memory=None,
+    return_sequences=True, out=None,
 ):  # fmt: skip
     """Run the cell over sequences of different lengths on flat rows, without padding; returns (h, h_T, c_T, cache).
 
@@ -184,7 +191,7 @@ def lstm_ragged_forward(
         "lstm", x, h0, c0, Wx, Wh, b, bh, step=False, gates=GATES, has_c=True, gate_order=gate_order, period=period,
         start=start, ragged=True,
         offsets=offsets, batch_sizes=batch_sizes, reverse=reverse, training=training, memory=memory,
-        return_sequences=return_sequences, out=out, dtypes=_arguments.REFERENCE, peephole=peephole,
+        return_sequences=return_sequences, out=out, dtypes=_arguments.REFERENCE, peephole=peephole, Wr=Wr,
         recurrent_mask=recurrent_mask, zoneout_h=zoneout_h, zoneout_c=zoneout_c,
     )  # fmt: skip
     h, (h_T, c_T), cache = sequence.forward(call, _cell(candidate, coupled, cell_clip, preact_clip, grad_clip))
@@ -197,7 +204,7 @@ def lstm_ragged_forward(
 
 
 def lstm_ragged_backward(dh, cache, dh_T=None, dc_T=None, *, need=None, out=None):
-    """The gradients of lstm_ragged_forward: (dx, dh0, dc0, dWx, dWh), then db, dbh, dpeephole of those that were given.
+    """The gradients of lstm_ragged_forward: (dx, dh0, dc0, dWx, dWh), then db, dbh, dpeephole, dWr of those that were given.
 
     dh: (ΣT, H), dh_T, dc_T: (N, H), each may be None = zeros. need, out: as in lstm_backward.
     """
@@ -207,7 +214,7 @@ def lstm_ragged_backward(dh, cache, dh_T=None, dc_T=None, *, need=None, out=None
 
 
 def lstm_step_forward(
-    x, h_prev, c_prev, Wx, Wh, b=None, *, bh=None, peephole=None, gate_order="ifgo", candidate="tanh", coupled=False,
+    x, h_prev, c_prev, Wx, Wh, b=None, *, bh=None, peephole=None, Wr=None, gate_order="ifgo", candidate="tanh", coupled=False,
     cell_clip=None, preact_clip=None, grad_clip=None, recurrent_mask=None, zoneout_h=None, zoneout_c=None, period=None,
     start=0, training=True, out=None,
 ):  # fmt: skip
@@ -220,7 +227,7 @@ def lstm_step_forward(
     call = _arguments.forward(
         "lstm", x, h_prev, c_prev, Wx, Wh, b, bh, step=True, gates=GATES, has_c=True, gate_order=gate_order, period=period,
         start=start,
-        training=training, out=out, dtypes=_arguments.REFERENCE, peephole=peephole, recurrent_mask=recurrent_mask,
+        training=training, out=out, dtypes=_arguments.REFERENCE, peephole=peephole, Wr=Wr, recurrent_mask=recurrent_mask,
         zoneout_h=zoneout_h, zoneout_c=zoneout_c,
     )  # fmt: skip
     (h_next, c_next), cache = sequence.step_forward(call, _cell(candidate, coupled, cell_clip, preact_clip, grad_clip))
@@ -228,7 +235,7 @@ def lstm_step_forward(
 
 
 def lstm_step_backward(dh_next, dc_next, cache, *, need=None, out=None):
-    """The gradients of lstm_step_forward: (dx, dh_prev, dc_prev, dWx, dWh), then db, dbh, dpeephole of those given.
+    """The gradients of lstm_step_forward: (dx, dh_prev, dc_prev, dWx, dWh), then db, dbh, dpeephole, dWr of those given.
 
     dh_next, dc_next: (N, H), each may be None = zeros. need, out: as in lstm_backward.
     """

@@ -3,7 +3,7 @@
 A cell is two functions on canonical weights (gates in the order of the cell's letters):
 
     forward(x, states, W, option)        -> states, kept                     states is (h,) or (h, c)
-    backward(dstates, states_prev, kept, x, W, option) -> dx, dstates_prev, dWx, dWh, db, dbh, and dpeephole if it was given
+    backward(dstates, states_prev, kept, x, W, option) -> dx, dstates_prev, dWx, dWh, db, dbh, and dpeephole, dWr if given
 
 Everything else that a sequence needs is in this file.
 """
@@ -16,14 +16,15 @@ import numpy as np
 
 
 class Weights(NamedTuple):
-    """The weights with their gates in canonical order; a bias that was not given is zero, a peephole None."""
+    """The weights with their gates in canonical order; a bias that was not given is zero, a peephole or Wr None."""
 
     Wx: np.ndarray  # (D, G·H)
-    Wh: np.ndarray  # (H, G·H)
+    Wh: np.ndarray  # (P, G·H); P is H, the width of c, unless Wr gives h a width of its own
     b: np.ndarray  # (G·H,)
     bh: np.ndarray  # (G·H,)
     peephole: np.ndarray | None  # (3H,)
-    mask: Any = 1  # (N, H), what h_prev is multiplied by where it meets Wh
+    Wr: np.ndarray | None  # (H, P)
+    mask: Any = 1  # (N, P), what h_prev is multiplied by where it meets Wh
 
 
 class Cell(NamedTuple):
@@ -63,7 +64,7 @@ def forward(call, cell):
     """All steps of a judged forward call: (h or None, final states, cache or None)."""
     W = canonical_weights(call)
     states = initial_states(call)
-    h = zeros_like_rows(call, call.H) if call.return_sequences else None
+    h = zeros_like_rows(call, call.P) if call.return_sequences else None
     steps = []
     for t, (rows, places) in enumerate(schedule(call)):
         before = tuple(s[rows] for s in states)
@@ -82,12 +83,12 @@ def backward(cache, judged):
     call, cell = judged.call, cache.cell
     W = canonical_weights(call)
     dx = zeros_like_rows(call, call.D)
-    dW = [np.zeros_like(w) for w in W[:5] if w is not None]
-    dstates = [np.zeros((call.N, call.H), call.dtype) for _ in range(1 + call.has_c)]
+    dW = [np.zeros_like(w) for w in W[:6] if w is not None]
+    dstates = [np.zeros((call.N, size), call.dtype) for size in state_sizes(call)]
     for dstate, upstream in zip(dstates, (judged.dh_T, judged.dc_T), strict=False):
         if upstream is not None:
             dstate += upstream
-    totals = [zeros_like_rows(call, call.H) for _ in dstates]
+    totals = [zeros_like_rows(call, size) for size in state_sizes(call)]
     for t, (rows, places, before, kept) in reversed(list(enumerate(cache.steps))):
         after = [dstate[rows] for dstate in dstates]
         if judged.dh is not None:
@@ -114,8 +115,8 @@ def step_backward(cache, judged):
     """The gradients of one step: one per name in judged.names."""
     call, cell = judged.call, cache.cell
     [(_, _, before, kept)] = cache.steps
-    zeros = np.zeros((call.N, call.H), call.dtype)
-    after = [zeros if d is None else d for d in (judged.dh, judged.dc_T)][: 1 + call.has_c]
+    given = zip((judged.dh, judged.dc_T), state_sizes(call), strict=False)
+    after = [np.zeros((call.N, size), call.dtype) if d is None else d for d, size in given]
     dx, dbefore, *dW = one_step_back(call, cell, 0, ..., ..., after, before, kept, canonical_weights(call))
     return collect(judged, dx, dbefore, dW)
 
@@ -181,10 +182,15 @@ def schedule(call):
             yield rows, call.flat.step_start[times] + rows
 
 
+def state_sizes(call):
+    """The width of h, and of c where there is one."""
+    return (call.P, call.H)[: 1 + call.has_c]
+
+
 def initial_states(call):
     states = []
-    for state in (call.h0, call.c0)[: 1 + call.has_c]:
-        states.append(np.zeros((call.N, call.H), call.dtype))
+    for state, size in zip((call.h0, call.c0), state_sizes(call), strict=False):
+        states.append(np.zeros((call.N, size), call.dtype))
         if state is not None:
             states[-1][...] = state
     return tuple(states)
@@ -199,7 +205,7 @@ def canonical_weights(call):
     columns = gate_columns(call)
     zero = np.zeros(call.G * call.H, call.dtype)
     b, bh = (zero if bias is None else bias[columns] for bias in (call.b, call.bh))
-    return Weights(call.Wx[:, columns], call.Wh[:, columns], b, bh, call.peephole)
+    return Weights(call.Wx[:, columns], call.Wh[:, columns], b, bh, call.peephole, call.Wr)
 
 
 def zeros_like_rows(call, width):
