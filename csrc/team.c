@@ -42,7 +42,8 @@ enum {
     CALL_SPIN_NS = 5 * 1000 * 1000,           /* … and so long while a call is under way */
     AWAIT_NS = 50 * 1000,                     /* the caller waits so long for a helper, then sleeps … */
     ASK_NS = 50 * 1000 * 1000,                /* … and so often looks whether the call is to be given up */
-    LATE_NS = 200 * 1000,                     /* a helper is late after this, and after twice the usual time of a piece */
+    LATE_NS = 200 * 1000,                     /* a helper is late after this, and after twice the usual time of a piece, … */
+    WAKE_NS = 200 * 1000,                     /* … and this time more if it slept */
     MOST_PATIENCE = 16                        /* also: late again within so many times the wait is soon */
 };
 
@@ -50,6 +51,7 @@ struct share { fg_work *work; const void *argument; int number, count; uint32_t 
 
 struct helper {
     _Alignas(64) _Atomic uint32_t state;
+    pid_t id;                                 /* of the thread, written before it first sleeps */
     struct share share;
     int joins, was_ready;                     /* of the piece of work that is being shared out */
 };
@@ -118,6 +120,21 @@ static void wake(_Atomic uint32_t *state) { syscall(SYS_futex, state, FUTEX_WAKE
 
 static int change(_Atomic uint32_t *state, uint32_t from, uint32_t to) { return atomic_compare_exchange_strong(state, &from, to); }
 
+/* Wakes a sleeping helper on any CPU but the caller's, where the system may well put it: there it would wait for milliseconds until the
+ * caller, which waits for it, is made to give way. So the helper's CPUs are at each waking those of the caller's but one. */
+static void wake_helper(struct helper *h)
+{
+    cpu_set_t others;
+    const int cpu = sched_getcpu();
+
+    if (cpu >= 0 && cpu < CPU_SETSIZE && sched_getaffinity(0, sizeof others, &others) == 0) {
+        CPU_CLR(cpu, &others);
+        if (CPU_COUNT(&others) > 0)
+            sched_setaffinity(h->id, sizeof others, &others);
+    }
+    wake(&h->state);
+}
+
 /* Waits actively until *state is no longer `value`, or `limit` ns have gone by; `call_limit` while the team is taken. Returns the last
  * state seen. */
 static uint32_t spin_while(_Atomic uint32_t *state, uint32_t value, int64_t limit, int64_t call_limit)
@@ -146,6 +163,7 @@ static void *help(void *argument)
 {
     struct helper *h = argument;
 
+    h->id = (pid_t)syscall(SYS_gettid);
     for (;;) {
         uint32_t seen = spin_while(&h->state, READY, SPIN_NS, CALL_SPIN_NS);
 
@@ -291,7 +309,7 @@ void fg_team_run(fg_team *team, fg_work *work, const void *argument, int is_long
         h->joins = h->was_ready || is_long || is_strict;
         count += h->joins;
         if (seen == ASLEEP && !h->joins && change(&h->state, ASLEEP, CALLED))
-            wake(&h->state);
+            wake_helper(h);
     }
     if (count == 1) {
         work(argument, 0, 1);
@@ -305,7 +323,7 @@ void fg_team_run(fg_team *team, fg_work *work, const void *argument, int is_long
             continue;
         h->share = (struct share){ work, argument, number++, count, mode };
         if (atomic_exchange(&h->state, WORK) == ASLEEP)
-            wake(&h->state);
+            wake_helper(h);
     }
     work(argument, 0, count);
 
@@ -313,8 +331,8 @@ void fg_team_run(fg_team *team, fg_work *work, const void *argument, int is_long
     for (int i = 0; i < team->wanted; i++) {
         struct helper *h = team->helper[i];                          /* stays, in the child of a fork in asked() too */
         if (h->joins) {
-            const int64_t waited = await(h, stop);
-            longest = waited > longest && h->was_ready ? waited : longest;
+            const int64_t waited = await(h, stop) - (h->was_ready ? 0 : WAKE_NS);
+            longest = waited > longest ? waited : longest;
         }
     }
     team->pieces++;
