@@ -16,6 +16,7 @@ from . import timer
 from .cases import make_case
 
 SHAPES = ["50,1,64,64", "50,8,128,128", "50,32,256,256"]
+TIME_SCALES = {"period=[1, 2, 4, 8]": {"period": (1, 2, 4, 8)}}
 LSTM = {
     "plain": {},
     "peephole": {"peephole": True},
@@ -23,9 +24,22 @@ LSTM = {
     "coupled=True": {"coupled": True},
     "cell_clip": {"cell_clip": 3.0},
     "preact_clip": {"preact_clip": 3.0},
+    "grad_clip": {"grad_clip": 1.0},
+    "recurrent_mask": {"recurrent_mask": True},
+    "zoneout": {"zoneout_h": 0.1, "zoneout_c": 0.1},
     "all of them": {"peephole": True, "candidate": "sigmoid", "coupled": True, "cell_clip": 3.0, "preact_clip": 3.0},
+    **TIME_SCALES,
 }
-GRU = {"plain": {}, 'update="new"': {"update": "new"}}
+GRU = {
+    "plain": {},
+    'update="new"': {"update": "new"},
+    'candidate="sigmoid"': {"candidate": "sigmoid"},
+    "grad_clip": {"grad_clip": 1.0},
+    "recurrent_mask": {"recurrent_mask": True},
+    "zoneout": {"zoneout_h": 0.1},
+    **TIME_SCALES,
+}
+RNN = {"plain": {}, **TIME_SCALES}
 
 
 def call_of(cell: str, options: dict[str, object], shape: tuple[int, int, int, int], training: bool) -> Callable[[], object]:
@@ -33,6 +47,12 @@ def call_of(cell: str, options: dict[str, object], shape: tuple[int, int, int, i
     options = dict(options)
     if options.pop("peephole", False):
         options["peephole"] = np.random.default_rng(0).standard_normal(3 * shape[3]).astype(case.x.dtype)
+    if scales := options.pop("period", ()):
+        options["period"] = np.repeat(scales, -(-shape[3] // len(scales)))[: shape[3]]  # units in blocks, as in a clockwork
+    if options.pop("recurrent_mask", False):
+        options["recurrent_mask"] = fastgate.draw_dropout_mask(
+            (shape[1], shape[3]), 0.25, np.random.default_rng(0), case.x.dtype
+        )
     forward, backward = (getattr(fastgate, f"{cell}_{direction}") for direction in ("forward", "backward"))
     arguments = (case.x, *case.states.values(), case.Wx, case.Wh, case.b)
 
@@ -53,7 +73,7 @@ def main() -> None:
         T, N, D, H = map(int, row.split(","))
         for training in (False, True):
             print(f"T={T} N={N} D={D} H={H}, {'forward and backward' if training else 'forward'}")
-            for cell, variants in (("lstm", LSTM), ("gru", GRU)):
+            for cell, variants in (("lstm", LSTM), ("gru", GRU), ("rnn", RNN)):
                 calls = {name: call_of(cell, options, (T, N, D, H), training) for name, options in variants.items()}
                 times = timer.measure(calls, chosen.budget)
                 for name, found in times.items():

@@ -26,11 +26,11 @@ enum fg_dtype { FG_F32, FG_F64, FG_DTYPES };
 /* Values of fg_sequence.option for the cell `rnn`. */
 enum fg_activation { FG_TANH, FG_RELU, FG_SIGMOID, FG_IDENTITY };
 
-/* … for the cells `gru_after` and `gru_before`: what the update gate z multiplies, h_prev or the candidate n. */
-enum fg_update { FG_OLD, FG_NEW };
-
 /* … for the cell `lstm`, added up: g = sigmoid(a_g); i = 1 - f. */
 enum fg_lstm { FG_SIGMOID_CANDIDATE = 1, FG_COUPLED = 2 };
+
+/* … for the cells `gru_after` and `gru_before`, added up: the update gate z multiplies the candidate n, not h_prev; n is a sigmoid. */
+enum fg_gru { FG_NEW = 1, FG_SIGMOID_N = 2 };
 
 /* A batch of rows: element (n, i) at data[n * row + i]. */
 typedef struct fg_rows { void *data; ptrdiff_t row; } fg_rows;
@@ -38,6 +38,10 @@ typedef struct fg_rows { void *data; ptrdiff_t row; } fg_rows;
 /* A batch of sequences: element (n, t, i) at data[n * row + t * step + i]. In fg_sequence two tables may stand for n and t:
  * sequence_start[n] * row, step_start[t] * step. So a flat array of rows, without padding, is a batch with row = step. */
 typedef struct fg_steps { void *data; ptrdiff_t row, step; } fg_steps;
+
+/* Factors for the values of a batch of sequences: element (n, t, i) at data[n * row + t * step + i * column], with the tables of
+ * fg_steps; column is 1, or 0 where one factor stands for all i. */
+typedef struct fg_mask { fg_steps steps; ptrdiff_t column; } fg_mask;
 
 /* A weight matrix in any memory order: element (k, j) at data[k * row + j * column]. */
 typedef struct fg_matrix { void *data; ptrdiff_t row, column; } fg_matrix;
@@ -75,8 +79,11 @@ typedef struct fg_sequence {
     const int64_t *sequence_start;            /* (N,) or NULL; flat x, h, dh, dx, sequence after sequence: the first row of each */
     const int64_t *step_start;                /* (T,) or NULL; flat, step after step: the row of sequence 0 at each step */
     int reverse;                              /* a sequence runs from its own last step to its first */
-    int option;                               /* of the cell; rnn: enum fg_activation, gru: enum fg_update, lstm: enum fg_lstm */
+    int option;                               /* of the cell; rnn: enum fg_activation, lstm: enum fg_lstm, gru: enum fg_gru */
     double cell_clip, preact_clip;            /* lstm: bounds of |c| and of |a|; 0 = none */
+    double grad_clip;                         /* backward: bound of |da|, the gradient of every slot's sum; 0 = none */
+    const int64_t *period;                    /* (H,) >= 1, or NULL: unit j changes its state at steps t where (start + t) % period[j] is 0 */
+    int64_t start;                            /* >= 0, below 2^62, the number of the first step; t counts steps as they are done */
     ptrdiff_t gate_column[FG_MAX_GATES];      /* first column in Wx, Wh, b, bh of each gate, in the cell's own order */
 
     fg_steps x;                               /* (N, T, D), read */
@@ -84,6 +91,9 @@ typedef struct fg_sequence {
     fg_matrix Wx, Wh;                         /* (D, G H), (H, G H), read */
     const void *b, *bh;                       /* (G H,), read; NULL = zeros */
     const void *peephole;                     /* lstm: (3 H,) for i, f, o, read, by backward too; NULL = none */
+
+    fg_mask recurrent_mask;                   /* (N, H) on the left operand of every product with Wh, read by backward too; data NULL = ones */
+    fg_mask zoneout_h, zoneout_c;             /* (N, T, H), how much of its state a unit keeps, read by backward too; data NULL = zeros */
 
     void *prepared;                           /* these weights and biases as kernels use them, from sequence_prepare(); or NULL */
 
@@ -102,6 +112,7 @@ typedef struct fg_sequence {
     fg_matrix dWx, dWh;                       /* as Wx, Wh, written; row or column stride is 1 */
     void *db, *dbh;                           /* (G H,), written */
     void *dpeephole;                          /* (3 H,), written */
+    fg_steps dh_total, dc_total;              /* (N, T, H), written: gradients of the states after each step, dh included */
 
     void *scratch;                            /* temporary, size from fg_kernels; 64-byte aligned like cache */
     int shares;                               /* most threads of this call, at least 1: scratch has a room for each */

@@ -3,6 +3,7 @@
 rnn.py lstm.py gru.py     the cells: a step, whole sequences, ragged batches, forward and backward; prepared cells
 clip.py                   gradient clipping, in place
 loss.py                   softmax cross-entropy
+masks.py                  masks of dropout and zoneout, drawn
 threads.py                how many threads a call may use
 config.py                 what this build and this machine have
 reference/                the definition of all of it in NumPy: the same names, the same signatures
@@ -12,6 +13,8 @@ Wings that stand on these functions, imported when they are entered:
 layers/                   RNN, LSTM, GRU: stacks, directions, parameters in one buffer   streams.py  StreamPool: live streams
 weights/                  import and export       compat/   drop-ins for code that others wrote
 check/                    what a cell computes, and whether it is right                  parallel.py  more than one machine
+decode.py                 greedy, sampled, beam search; scheduled teacher forcing       structures/  layers put together
+flow/                     how gradients flow through time: norms, Jacobians, gates, Omega, a report on one page
 """
 
 import importlib
@@ -39,6 +42,7 @@ from fastgate.lstm import (
     lstm_step_backward,
     lstm_step_forward,
 )
+from fastgate.masks import draw_dropout_mask, draw_zoneout_mask
 from fastgate.rnn import (
     RNNCell,
     rnn_backward,
@@ -51,15 +55,19 @@ from fastgate.rnn import (
 from fastgate.threads import get_num_threads, num_threads, set_num_threads
 
 if TYPE_CHECKING:
+    from fastgate import decode, flow  # noqa: F401
     from fastgate.layers import GRU, LSTM, RNN
     from fastgate.streams import StreamPool
 
 _WINGS = {"RNN": "layers", "LSTM": "layers", "GRU": "layers", "StreamPool": "streams"}
+_MODULES = ("decode", "flow")
 
 
 def __getattr__(name):
     if name in _WINGS:
         return getattr(importlib.import_module(f"fastgate.{_WINGS[name]}"), name)
+    if name in _MODULES:
+        return importlib.import_module(f"fastgate.{name}")
     raise AttributeError(f"module 'fastgate' has no attribute {name!r}")
 
 
@@ -74,6 +82,7 @@ __all__ = [
     "StreamPool",
     "clip_grad_norm", "clip_grad_value", "clip_norm_each",
     "softmax_cross_entropy",
+    "draw_dropout_mask", "draw_zoneout_mask",
     "set_num_threads", "get_num_threads", "num_threads",
     "get_config", "show_config",
     "__version__",

@@ -15,6 +15,7 @@ holds an OverflowError or MemoryError. The message begins with the name of the a
 """
 
 import itertools
+import math
 import os
 from collections import Counter
 from collections.abc import Mapping
@@ -50,6 +51,22 @@ class Flat(NamedTuple):
     step_start: ndarray | None  # (T,) int64, C order, private
 
 
+class Rhythm(NamedTuple):
+    """Unit j changes its state at the steps t where (start + t) % period[j] == 0; t counts steps as they are done."""
+
+    period: ndarray  # (H,) int64 >= 1, C order, private
+    start: int  # 0 <= start < 2**62
+
+
+class Masks(NamedTuple):
+    """Factors of a call, constants of its gradients: views of these shapes. Any stride may be 0, that of the last axis is 0 or
+    one element."""
+
+    recurrent: ndarray | None  # (N, H), on the left operand of the products with Wh
+    zoneout_h: ndarray | None  # (N, T, H), a step: (N, H), flat rows: (sum T, H); how much of h_prev is kept
+    zoneout_c: ndarray | None  # the same of c_prev
+
+
 class Forward(NamedTuple):
     """A judged forward call. Arrays are ndarrays, aligned and in native byte order; x and the states have a
     contiguous last axis. With training=True they are views of their own, which no caller can reshape."""
@@ -79,6 +96,8 @@ class Forward(NamedTuple):
     out: dict[str, ndarray] | None
     flat: Flat | None  # of a ragged call, whose T is the largest of `lengths`
     memory: int | None  # bytes, with training only
+    rhythm: Rhythm | None  # None: every unit at every step
+    masks: Masks | None
 
 
 class Backward(NamedTuple):
@@ -132,13 +151,19 @@ def forward(
     dtypes: tuple[np.dtype, ...] = KERNEL,
     input_size: int | None = None,
     peephole: Any = None,
+    period: Any = None,
+    start: Any = 0,
+    recurrent_mask: Any = None,
+    zoneout_h: Any = None,
+    zoneout_c: Any = None,
 ) -> Forward:
     """Judge a call of `<cell>_forward`, of `<cell>_step_forward` with step=True, of `<cell>_ragged_forward` with ragged=True.
 
     gates: the canonical letters, G = len(gates). has_c: the cell has a second state, c0 (c_prev).
     gate_order None means `gates`. The states of a step are named h_prev and c_prev in messages.
     input_size: D, where the weights are known to be right (those of a prepared cell).
-    peephole: of a cell that has one.
+    peephole: of a cell that has one. period, start: of any cell.
+    recurrent_mask, zoneout_h, zoneout_c: numbers, or bools or floats that broadcast to the shapes in Masks.
     """
     # A caller's code may run while these become plain data, so that comes before any shape is read.
     if lengths is not None:
@@ -157,6 +182,12 @@ def forward(
         and (reverse is True or reverse is False)
         and (return_sequences is True or return_sequences is False)
         and memory is None
+        and period is None
+        and type(start) is int
+        and start == 0
+        and recurrent_mask is None
+        and zoneout_h is None
+        and zoneout_c is None
     ):
         dtype, shape = x.dtype, x.shape
         H, width = Wh.shape
@@ -185,12 +216,13 @@ def forward(
             # fmt: off
             return _new(Forward, (
                 cell, step, has_c, N, T, D, H, G, dtype, x, h0, c0, Wx, Wh, b, bh, peephole, lengths, position,
-                reverse, training, return_sequences, out, flat, None))
+                reverse, training, return_sequences, out, flat, None, None, None))
             # fmt: on
     # fmt: off
     return _forward_in_words(
         cell, x, h0, c0, Wx, Wh, b, bh, step, gates, has_c, gate_order, lengths, ragged, offsets, batch_sizes, reverse,
-        training, memory, return_sequences, out, dtypes, input_size, peephole)
+        training, memory, return_sequences, out, dtypes, input_size, peephole, period, start,
+        (recurrent_mask, zoneout_h, zoneout_c))
     # fmt: on
 
 
@@ -219,7 +251,12 @@ def _forward_in_words(
     dtypes,
     input_size,
     peephole,
+    period,
+    start,
+    masks,
 ):
+    period = None if period is None else _integers("period", period)
+    start = _step_number("start", start)
     reverse = flag("reverse", reverse)
     training = flag("training", training)
     memory = _bytes("memory", memory, training)
@@ -236,6 +273,9 @@ def _forward_in_words(
     b = None if b is None else _array("b", b, (dtype,), "x")
     bh = None if bh is None else _array("bh", bh, (dtype,), "x")
     peephole = None if peephole is None else _array("peephole", peephole, (dtype,), "x")
+    names = ("recurrent_mask", "zoneout_h", "zoneout_c")
+    masks = tuple(None if m is None else _factors(name, m, dtype) for name, m in zip(names, masks, strict=True))
+    masks = masks if any(m is not None for m in masks) else None
 
     flat = None
     if x.ndim != (2 if step or ragged else 3):
@@ -264,10 +304,12 @@ def _forward_in_words(
             _shape(name, bias, (GH,), (G * H,))
     if peephole is not None:
         _shape("peephole", peephole, ("3H",), (3 * H,))
+    rhythm = None if period is None else Rhythm(_periods(period, H), start)
 
     # What a call writes: h, the cache, final states, packed weights. An x that takes no memory counts as if it did.
     keeps_all = training and memory is None
-    per_step = G * H * keeps_all + H * (return_sequences and out is None) + max(D, 1) * (D == 0 or 0 in x.strides)
+    zoneouts = 0 if masks is None else (masks[1] is not None) + (masks[2] is not None)
+    per_step = (G + zoneouts) * H * keeps_all + H * (return_sequences and out is None) + max(D, 1) * (D == 0 or 0 in x.strides)
     needed = rows * per_step + N * max(H, 1) + (D + H) * G * H
     touched = max(rows * max(D + G * H, 1), N * T)
     _affordable(needed * dtype.itemsize, touched * dtype.itemsize, f"x, Wx, Wh: N, T, D, H = {N}, {T}, {D}, {H}")
@@ -280,17 +322,74 @@ def _forward_in_words(
     b = None if b is None else _direct(b, dtype)
     bh = None if bh is None else _direct(bh, dtype)
     peephole = None if peephole is None else _direct(peephole, dtype, rows=True)
+    letters = ("N", "H") if step else ("sum T", "H") if ragged else ("N", "T", "H")
+    masks = masks and Masks(
+        _broadcast("recurrent_mask", masks[0], dtype, ("N", "H"), (N, H)),
+        _broadcast("zoneout_h", masks[1], dtype, letters, (*x.shape[:-1], H)),
+        _broadcast("zoneout_c", masks[2], dtype, letters, (*x.shape[:-1], H)),
+    )
 
     if out is not None:
         out = outputs(out, _forward_outputs(step, has_c, return_sequences, x.shape, N, H), dtype)
         x, h0, c0, Wx, Wh, b, bh, peephole = _apart(out, x, h0, c0, Wx, Wh, b, bh, peephole)
+        masks = masks and Masks._make(_apart(out, *masks))
     if training:
         x, h0, c0, Wx, Wh, b, bh, peephole = (None if a is None else a[...] for a in (x, h0, c0, Wx, Wh, b, bh, peephole))
     # fmt: off
     return Forward(
         cell, step, has_c, N, T, D, H, G, dtype, x, h0, c0, Wx, Wh, b, bh, peephole, lengths, position,
-        reverse, training, return_sequences, out, flat, memory)
+        reverse, training, return_sequences, out, flat, memory, rhythm, masks)
     # fmt: on
+
+
+def _periods(period, H):
+    """An integer or integers (H,), all >= 1, as a private int64 array (H,)."""
+    if period.shape not in ((), (H,)):
+        raise ValueError(f"period: expected an integer or (H,) = ({H},) integers, got {period.shape}")
+    wrong = (period < 1) | (period >= _LARGEST)
+    if wrong.any():
+        where = f" for unit {int(wrong.argmax())}" if period.ndim else ""
+        raise ValueError(f"period: expected integers >= 1 and < 2**62, got {int(period.ravel()[wrong.argmax()])}{where}")
+    return np.array(np.broadcast_to(period, (H,)), np.int64, order="C")
+
+
+def _step_number(name, value):
+    """An integer >= 0 that leaves room for the steps of any call."""
+    if isinstance(value, (bool, np.bool_)) or not isinstance(value, Integral):
+        raise TypeError(f"{name}: expected an integer >= 0, got {_kind(value)}")
+    if not 0 <= value < _LARGEST:
+        raise ValueError(f"{name}: expected an integer >= 0 and < 2**62, got {int(value)}")
+    return int(value)
+
+
+def _factors(name, mask, dtype):
+    """A number, bools, or floats of the dtype of the call, as an array of at least one axis."""
+    if isinstance(mask, (Real, np.bool_)):
+        try:
+            with np.errstate(over="ignore", under="ignore"):
+                return np.full(1, float(mask)).astype(dtype)
+        except OverflowError:
+            raise ValueError(f"{name}: expected a number that fits a float, got a larger one") from None
+    mask = _array(name, mask, (dtype, np.dtype(bool)), "x", cast=f"np.{_spell(dtype)}")
+    return mask.reshape(mask.shape or 1)
+
+
+def _broadcast(name, mask, dtype, letters, shape):
+    """Factors as a view of this shape, whose last axis is contiguous or has the stride 0."""
+    if mask is None:
+        return None
+    if mask.shape == shape and mask.dtype is dtype and _rows(mask):
+        return mask[...]
+    try:
+        np.broadcast_to(mask, shape)
+    except ValueError:
+        expected = f"a number or an array that broadcasts to {_bracket(letters)} = {shape}"
+        raise ValueError(f"{name}: expected {expected}, got {mask.shape}") from None
+    # Of an axis that takes no memory, one element says all.
+    mask = mask[tuple(slice(0, 1) if stride == 0 and size else slice(None)
+                      for stride, size in zip(mask.strides, mask.shape, strict=True))]  # fmt: skip
+    mask = mask.astype(dtype, order="C") if mask.dtype == bool else _direct(mask, dtype, rows=True)
+    return np.broadcast_to(mask, shape)
 
 
 def _bytes(name, value, training):
@@ -436,14 +535,24 @@ class Weights(NamedTuple):
     bh: ndarray | None  # (G·H,)
     peephole: ndarray | None  # (3H,)
     gate_order: str | None
+    period: ndarray | None  # (H,) int64
     position: tuple[int, ...]  # of the gates, as in Forward
 
 
 def weights(
-    Wx: Any, Wh: Any, b: Any, bh: Any, peephole: Any, gates: str, gate_order: Any, like: Weights | None = None
+    Wx: Any,
+    Wh: Any,
+    b: Any,
+    bh: Any,
+    peephole: Any,
+    gates: str,
+    gate_order: Any,
+    period: Any = None,
+    like: Weights | None = None,
 ) -> Weights:
     """Judge weights on their own; with `like`, they must have its sizes and dtype."""
     position = gate_positions(gates, gate_order)
+    period = None if period is None else _integers("period", period)[...]
     # Views: whoever reshapes a caller's array meanwhile, another thread or code of the next argument, does not reach them.
     Wx = _array("Wx", Wx, KERNEL if like is None else (like.dtype,), None if like is None else "before")[...]
     dtype = _native(Wx.dtype, KERNEL)
@@ -467,9 +576,12 @@ def weights(
             _shape(name, bias, (GH,), (G * H,))
     if peephole is not None:
         _shape("peephole", peephole, ("3H",), (3 * H,))
+    if period is not None:
+        period = _periods(period, H)
+        period.flags.writeable = False
     _affordable(3 * (D + H) * G * H * dtype.itemsize, 0, f"Wx, Wh: D, H = {D}, {H}")
     Wx, Wh, b, bh, peephole = (None if a is None else _frozen(a, dtype) for a in (Wx, Wh, b, bh, peephole))
-    return Weights(D, H, dtype, Wx, Wh, b, bh, peephole, gate_order, position)
+    return Weights(D, H, dtype, Wx, Wh, b, bh, peephole, gate_order, period, position)
 
 
 def _frozen(a: ndarray, dtype: np.dtype) -> ndarray:
@@ -560,7 +672,9 @@ def _backward_in_words(call, dh, dh_T, dc_T, need, out):
     N, H, dtype = call.N, call.H, call.dtype
     names = gradient_names(call)
     # A caller's code may run while these become plain data, so that comes before any shape is read.
-    need = need_names(need, names)
+    need = need_names(need, names, total_names(call))
+    asked = tuple(itertools.compress(total_names(call), need[len(names) :]))
+    names, need = names + asked, need[: len(names)] + (True,) * len(asked)
     given = {"dh_next" if call.step else "dh": dh, "dh_T": dh_T, "dc_next" if call.step else "dc_T": dc_T}
     given = {name: g if g is None else _array(name, g, (dtype,), "the cache")[...] for name, g in given.items()}
     upstream = []
@@ -574,7 +688,7 @@ def _backward_in_words(call, dh, dh_T, dc_T, need, out):
             gradient = _direct(gradient, dtype, rows=True)
         upstream.append(gradient)
     if out is not None:
-        shapes = gradient_shapes(call)
+        shapes = gradient_shapes(call) | dict.fromkeys(asked, (*call.x.shape[:-1], H))
         out = outputs(
             out,
             {name: shapes[name] if wanted else None for name, wanted in zip(names, need, strict=True)},
@@ -584,6 +698,7 @@ def _backward_in_words(call, dh, dh_T, dc_T, need, out):
         upstream = _apart(out, *upstream)
         kept = ("x", "h0", "c0", "Wx", "Wh", "peephole")
         call = call._replace(**dict(zip(kept, _apart(out, *(getattr(call, name) for name in kept)), strict=True)))
+        call = call._replace(masks=call.masks and Masks._make(_apart(out, *call.masks)))
     return Backward(call, *upstream, names, need, out)
 
 
@@ -611,10 +726,16 @@ def gradient_shapes(call: Forward) -> dict[str, tuple[int, ...]]:
     return {name: state if a is None else a.shape for name, a in zip(gradient_names(call), arguments, strict=True)}
 
 
-def need_names(need: Any, names: tuple[str, ...]) -> tuple[bool, ...]:
-    """`need=`: one bool per name of a gradient; None means all."""
+def total_names(call: Forward) -> tuple[str, ...]:
+    """The names of what a backward call returns only where `need` names it."""
+    return () if call.step else ("dh_total", "dc_total")[: 1 + call.has_c]
+
+
+def need_names(need: Any, names: tuple[str, ...], on_demand: tuple[str, ...] = ()) -> tuple[bool, ...]:
+    """`need=`: one bool per name of a gradient, then one per name `on_demand`; None means all but these."""
     if need is None:
-        return (True,) * len(names)
+        return (True,) * len(names) + (False,) * len(on_demand)
+    names += on_demand
     if isinstance(need, (str, bytes)):
         raise TypeError(f"need: expected an iterable of names, got one {_kind(need)}; pass ({need!r},)")
     try:
@@ -788,6 +909,47 @@ def number(name: str, value: Any, *, positive: bool = False) -> float:
     return value
 
 
+def bound(name: str, value: Any) -> float | None:
+    """A number > 0, or None."""
+    return None if value is None else number(name, value, positive=True)
+
+
+def dtype(value: Any) -> np.dtype[Any]:
+    """float32 or float64, native."""
+    try:
+        found = np.dtype(value)
+    except (TypeError, ValueError, SyntaxError):  # of a str, NumPy reads more than one grammar
+        raise TypeError(f"dtype: expected float32 or float64, got {_kind(value)}") from None
+    if value is None or found not in KERNEL:
+        raise TypeError(f"dtype: expected float32 or float64, got {'None' if value is None else _spell(found)}")
+    return KERNEL[KERNEL.index(found)]
+
+
+# --- masks that are drawn ----------------------------------------------------------------------------------------
+
+
+def drawing(shape: Any, p: Any, rng: Any, *, below_one: bool) -> tuple[tuple[int, ...], float]:
+    """Judge what a mask is drawn from; returns its sizes and p, a number from 0 to 1 (with below_one=True, below 1)."""
+    sizes = (shape,) if isinstance(shape, Integral) else shape
+    try:
+        sizes = tuple(sizes)
+    except TypeError:
+        raise TypeError(f"shape: expected integers >= 0, got {_kind(shape)}") from None
+    for size in sizes:
+        if isinstance(size, (bool, np.bool_)) or not isinstance(size, Integral):
+            raise TypeError(f"shape: expected integers >= 0, got {_kind(size)}")
+        if size < 0:
+            raise ValueError(f"shape: expected integers >= 0, got {int(size)}")
+    p = number("p", p)
+    if p > 1 or (below_one and p == 1):
+        raise ValueError(f"p: expected a number from 0 to {'below 1' if below_one else '1'}, got {p}")
+    if not isinstance(rng, np.random.Generator):
+        raise TypeError(f"rng: expected a numpy Generator, got {_kind(rng)}; pass np.random.default_rng(seed)")
+    values = math.prod(int(size) for size in sizes)
+    _affordable(9 * values, 0, f"shape: {sizes}")
+    return tuple(int(size) for size in sizes), p
+
+
 # --- clipping ----------------------------------------------------------------------------------------------------
 
 
@@ -935,6 +1097,8 @@ def loss(o: Any, y: Any, mask: Any, ignore_index: Any, dtypes: tuple[np.dtype, .
 
 def _array(name, a, dtypes, like=None, cast=None):
     """`a` as an ndarray of one of `dtypes`, in any byte order; or the TypeError that names the cast to make."""
+    if type(a) is ndarray and a.dtype in dtypes:
+        return a
     listed = _listed([_spell(d) for d in dtypes], "or", quote="") + (f" as {like}" if like else "")
     given = isinstance(a, ndarray)
     if type(a) is not ndarray:

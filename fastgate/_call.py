@@ -15,9 +15,16 @@ class Option(NamedTuple):
     option: int = 0
     cell_clip: float = 0.0
     preact_clip: float = 0.0
+    grad_clip: float = 0.0
 
 
 PLAIN = Option()
+
+
+def clipping(option, grad_clip):
+    """The option with this bound of da, or as it is where there is none."""
+    bound = _arguments.bound("grad_clip", grad_clip)
+    return option if bound is None else option._replace(grad_clip=bound)
 
 
 class Cache:
@@ -130,6 +137,8 @@ def backward(cache, judged):
         elif name == "dx":
             new = np.empty((call.N, call.D), dtype) if call.step else steps_like_x(call, call.D)
             kernel[name] = results.add(name, new)
+        elif name == "dh_total" or name == "dc_total":
+            kernel[name] = results.add(name, steps_like_x(call, call.H))
         elif name == "dWx" or name == "dWh":
             new = np.empty_like(call.Wx if name == "dWx" else call.Wh)
             kernel[name] = results.add(name, new, fits=has_contiguous_axis)
@@ -146,11 +155,11 @@ def backward(cache, judged):
     h, c = ("dh_prev", "dc_prev") if call.step else ("dh0", "dc0")
     # fmt: off
     cache._run.backward(
-        (call.x, call.Wx, call.Wh, call.peephole),
+        (call.x, call.Wx, call.Wh, call.peephole, call.masks),
         # The steps' dh of a single step is the gradient of its last state.
         None if call.step else judged.dh, judged.dh if call.step else judged.dh_T, judged.dc_T,
         kernel["dx"], kernel[h], kernel.get(c), kernel["dWx"], kernel["dWh"], kernel.get("db"), kernel.get("dbh"),
-        kernel.get("dpeephole"))
+        kernel.get("dpeephole"), kernel.get("dh_total"), kernel.get("dc_total"))
     # fmt: on
     gradients = results.finish()
     for name, gradient in zip(judged.names, gradients, strict=True):

@@ -15,9 +15,9 @@ class _Cell(_kernels.Holder):
         """For annotations: LSTMCell[np.float32]."""
         return GenericAlias(cls, dtype)
 
-    def _prepare(self, Wx, Wh, b, bh, kernel, option=_call.PLAIN, peephole=None, **options):
-        """`kernel`: the name in csrc/cells.def, `option`: its options there; `options`: those of the constructor."""
-        weights = _arguments.weights(Wx, Wh, b, bh, peephole, self._gates, options.get("gate_order"))
+    def _prepare(self, Wx, Wh, b, bh, kernel, option=_call.PLAIN, peephole=None, period=None, **options):
+        """`kernel`: the name in csrc/cells.def, `option`: its options there; `options`: the other ones of the constructor."""
+        weights = _arguments.weights(Wx, Wh, b, bh, peephole, self._gates, options.get("gate_order"), period)
         self._options = options
         self._hold(_kernels.Prepared(kernel, option, weights))
 
@@ -31,30 +31,34 @@ class _Cell(_kernels.Holder):
 
     def _update(self, Wx, Wh, b, bh, peephole):
         held = self._held()
-        weights = _arguments.weights(Wx, Wh, b, bh, peephole, self._gates, held.weights.gate_order, like=held.weights)
+        like = held.weights
+        weights = _arguments.weights(Wx, Wh, b, bh, peephole, self._gates, like.gate_order, like.period, like)
         self._hold(_kernels.Prepared(held.kernel, held.option, weights))
 
-    def _judge(self, prepared, x, h, c, **options):
+    def _judge(self, prepared, x, h, c, masks, **options):
         w = prepared.weights
+        recurrent_mask, zoneout_h, zoneout_c = masks
         return _arguments.forward(
             self._cell, x, h, c, w.Wx, w.Wh, w.b, w.bh, gates=self._gates, has_c=self._has_c, gate_order=w.gate_order,
-            dtypes=(w.dtype,), input_size=w.D, peephole=w.peephole, **options,
+            dtypes=(w.dtype,), input_size=w.D, peephole=w.peephole, period=w.period, recurrent_mask=recurrent_mask,
+            zoneout_h=zoneout_h, zoneout_c=zoneout_c, **options,
         )  # fmt: skip
 
-    def _run(self, x, h0, c0, lengths, reverse, training, memory, return_sequences, out):
+    def _run(self, x, h0, c0, masks, lengths, reverse, start, training, memory, return_sequences, out):
         prepared = self._held()
         call = self._judge(
-            prepared, x, h0, c0, step=False, lengths=lengths, reverse=reverse, training=training, memory=memory,
+            prepared, x, h0, c0, masks, step=False, lengths=lengths, reverse=reverse, start=start, training=training,
+            memory=memory,
             return_sequences=return_sequences, out=out,
         )  # fmt: skip
         return self._Forward._make(_call.forward_prepared(call, prepared))
 
-    def _step_in_words(self, prepared, x, h_prev, c_prev, out):
+    def _step_in_words(self, prepared, x, h_prev, c_prev, out, start, *masks):
         if self._has_c and type(out) is tuple:
             if len(out) != 2:
                 raise ValueError(f"out: expected (h_next, c_next), got a tuple of {len(out)}")
             out = dict(zip(("h_next", "c_next"), out, strict=True))
-        call = self._judge(prepared, x, h_prev, c_prev, step=True, training=False, out=out)
+        call = self._judge(prepared, x, h_prev, c_prev, masks, step=True, start=start, training=False, out=out)
         return tuple(_call.forward_prepared(call, prepared)[:-1])
 
     @property
@@ -80,6 +84,12 @@ class _Cell(_kernels.Holder):
         return None if bh is None else bh[...]
 
     @property
+    def period(self):
+        """(H,) int64, the cell's own copy, read-only; or None."""
+        period = self._held().weights.period
+        return None if period is None else period[...]
+
+    @property
     def input_size(self):
         """D, the width of x."""
         return self._held().weights.D
@@ -103,42 +113,53 @@ class _Cell(_kernels.Holder):
     def __repr__(self):
         w = self._held().weights
         options = [f"{name}={value!r}" for name, value in self._options.items() if value is not None and value is not False]
-        words = [f"D={w.D}", f"H={w.H}", str(w.dtype), *["peephole"] * (w.peephole is not None), *options]
+        words = [
+            f"D={w.D}",
+            f"H={w.H}",
+            str(w.dtype),
+            *["peephole"] * (w.peephole is not None),
+            *["period"] * (w.period is not None),
+            *options,
+        ]
         return f"<{type(self).__name__}: {', '.join(words)}>"
 
     def __reduce__(self):
         held = self._held()
-        return copyreg.__newobj__, (type(self),), (vars(self), held.kernel, held.option, *held.weights[3:9])
+        return copyreg.__newobj__, (type(self),), (vars(self), held.kernel, held.option, *held.weights[3:10])
 
     def __setstate__(self, state):
-        attributes, kernel, option, *weights, gate_order = state
+        attributes, kernel, option, *weights, gate_order, period = state
         vars(self).update(attributes)
-        self._hold(_kernels.Prepared(kernel, option, _arguments.weights(*weights, self._gates, gate_order)))
+        self._hold(_kernels.Prepared(kernel, option, _arguments.weights(*weights, self._gates, gate_order, period)))
 
 
 class PreparedCell(_Cell, _kernels.Cell):
     _has_c = False
 
     def forward(
-        self, x, h0=None, *, lengths=None, reverse=False, training=True, memory=None, return_sequences=True, out=None
+        self, x, h0=None, *, recurrent_mask=None, zoneout_h=None, lengths=None, reverse=False, start=0, training=True,
+        memory=None, return_sequences=True, out=None,
     ):  # fmt: skip
         """Run the cell over sequences; returns (h, h_T, cache).
 
         Arguments, results and errors as those of the function that the class is named after, bit for bit; the cache goes to its
         backward twin. Weights' gradients are in C order, as the cell's own copies are.
         """
-        return self._run(x, h0, None, lengths, reverse, training, memory, return_sequences, out)
+        masks = recurrent_mask, zoneout_h, None
+        return self._run(x, h0, None, masks, lengths, reverse, start, training, memory, return_sequences, out)
 
 
 class PreparedCellWithC(_Cell, _kernels.CellWithC):
     _has_c = True
 
     def forward(
-        self, x, h0=None, c0=None, *, lengths=None, reverse=False, training=True, memory=None, return_sequences=True, out=None
+        self, x, h0=None, c0=None, *, recurrent_mask=None, zoneout_h=None, zoneout_c=None, lengths=None, reverse=False,
+        start=0, training=True, memory=None, return_sequences=True, out=None,
     ):  # fmt: skip
         """Run the cell over sequences; returns (h, h_T, c_T, cache).
 
         Arguments, results and errors as those of the function that the class is named after, bit for bit; the cache goes to its
         backward twin. Weights' gradients are in C order, as the cell's own copies are.
         """
-        return self._run(x, h0, c0, lengths, reverse, training, memory, return_sequences, out)
+        masks = recurrent_mask, zoneout_h, zoneout_c
+        return self._run(x, h0, c0, masks, lengths, reverse, start, training, memory, return_sequences, out)

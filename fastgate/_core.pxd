@@ -38,6 +38,10 @@ cdef extern from "fastgate.h" nogil:
         ptrdiff_t row
         ptrdiff_t step
 
+    ctypedef struct fg_mask:
+        fg_steps steps
+        ptrdiff_t column
+
     ctypedef struct fg_matrix:
         void *data
         ptrdiff_t row
@@ -56,6 +60,9 @@ cdef extern from "fastgate.h" nogil:
         int option
         double cell_clip
         double preact_clip
+        double grad_clip
+        const int64_t *period
+        int64_t start
         ptrdiff_t gate_column[FG_MAX_GATES]
         fg_steps x
         fg_rows h0
@@ -65,6 +72,9 @@ cdef extern from "fastgate.h" nogil:
         const void *b
         const void *bh
         const void *peephole
+        fg_mask recurrent_mask
+        fg_mask zoneout_h
+        fg_mask zoneout_c
         void *prepared
         fg_steps h
         fg_rows h_T
@@ -83,6 +93,8 @@ cdef extern from "fastgate.h" nogil:
         void *db
         void *dbh
         void *dpeephole
+        fg_steps dh_total
+        fg_steps dc_total
         void *scratch
         int shares
         double step_ns

@@ -57,6 +57,17 @@ cdef inline core.fg_rows rows_of(cnp.ndarray a) noexcept:
     return r
 
 
+cdef inline core.fg_mask mask_of(cnp.ndarray a) noexcept:
+    """As steps_of; the last axis may take no memory."""
+    cdef core.fg_mask m
+    cdef int last
+    m.steps, m.column = steps_of(a), 0
+    if a is not None:
+        last = cnp.PyArray_NDIM(a) - 1
+        m.column = cnp.PyArray_DIM(a, last) <= 1 or cnp.PyArray_STRIDE(a, last) != 0
+    return m
+
+
 cdef inline core.fg_matrix matrix_of(cnp.ndarray a) noexcept:
     cdef core.fg_matrix m
     m.data, m.row, m.column = NULL, 0, 0
@@ -102,9 +113,18 @@ cdef void set_weights(core.fg_sequence *s, Wx, Wh, b, bh, peephole, tuple positi
     s.b, s.bh, s.peephole = data_of(b), data_of(bh), data_of(peephole)
 
 
+cdef int set_masks(core.fg_sequence *s, masks) except -1:
+    """`masks`: _arguments.Masks or None."""
+    if masks is not None:
+        recurrent_mask, zoneout_h, zoneout_c = <tuple>masks
+        s.recurrent_mask = mask_of(recurrent_mask)
+        s.zoneout_h, s.zoneout_c = mask_of(zoneout_h), mask_of(zoneout_c)
+    return 0
+
+
 cdef int set_option(core.fg_sequence *s, option) except -1:
     """`option`: _call.Option."""
-    s.option, s.cell_clip, s.preact_clip = <tuple>option
+    s.option, s.cell_clip, s.preact_clip, s.grad_clip = <tuple>option
     return 0
 
 
@@ -128,7 +148,7 @@ cdef class Run:
 
     def __cinit__(self, int cell, call, option, cnp.ndarray order, Py_ssize_t rows, Prepared prepared=None):
         (_, _, self.has_c, N, T, D, H, _, _, x, h0, c0, Wx, Wh, b, bh, peephole, lengths, position, reverse, training, _, _,
-         flat, memory) = <tuple>call
+         flat, memory, rhythm, masks) = <tuple>call
         b, bh = (a if a is None or cnp.PyArray_IS_C_CONTIGUOUS(a) else a.copy() for a in (b, bh))
         cdef core.fg_sequence *s = &self.s
 
@@ -136,7 +156,7 @@ cdef class Run:
         self.cell = <core.fg_cell_id>cell
         self.kernels = kernels_of(<cnp.ndarray?>x)
         self.type_number = cnp.PyArray_TYPE(<cnp.ndarray>x)
-        self.arrays = (x, h0, c0, Wx, Wh, b, bh, peephole, lengths, order, flat, prepared)
+        self.arrays = (x, h0, c0, Wx, Wh, b, bh, peephole, lengths, order, flat, rhythm, prepared, masks)
         if prepared is not None:
             s.prepared = prepared.memory.data
         s.N, s.T, s.D, s.H = N, T, D, H
@@ -148,10 +168,14 @@ cdef class Run:
             s.step_start = <int64_t *>data_of(step_start)
         s.reverse = reverse
         set_option(s, option)
+        if rhythm is not None:
+            period, s.start = <tuple>rhythm
+            s.period = <int64_t *>data_of(period)
         s.shares = 1
         s.x = steps_of(x)
         s.h0, s.c0 = rows_of(h0), rows_of(c0)
         set_weights(s, Wx, Wh, b, bh, peephole, position)
+        set_masks(s, masks)
         self.rows = rows
         self.most_shares = INT_MAX
         if training and memory is None:
@@ -207,19 +231,22 @@ cdef class Run:
         run(self.kernels.sequence_forward, self.cell, &s, &stop)
 
     def backward(self, tuple inputs, cnp.ndarray dh, cnp.ndarray dh_T, cnp.ndarray dc_T, cnp.ndarray dx, cnp.ndarray dh0, cnp.ndarray dc0,
-                 cnp.ndarray dWx, cnp.ndarray dWh, cnp.ndarray db, cnp.ndarray dbh, cnp.ndarray dpeephole):
-        """Fills the gradients; None: not wanted. `inputs` are x, Wx, Wh, peephole: those of the forward call, or copies."""
+                 cnp.ndarray dWx, cnp.ndarray dWh, cnp.ndarray db, cnp.ndarray dbh, cnp.ndarray dpeephole,
+                 cnp.ndarray dh_total=None, cnp.ndarray dc_total=None):
+        """Fills the gradients; None: not wanted. `inputs` are x, Wx, Wh, peephole, masks: those of the forward call, or copies."""
         cdef core.fg_sequence s = self.s
         cdef core.fg_stop stop
         cdef Memory scratch
 
         s.x, s.Wx, s.Wh, s.peephole = steps_of(inputs[0]), matrix_of(inputs[1]), matrix_of(inputs[2]), data_of(inputs[3])
+        set_masks(&s, inputs[4])
         s.dh = steps_of(dh)
         s.dh_T, s.dc_T = rows_of(dh_T), rows_of(dc_T)
         s.dx = steps_of(dx)
         s.dh0, s.dc0 = rows_of(dh0), rows_of(dc0)
         s.dWx, s.dWh = matrix_of(dWx), matrix_of(dWh)
         s.db, s.dbh, s.dpeephole = data_of(db), data_of(dbh), data_of(dpeephole)
+        s.dh_total, s.dc_total = steps_of(dh_total), steps_of(dc_total)
         self.share_out(&s, &stop)
         scratch = Memory(self.kernels.backward_scratch(self.cell, &s, self.rows))
         s.scratch = scratch.data

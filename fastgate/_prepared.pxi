@@ -1,6 +1,9 @@
 # Prepared weights and their fastest call, one step. Included by _kernels.pyx.
 
 
+cdef object LARGEST_START = 1 << 62
+
+
 @cython.final
 @cython.no_gc_clear
 cdef class Prepared:
@@ -16,7 +19,7 @@ cdef class Prepared:
     cdef readonly Memory memory
 
     def __cinit__(self, str kernel, option, weights):
-        D, H, self.dtype, Wx, Wh, b, bh, peephole, _, position = <tuple>weights
+        D, H, self.dtype, Wx, Wh, b, bh, peephole, _, period, position = <tuple>weights
         cdef core.fg_sequence *s = &self.s
 
         memset(s, 0, sizeof(core.fg_sequence))
@@ -26,6 +29,7 @@ cdef class Prepared:
         s.T, s.D, s.H = 1, D, H
         self.most_rows = (1 << 27) // (1 + s.D + s.H)
         set_option(s, option)
+        s.period = <int64_t *>data_of(period)
         s.shares = 1
         set_weights(s, Wx, Wh, b, bh, peephole, position)
         self.memory = Memory(self.kernels.prepared_size(self.cell, s))
@@ -45,10 +49,11 @@ cdef inline bint are_apart(cnp.ndarray a, cnp.ndarray b) noexcept:
     return p + cnp.PyArray_NBYTES(a) <= q or q + cnp.PyArray_NBYTES(b) <= p
 
 
-cdef object plain_step(Prepared p, bint has_c, x, h_prev, c_prev, h_next, c_next):
+cdef object plain_step(Prepared p, bint has_c, x, h_prev, c_prev, h_next, c_next, start):
     """One step, into h_next and c_next or new arrays: (h_next, c_next or None). None where an array is not as kernels use it.
     The kernel has read all that it reads when it writes the first of them, so outputs may be inputs."""
-    if not (is_array(x, p.dtype, 2) and has_rows(<cnp.ndarray>x, 2) and cnp.PyArray_DIM(<cnp.ndarray>x, 1) == p.s.D):
+    if not (is_array(x, p.dtype, 2) and has_rows(<cnp.ndarray>x, 2) and cnp.PyArray_DIM(<cnp.ndarray>x, 1) == p.s.D
+            and type(start) is int and 0 <= start < LARGEST_START):
         return None
     cdef cnp.npy_intp shape[2]
     cdef cnp.npy_intp N = cnp.PyArray_DIM(<cnp.ndarray>x, 0)
@@ -72,6 +77,7 @@ cdef object plain_step(Prepared p, bint has_c, x, h_prev, c_prev, h_next, c_next
 
     s = p.s
     s.N = N
+    s.start = start
     s.x = steps_of(x)
     s.h0, s.c0 = rows_of(h_prev), rows_of(c_prev)
     s.h_T, s.c_T = rows_of(h_next), rows_of(c_next)
@@ -108,39 +114,52 @@ cdef inline Prepared held(Holder holder):
 cdef class Cell(Holder):
     """A cell without c. `_step_in_words` is the way of a call that is not plain."""
 
-    def step(self, x, h_prev=None, out=None):
+    def step(self, x, h_prev=None, out=None, start=0, *, recurrent_mask=None, zoneout_h=None):
         """One step; returns h_next (N, H).
 
         x : (N, D). h_prev : (N, H), (H,) for all rows, or None = zeros.
         out : array for h_next, or dict with "h_next". It may be h_prev itself: the result is as if that had been copied first.
+        start : the number of the step, where the cell has a period.
+
+        recurrent_mask, zoneout_h : as in the step function.
 
         The bits of the step function with training=False, whose conventions, equations and errors hold. Plain arrays (the cell's
         dtype, native, aligned, last axis contiguous; of out= C order) take the shortest way; all others give the same result.
         """
         cdef Prepared prepared = held(self)
-        result = plain_step(prepared, False, x, h_prev, None, out, None)
-        return self._step_in_words(prepared, x, h_prev, None, out)[0] if result is None else (<tuple>result)[0]
+        if recurrent_mask is None and zoneout_h is None:
+            result = plain_step(prepared, False, x, h_prev, None, out, None, start)
+            if result is not None:
+                return (<tuple>result)[0]
+        return self._step_in_words(prepared, x, h_prev, None, out, start, recurrent_mask, zoneout_h, None)[0]
 
 
 @cython.auto_pickle(False)
 cdef class CellWithC(Holder):
     """A cell with c."""
 
-    def step(self, x, h_prev=None, c_prev=None, out=None):
+    def step(self, x, h_prev=None, c_prev=None, out=None, start=0, *, recurrent_mask=None, zoneout_h=None, zoneout_c=None):
         """One step; returns (h_next, c_next), each (N, H).
 
         x : (N, D). h_prev, c_prev : (N, H), (H,) for all rows, or None = zeros.
         out : (h_next, c_next), None for one that is to be new; or array for h_next, or dict with "h_next", "c_next". They may be
             h_prev and c_prev themselves: the result is as if these had been copied first.
+        start : the number of the step, where the cell has a period.
+
+        recurrent_mask, zoneout_h, zoneout_c : as in the step function.
 
         The bits of the step function with training=False, whose conventions, equations and errors hold. Plain arrays (the cell's
         dtype, native, aligned, last axis contiguous; of out= C order) take the shortest way; all others give the same result.
         """
         cdef Prepared prepared = held(self)
         cdef object h_next = None, c_next = None, result = None
-        if out is None:
-            result = plain_step(prepared, True, x, h_prev, c_prev, None, None)
+        if recurrent_mask is not None or zoneout_h is not None or zoneout_c is not None:
+            result = None
+        elif out is None:
+            result = plain_step(prepared, True, x, h_prev, c_prev, None, None, start)
         elif type(out) is tuple and len(<tuple>out) == 2:
             h_next, c_next = <tuple>out
-            result = plain_step(prepared, True, x, h_prev, c_prev, h_next, c_next)
-        return self._step_in_words(prepared, x, h_prev, c_prev, out) if result is None else result
+            result = plain_step(prepared, True, x, h_prev, c_prev, h_next, c_next, start)
+        if result is None:
+            result = self._step_in_words(prepared, x, h_prev, c_prev, out, start, recurrent_mask, zoneout_h, zoneout_c)
+        return result

@@ -12,6 +12,8 @@ from numpy.typing import NDArray
 F = TypeVar("F", np.float32, np.float64)  # one for all arrays of a call
 
 Lengths: TypeAlias = Sequence[int] | NDArray[np.integer[Any]] | None  # or offsets, or batch_sizes
+Mask: TypeAlias = NDArray[F] | NDArray[np.bool_] | float | None  # recurrent_mask, zoneout_h, zoneout_c
+Period: TypeAlias = int | Sequence[int] | NDArray[np.integer[Any]] | None
 Out: TypeAlias = NDArray[F] | Mapping[str, NDArray[F]] | None
 
 class Cache(Generic[F]):
@@ -47,6 +49,8 @@ class PreparedCell(Generic[F]):
     def b(self) -> NDArray[F] | None: ...
     @property
     def bh(self) -> NDArray[F] | None: ...
+    @property
+    def period(self) -> NDArray[np.int64] | None: ...
     @property
     def input_size(self) -> int: ...
     @property

@@ -1,29 +1,30 @@
 """Gated recurrent unit."""
 
 from fastgate import _arguments, _call, _cell
-from fastgate.reference.gru import GATES, OPTIONS, GRUForward, GRUStep
+from fastgate.reference.gru import GATES, OPTIONS, GRUForward, GRUStep, judged_options
 
-_KERNELS = {  # the name in csrc/cells.def, its option
-    (reset, update): (f"gru_{reset}", _call.Option(option))
+_KERNELS = {  # the name in csrc/cells.def, its options there, enum fg_gru
+    (reset, update, candidate): (f"gru_{reset}", _call.Option(new + 2 * sigmoid))
     for reset in OPTIONS["reset"]
-    for option, update in enumerate(OPTIONS["update"])
+    for new, update in enumerate(OPTIONS["update"])
+    for sigmoid, candidate in enumerate(OPTIONS["candidate"])
 }
 
 
-def _kernel(reset, update):
+def _kernel(reset, update, candidate, grad_clip):
     try:
-        found = _KERNELS.get((reset, update))
+        found = _KERNELS.get((reset, update, candidate))
     except TypeError:  # no words
         found = None
     if found is None:
-        reset = _arguments.option("reset", reset, OPTIONS["reset"])
-        found = _KERNELS[reset, _arguments.option("update", update, OPTIONS["update"])]
-    return found
+        found = _KERNELS[judged_options(reset, update, candidate)]
+    return found if grad_clip is None else (found[0], _call.clipping(found[1], grad_clip))
 
 
 def gru_forward(
-    x, h0, Wx, Wh, b=None, *, bh=None, gate_order="rzn", reset="after", update="old", lengths=None, reverse=False,
-    training=True, memory=None, return_sequences=True, out=None,
+    x, h0, Wx, Wh, b=None, *, bh=None, gate_order="rzn", reset="after", update="old", candidate="tanh", grad_clip=None,
+    recurrent_mask=None, zoneout_h=None, period=None, start=0, lengths=None, reverse=False, training=True, memory=None,
+    return_sequences=True, out=None,
 ):  # fmt: skip
     """Run the cell over sequences; returns (h, h_T, cache).
 
@@ -35,6 +36,7 @@ def gru_forward(
         n = tanh(x_t Wxn + b_n + r * (h_{t-1} Whn + bh_n))  reset="after" (PyTorch, Keras, cuDNN; ONNX
         linear_before_reset=1)
         n = tanh(x_t Wxn + b_n + (r * h_{t-1}) Whn + bh_n)  reset="before" (Cho et al. 2014; the textbook formula)
+        n = sigmoid(…) in both                              candidate="sigmoid"
         h_t = (1 - z) * n + z * h_{t-1}                     update="old": z keeps h_prev (PyTorch, Keras, ONNX)
         h_t = z * n + (1 - z) * h_{t-1}                     update="new": z lets n in (Chung et al. 2014)
 
@@ -54,6 +56,26 @@ def gru_forward(
     update : "old" or "new"
         What the update gate z multiplies, h_{t-1} or n; see the equations. Negating z's weights and biases turns one into
         the other.
+    candidate : "tanh" or "sigmoid"
+        What makes n of its input; see the equations.
+    grad_clip : number > 0, or None
+        In backward, the gradients of a_r, a_z and of the input of n, of each step, are clipped to ±grad_clip before anything
+        is made of them: the weights' gradients, dx, the reset gate's gradient of that of n, and what passes to the step
+        before (Graves 2013, arXiv:1308.0850, 2.1). NaN stays.
+    recurrent_mask : broadcasts to (N, H), or None = ones
+        Recurrent dropout: a factor of h_{t-1} where it meets Wh, not where z mixes it with n (Keras has it there, too). One
+        mask for all steps of a sequence (Gal and Ghahramani 2016); draw_dropout_mask draws one.
+    zoneout_h : broadcasts to (N, T, H), or None = zeros
+        Zoneout: how much of its state a unit keeps at a step. The next h is m * h_{t-1} + (1 - m) * h_t, with h_t of the
+        equations and m at the time of x (Krueger et al. 2017).
+        draw_zoneout_mask draws one; after training stands the mean, zoneout_h=p.
+        Each mask is a number, bools, or floats of the dtype of x, any values. An axis of size 1 or of stride 0 takes no
+        memory, bools are copied as floats. Masks are constants of the gradients.
+    period : integer >= 1, or integers (H,), or None
+        Several time scales: unit j changes its state only at the steps t where (start + t) % period[j] == 0, and holds it
+        in between; t counts the steps of a row in the order in which they run. El Hihi and Bengio (1996); Koutnik et al.
+        (2014), without the blocks of their Wh. The gradient of a state that is held passes unchanged.
+    start : integer >= 0, the number of the first step, so that chunks of a sequence know where they stand
     lengths : (N,) integers 0..T, in any order, or None
         Steps of each row. Outputs past a row's length are 0, h_T is the state at the row's own end, padding (even
         NaN) influences nothing, and the cost grows with the sum of lengths.
@@ -75,7 +97,7 @@ def gru_forward(
     Returns
     -------
     h : (N, T, H), in the memory order of x. h_T : (N, H), the final state.
-    cache : what gru_backward needs. It refers to x and the weights: write into them after backward, not before.
+    cache : what gru_backward needs. It refers to x, weights and masks: write into them after backward, not before.
 
     Raises
     ------
@@ -88,10 +110,12 @@ def gru_forward(
     strides and alignment, and at every instruction-set level with FMA. Cho et al. (2014), arXiv:1406.1078.
     """
     call = _arguments.forward(
-        "gru", x, h0, None, Wx, Wh, b, bh, step=False, gates=GATES, gate_order=gate_order,
-        lengths=lengths, reverse=reverse, training=training, memory=memory, return_sequences=return_sequences, out=out,
+        "gru", x, h0, None, Wx, Wh, b, bh, step=False, gates=GATES, gate_order=gate_order, period=period, start=start,
+        lengths=lengths,
+        reverse=reverse, training=training, memory=memory, return_sequences=return_sequences, out=out,
+        recurrent_mask=recurrent_mask, zoneout_h=zoneout_h,
     )  # fmt: skip
-    return GRUForward._make(_call.forward(call, *_kernel(reset, update)))
+    return GRUForward._make(_call.forward(call, *_kernel(reset, update, candidate, grad_clip)))
 
 
 def gru_backward(dh, cache, dh_T=None, *, need=None, out=None):
@@ -102,7 +126,9 @@ def gru_backward(dh, cache, dh_T=None, *, need=None, out=None):
     cache : from gru_forward, good for any number of calls. One of another function is a ValueError, a gradient of
     another dtype a TypeError.
     dh_T : (N, H) or None = zeros, gradient of the final state
-    need : names of the gradients wanted, e.g. ("dWx", "dWh"); the others are not computed and are None
+    need : names of the gradients wanted, e.g. ("dWx", "dWh"); the others are not computed and are None. "dh_total" among
+        them adds a field at the end: dh_total (N, T, H), in the memory order of x, the gradient of the state after each
+        step as dh0 is that of the state before the first, dh and what arrives through time; 0 past a row's length.
     out : array for dx, or dict with any of the gradients by name
 
     Returns (dx, dh0, dWx, dWh), then db and dbh for the biases that were given to forward. Each has the shape of its
@@ -116,7 +142,8 @@ def gru_backward(dh, cache, dh_T=None, *, need=None, out=None):
 
 def gru_ragged_forward(
     x, h0, Wx, Wh, b=None, *, bh=None, offsets=None, batch_sizes=None, gate_order="rzn", reset="after", update="old",
-    reverse=False, training=True, memory=None, return_sequences=True, out=None,
+    candidate="tanh", grad_clip=None, recurrent_mask=None, zoneout_h=None, period=None, start=0, reverse=False, training=True,
+    memory=None, return_sequences=True, out=None,
 ):  # fmt: skip
     """Run the cell over sequences of different lengths on flat rows, without padding; returns (h, h_T, cache).
 
@@ -139,8 +166,10 @@ def gru_ragged_forward(
     offsets : integers that never fall, from 0 to ΣT. A sequence may have no step: its states stay.
     batch_sizes : integers > 0 that never grow, whose sum is ΣT. N is the first of them, 0 where there is none.
     gate_order : a permutation of "rzn"
-    reset : "after" or "before". update : "old" or "new"
+    reset : "after" or "before". update : "old" or "new". candidate : "tanh" or "sigmoid". grad_clip : as in gru_forward
+    period, start : as in gru_forward
     reverse : run each sequence from its last step to its first; h keeps the order of x.
+    recurrent_mask, zoneout_h : as in gru_forward; zoneout on rows as those of x, (ΣT, H)
     training : False keeps nothing for backward, cache is None. return_sequences : False returns h = None.
     memory : the most bytes besides arguments and results, as gru_forward.
     out : array for h, or dict with any of "h", "h_T"
@@ -148,7 +177,7 @@ def gru_ragged_forward(
     Returns
     -------
     h : (ΣT, H), row for row as x. h_T : (N, H), the states at each sequence's own end.
-    cache : what gru_ragged_backward needs. It refers to x and the weights: write into them after backward, not before.
+    cache : what gru_ragged_backward needs. It refers to x, weights and masks: write into them after backward, not before.
 
     Raises
     ------
@@ -156,17 +185,20 @@ def gru_ragged_forward(
         As gru_forward.
     """
     call = _arguments.forward(
-        "gru", x, h0, None, Wx, Wh, b, bh, step=False, gates=GATES, gate_order=gate_order, ragged=True, offsets=offsets,
-        batch_sizes=batch_sizes, reverse=reverse, training=training, memory=memory, return_sequences=return_sequences, out=out,
+        "gru", x, h0, None, Wx, Wh, b, bh, step=False, gates=GATES, gate_order=gate_order, period=period, start=start,
+        ragged=True, offsets=offsets,
+        batch_sizes=batch_sizes, reverse=reverse, training=training, memory=memory, return_sequences=return_sequences,
+        out=out, recurrent_mask=recurrent_mask, zoneout_h=zoneout_h,
     )  # fmt: skip
-    return GRUForward._make(_call.forward(call, *_kernel(reset, update)))
+    return GRUForward._make(_call.forward(call, *_kernel(reset, update, candidate, grad_clip)))
 
 
 def gru_ragged_backward(dh, cache, dh_T=None, *, need=None, out=None):
     """The gradients of gru_ragged_forward; returns (dx, dh0, dWx, dWh, …).
 
     dh : (ΣT, H) or None = zeros, row for row as h. dh_T : (N, H) or None = zeros. cache : from gru_ragged_forward.
-    need : names of the gradients wanted, the others are None. out : array for dx, or dict.
+    need : names of the gradients wanted, the others are None; "dh_total" adds (ΣT, H), see gru_backward. out : array for dx,
+    or dict.
 
     Returns (dx, dh0, dWx, dWh), then db and dbh for the biases that were given: the bits of gru_backward on the padded
     batch, dx (ΣT, D) row for row as x. Errors as in gru_forward.
@@ -176,24 +208,28 @@ def gru_ragged_backward(dh, cache, dh_T=None, *, need=None, out=None):
 
 
 def gru_step_forward(
-    x, h_prev, Wx, Wh, b=None, *, bh=None, gate_order="rzn", reset="after", update="old", training=True, out=None
+    x, h_prev, Wx, Wh, b=None, *, bh=None, gate_order="rzn", reset="after", update="old", candidate="tanh", grad_clip=None,
+    recurrent_mask=None, zoneout_h=None, period=None, start=0, training=True, out=None,
 ):  # fmt: skip
     """One step; returns (h_next, cache).
 
     x : (N, D). h_prev : (N, H), (H,) for all rows, or None = zeros. Wx : (D, 3H). Wh : (H, 3H). b, bh : (3H,) or
     None.
     gate_order : a permutation of "rzn".
-    reset : "after" or "before". update : "old" or "new".
+    reset : "after" or "before". update : "old" or "new". candidate : "tanh" or "sigmoid". grad_clip : as in gru_forward.
+    recurrent_mask, zoneout_h : broadcast to (N, H); as in gru_forward.
+    period, start : as in gru_forward; start is the number of this step.
     training : False keeps nothing, cache is None. out : array for h_next, or dict with "h_next".
 
     T steps one by one give the bits of gru_forward over the sequence. Conventions, equations and errors as there. Many
     steps with the same weights: GRUCell.
     """
     call = _arguments.forward(
-        "gru", x, h_prev, None, Wx, Wh, b, bh, step=True, gates=GATES, gate_order=gate_order,
+        "gru", x, h_prev, None, Wx, Wh, b, bh, step=True, gates=GATES, gate_order=gate_order, period=period, start=start,
         training=training, out=out,
+        recurrent_mask=recurrent_mask, zoneout_h=zoneout_h,
     )  # fmt: skip
-    return GRUStep._make(_call.forward(call, *_kernel(reset, update)))
+    return GRUStep._make(_call.forward(call, *_kernel(reset, update, candidate, grad_clip)))
 
 
 def gru_step_backward(dh_next, cache, *, need=None, out=None):
@@ -212,21 +248,23 @@ class GRUCell(_cell.PreparedCell):
     """The cell with its weights, prepared for many calls.
 
     Wx : (D, 3H). Wh : (H, 3H). b, bh : (3H,) or None. All float32 or all float64.
-    gate_order : a permutation of "rzn". reset : "after" or "before". update : "old" or "new".
+    gate_order : a permutation of "rzn". reset : "after" or "before". update : "old" or "new". candidate : "tanh" or "sigmoid".
+    grad_clip : as in gru_forward.
+    period : as in gru_forward; step and forward take start=.
 
     The weights are judged, copied and packed here, once. What happens to the arrays afterwards changes nothing (update takes
     others), and no call packs anything, which makes a step of a few rows much cheaper than gru_step_forward. A cell may be
     used from many threads at once, update included. It pickles and copies.
 
-    step(x, h_prev=None, out=None) -> h_next
+    step(x, h_prev=None, out=None, start=0, *, recurrent_mask=None, zoneout_h=None) -> h_next
         One step, nothing kept for backward. Only the result is allocated; not even this with out=, which may be the state
         that came in: cell.step(x, h, out=h).
-    forward(x, h0=None, *, lengths=None, reverse=False, training=True, memory=None, return_sequences=True,
-            out=None)
+    forward(x, h0=None, *, recurrent_mask=None, zoneout_h=None, lengths=None,
+            reverse=False, start=0, training=True, memory=None, return_sequences=True, out=None)
         As gru_forward; its cache goes to gru_backward.
     update(Wx, Wh, b=None, *, bh=None)
         Takes other weights of the same sizes and dtype.
-    Wx, Wh, b, bh, input_size, hidden_size, dtype, nbytes
+    Wx, Wh, b, bh, period, input_size, hidden_size, dtype, nbytes
         Read-only.
 
     Results have the bits of gru_step_forward and gru_forward; equations, conventions and errors as there.
@@ -234,5 +272,11 @@ class GRUCell(_cell.PreparedCell):
 
     _cell, _gates, _Forward = "gru", GATES, GRUForward
 
-    def __init__(self, Wx, Wh, b=None, *, bh=None, gate_order="rzn", reset="after", update="old"):
-        self._prepare(Wx, Wh, b, bh, *_kernel(reset, update), gate_order=gate_order, reset=reset, update=update)
+    def __init__(
+        self, Wx, Wh, b=None, *, bh=None, gate_order="rzn", reset="after", update="old", candidate="tanh", grad_clip=None,
+        period=None,
+    ):  # fmt: skip
+        self._prepare(
+            Wx, Wh, b, bh, *_kernel(reset, update, candidate, grad_clip), period=period, gate_order=gate_order,
+            reset=reset, update=update, candidate=candidate, grad_clip=grad_clip,
+        )  # fmt: skip

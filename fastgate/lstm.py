@@ -6,18 +6,18 @@ from fastgate.reference.lstm import CANDIDATES, GATES, LSTMForward, LSTMStep, ju
 _TANH = CANDIDATES[0]
 
 
-def _option(candidate, coupled, cell_clip, preact_clip):
-    """The options as the kernel reads them, enum fg_lstm and two bounds."""
-    if candidate is _TANH and coupled is False and cell_clip is None and preact_clip is None:
+def _option(candidate, coupled, cell_clip, preact_clip, grad_clip):
+    """The options as the kernel reads them, enum fg_lstm and three bounds."""
+    if candidate is _TANH and coupled is False and cell_clip is None and preact_clip is None and grad_clip is None:
         return _call.PLAIN
-    o = judged_options(candidate, coupled, cell_clip, preact_clip)
-    return _call.Option(CANDIDATES.index(o.candidate) + 2 * o.coupled, o.cell_clip or 0.0, o.preact_clip or 0.0)
+    o = judged_options(candidate, coupled, cell_clip, preact_clip, grad_clip)
+    return _call.Option(CANDIDATES.index(o.candidate) + 2 * o.coupled, *(bound or 0.0 for bound in o[2:]))
 
 
 def lstm_forward(
-    x, h0, c0, Wx, Wh, b=None, *, bh=None, peephole=None, gate_order="ifgo", candidate="tanh", coupled=False,
-    cell_clip=None, preact_clip=None, lengths=None, reverse=False, training=True, memory=None,
-    return_sequences=True, out=None,
+    x, h0, c0, Wx, Wh, b=None, *, bh=None, peephole=None, gate_order="ifgo", candidate="tanh", coupled=False, cell_clip=None,
+    preact_clip=None, grad_clip=None, recurrent_mask=None, zoneout_h=None, zoneout_c=None, period=None, start=0, lengths=None,
+    reverse=False, training=True, memory=None, return_sequences=True, out=None,
 ):  # fmt: skip
     """Run the cell over sequences; returns (h, h_T, c_T, cache).
 
@@ -37,6 +37,7 @@ def lstm_forward(
         candidate           g = sigmoid(a_g) with "sigmoid" (Goodfellow et al., Deep Learning, eq. 10.41)
         coupled             i = 1 - f with True (Greff et al. 2017, CIFG); a_i is not used
         cell_clip v         c_t between -v and v, before it is used (TensorFlow cell_clip)
+        grad_clip v         in backward, the gradients of a_i a_f a_g a_o of each step between -v and v (Graves 2013)
 
     Parameters
     ----------
@@ -58,6 +59,23 @@ def lstm_forward(
         other way round, f = 1 - i: its weights of i, negated, as those of f.
     cell_clip, preact_clip : numbers > 0, or None
         Where a value is clipped, no gradient passes it.
+    grad_clip : number > 0, or None
+        In backward, each gradient of a is clipped before anything is made of it: the weights' gradients, dx, and what passes
+        to the step before, by way of the peepholes too (Graves 2013, arXiv:1308.0850, 2.1). NaN stays.
+    recurrent_mask : broadcasts to (N, H), or None = ones
+        Recurrent dropout: a factor of h_{t-1} where it meets Wh. One mask for all steps of a sequence
+        (Gal and Ghahramani 2016); draw_dropout_mask draws one.
+    zoneout_h, zoneout_c : broadcast to (N, T, H), or None = zeros
+        Zoneout: how much of its state a unit keeps at a step. The next h is m * h_{t-1} + (1 - m) * h_t, with h_t of the
+        equations and m at the time of x; c alike, and h_t is made of the c_t of the equations (Krueger et al. 2017).
+        draw_zoneout_mask draws one; after training stands the mean, zoneout_h=p.
+        Each mask is a number, bools, or floats of the dtype of x, any values. An axis of size 1 or of stride 0 takes no
+        memory, bools are copied as floats. Masks are constants of the gradients.
+    period : integer >= 1, or integers (H,), or None
+        Several time scales: unit j changes its state only at the steps t where (start + t) % period[j] == 0, and holds it
+        in between; t counts the steps of a row in the order in which they run. El Hihi and Bengio (1996); Koutnik et al.
+        (2014), without the blocks of their Wh. The gradient of a state that is held passes unchanged.
+    start : integer >= 0, the number of the first step, so that chunks of a sequence know where they stand
     lengths : (N,) integers 0..T, in any order, or None
         Steps of each row. Outputs past a row's length are 0, h_T and c_T are the states at the row's own end, padding
         (even NaN) influences nothing, and the cost grows with the sum of lengths.
@@ -79,7 +97,7 @@ def lstm_forward(
     Returns
     -------
     h : (N, T, H), in the memory order of x. h_T, c_T : (N, H), the final states.
-    cache : what lstm_backward needs. It refers to x and the weights: write into them after backward, not before.
+    cache : what lstm_backward needs. It refers to x, weights and masks: write into them after backward, not before.
 
     Raises
     ------
@@ -93,11 +111,12 @@ def lstm_forward(
     forget gate of Gers, Schmidhuber and Cummins (2000).
     """
     call = _arguments.forward(
-        "lstm", x, h0, c0, Wx, Wh, b, bh, step=False, gates=GATES, has_c=True, gate_order=gate_order,
-        lengths=lengths, reverse=reverse, training=training, memory=memory, return_sequences=return_sequences, out=out,
-        peephole=peephole,
+        "lstm", x, h0, c0, Wx, Wh, b, bh, step=False, gates=GATES, has_c=True, gate_order=gate_order, period=period,
+        start=start, lengths=lengths,
+        reverse=reverse, training=training, memory=memory, return_sequences=return_sequences, out=out, peephole=peephole,
+        recurrent_mask=recurrent_mask, zoneout_h=zoneout_h, zoneout_c=zoneout_c,
     )  # fmt: skip
-    return LSTMForward._make(_call.forward(call, "lstm", _option(candidate, coupled, cell_clip, preact_clip)))
+    return LSTMForward._make(_call.forward(call, "lstm", _option(candidate, coupled, cell_clip, preact_clip, grad_clip)))
 
 
 def lstm_backward(dh, cache, dh_T=None, dc_T=None, *, need=None, out=None):
@@ -108,7 +127,10 @@ def lstm_backward(dh, cache, dh_T=None, dc_T=None, *, need=None, out=None):
     cache : from lstm_forward, good for any number of calls. One of another function is a ValueError, a gradient of
     another dtype a TypeError.
     dh_T, dc_T : (N, H) or None = zeros, gradients of the final states
-    need : names of the gradients wanted, e.g. ("dWx", "dWh"); the others are not computed and are None
+    need : names of the gradients wanted, e.g. ("dWx", "dWh"); the others are not computed and are None. "dh_total" and
+        "dc_total" among them add fields at the end, (N, T, H) in the memory order of x: the gradients of the states after
+        each step as dh0 and dc0 are those of the states before the first, dh and what arrives through time; 0 past a row's
+        length. The two are independent: dc_total holds nothing that passes through h of the same step.
     out : array for dx, or dict with any of the gradients by name
 
     Returns (dx, dh0, dc0, dWx, dWh), then db, dbh, dpeephole for those that were given to forward. Each has the shape of
@@ -121,9 +143,9 @@ def lstm_backward(dh, cache, dh_T=None, dc_T=None, *, need=None, out=None):
 
 
 def lstm_ragged_forward(
-    x, h0, c0, Wx, Wh, b=None, *, bh=None, peephole=None, offsets=None, batch_sizes=None, gate_order="ifgo",
-    candidate="tanh", coupled=False, cell_clip=None, preact_clip=None, reverse=False, training=True, memory=None,
-    return_sequences=True, out=None,
+    x, h0, c0, Wx, Wh, b=None, *, bh=None, peephole=None, offsets=None, batch_sizes=None, gate_order="ifgo", candidate="tanh",
+    coupled=False, cell_clip=None, preact_clip=None, grad_clip=None, recurrent_mask=None, zoneout_h=None, zoneout_c=None,
+    period=None, start=0, reverse=False, training=True, memory=None, return_sequences=True, out=None,
 ):  # fmt: skip
     """Run the cell over sequences of different lengths on flat rows, without padding; returns (h, h_T, c_T, cache).
 
@@ -143,11 +165,13 @@ def lstm_ragged_forward(
     Wx : (D, 4H)
     Wh : (H, 4H)
     b, bh : (4H,) or None, input and recurrent bias
-    peephole, candidate, coupled, cell_clip, preact_clip : as in lstm_forward
+    peephole, candidate, coupled, cell_clip, preact_clip, grad_clip : as in lstm_forward
     offsets : integers that never fall, from 0 to ΣT. A sequence may have no step: its states stay.
     batch_sizes : integers > 0 that never grow, whose sum is ΣT. N is the first of them, 0 where there is none.
     gate_order : a permutation of "ifgo"
+    period, start : as in lstm_forward
     reverse : run each sequence from its last step to its first; h keeps the order of x.
+    recurrent_mask, zoneout_h, zoneout_c : as in lstm_forward; zoneout on rows as those of x, (ΣT, H)
     training : False keeps nothing for backward, cache is None. return_sequences : False returns h = None.
     memory : the most bytes besides arguments and results, as lstm_forward.
     out : array for h, or dict with any of "h", "h_T", "c_T"
@@ -155,7 +179,7 @@ def lstm_ragged_forward(
     Returns
     -------
     h : (ΣT, H), row for row as x. h_T, c_T : (N, H), the states at each sequence's own end.
-    cache : what lstm_ragged_backward needs. It refers to x and the weights: write into them after backward, not before.
+    cache : what lstm_ragged_backward needs. It refers to x, weights and masks: write into them after backward, not before.
 
     Raises
     ------
@@ -163,18 +187,21 @@ def lstm_ragged_forward(
         As lstm_forward.
     """
     call = _arguments.forward(
-        "lstm", x, h0, c0, Wx, Wh, b, bh, step=False, gates=GATES, has_c=True, gate_order=gate_order, ragged=True,
+        "lstm", x, h0, c0, Wx, Wh, b, bh, step=False, gates=GATES, has_c=True, gate_order=gate_order, period=period,
+        start=start, ragged=True,
         offsets=offsets, batch_sizes=batch_sizes, reverse=reverse, training=training, memory=memory,
-        return_sequences=return_sequences, out=out, peephole=peephole,
+        return_sequences=return_sequences, out=out, peephole=peephole, recurrent_mask=recurrent_mask, zoneout_h=zoneout_h,
+        zoneout_c=zoneout_c,
     )  # fmt: skip
-    return LSTMForward._make(_call.forward(call, "lstm", _option(candidate, coupled, cell_clip, preact_clip)))
+    return LSTMForward._make(_call.forward(call, "lstm", _option(candidate, coupled, cell_clip, preact_clip, grad_clip)))
 
 
 def lstm_ragged_backward(dh, cache, dh_T=None, dc_T=None, *, need=None, out=None):
     """The gradients of lstm_ragged_forward; returns (dx, dh0, dc0, dWx, dWh, …).
 
     dh : (ΣT, H) or None = zeros, row for row as h. dh_T, dc_T : (N, H) or None = zeros. cache : from lstm_ragged_forward.
-    need : names of the gradients wanted, the others are None. out : array for dx, or dict.
+    need : names of the gradients wanted, the others are None; "dh_total", "dc_total" add (ΣT, H), see lstm_backward. out :
+    array for dx, or dict.
 
     Returns (dx, dh0, dc0, dWx, dWh), then db, dbh, dpeephole for those that were given: the bits of lstm_backward on the
     padded batch, dx (ΣT, D) row for row as x. Errors as in lstm_forward.
@@ -185,24 +212,29 @@ def lstm_ragged_backward(dh, cache, dh_T=None, dc_T=None, *, need=None, out=None
 
 def lstm_step_forward(
     x, h_prev, c_prev, Wx, Wh, b=None, *, bh=None, peephole=None, gate_order="ifgo", candidate="tanh", coupled=False,
-    cell_clip=None, preact_clip=None, training=True, out=None,
+    cell_clip=None, preact_clip=None, grad_clip=None, recurrent_mask=None, zoneout_h=None, zoneout_c=None, period=None,
+    start=0, training=True, out=None,
 ):  # fmt: skip
     """One step; returns (h_next, c_next, cache).
 
     x : (N, D). h_prev, c_prev : (N, H), (H,) for all rows, or None = zeros. Wx : (D, 4H). Wh : (H, 4H). b, bh : (4H,)
     or None.
-    peephole : (3H,) or None. gate_order : a permutation of "ifgo". candidate, coupled, cell_clip, preact_clip : as in
-    lstm_forward.
+    peephole : (3H,) or None. gate_order : a permutation of "ifgo". candidate, coupled, cell_clip, preact_clip,
+    grad_clip : as in lstm_forward.
+    recurrent_mask, zoneout_h, zoneout_c : broadcast to (N, H); as in lstm_forward.
+    period, start : as in lstm_forward; start is the number of this step.
     training : False keeps nothing, cache is None. out : array for h_next, or dict with "h_next", "c_next".
 
     T steps one by one give the bits of lstm_forward over the sequence. Conventions, equations and errors as there. Many
     steps with the same weights: LSTMCell.
     """
     call = _arguments.forward(
-        "lstm", x, h_prev, c_prev, Wx, Wh, b, bh, step=True, gates=GATES, has_c=True, gate_order=gate_order,
-        training=training, out=out, peephole=peephole,
+        "lstm", x, h_prev, c_prev, Wx, Wh, b, bh, step=True, gates=GATES, has_c=True, gate_order=gate_order, period=period,
+        start=start,
+        training=training, out=out, peephole=peephole, recurrent_mask=recurrent_mask, zoneout_h=zoneout_h,
+        zoneout_c=zoneout_c,
     )  # fmt: skip
-    return LSTMStep._make(_call.forward(call, "lstm", _option(candidate, coupled, cell_clip, preact_clip)))
+    return LSTMStep._make(_call.forward(call, "lstm", _option(candidate, coupled, cell_clip, preact_clip, grad_clip)))
 
 
 def lstm_step_backward(dh_next, dc_next, cache, *, need=None, out=None):
@@ -222,21 +254,23 @@ class LSTMCell(_cell.PreparedCellWithC):
     """The cell with its weights, prepared for many calls.
 
     Wx : (D, 4H). Wh : (H, 4H). b, bh : (4H,) or None. peephole : (3H,) or None. All float32 or all float64.
-    gate_order : a permutation of "ifgo". candidate, coupled, cell_clip, preact_clip : as in lstm_forward.
+    gate_order : a permutation of "ifgo". candidate, coupled, cell_clip, preact_clip, grad_clip : as in lstm_forward.
+    period : as in lstm_forward; step and forward take start=.
 
     The weights are judged, copied and packed here, once. What happens to the arrays afterwards changes nothing (update takes
     others), and no call packs anything, which makes a step of a few rows much cheaper than lstm_step_forward. A cell may be
     used from many threads at once, update included. It pickles and copies.
 
-    step(x, h_prev=None, c_prev=None, out=None) -> (h_next, c_next)
+    step(x, h_prev=None, c_prev=None, out=None, start=0, *, recurrent_mask=None, zoneout_h=None, zoneout_c=None)
+            -> (h_next, c_next)
         One step, nothing kept for backward. No array is allocated but the results; not even these with out=, which may name the
         states that came in: cell.step(x, h, c, out=(h, c)).
-    forward(x, h0=None, c0=None, *, lengths=None, reverse=False, training=True, memory=None, return_sequences=True,
-            out=None)
+    forward(x, h0=None, c0=None, *, recurrent_mask=None, zoneout_h=None, zoneout_c=None, lengths=None,
+            reverse=False, start=0, training=True, memory=None, return_sequences=True, out=None)
         As lstm_forward; its cache goes to lstm_backward.
     update(Wx, Wh, b=None, *, bh=None, peephole=None)
         Takes other weights of the same sizes and dtype.
-    Wx, Wh, b, bh, peephole, input_size, hidden_size, dtype, nbytes
+    Wx, Wh, b, bh, peephole, period, input_size, hidden_size, dtype, nbytes
         Read-only.
 
     Results have the bits of lstm_step_forward and lstm_forward; equations, conventions and errors as there.
@@ -246,11 +280,12 @@ class LSTMCell(_cell.PreparedCellWithC):
 
     def __init__(
         self, Wx, Wh, b=None, *, bh=None, peephole=None, gate_order="ifgo", candidate="tanh", coupled=False, cell_clip=None,
-        preact_clip=None,
+        preact_clip=None, grad_clip=None, period=None,
     ):  # fmt: skip
         self._prepare(
-            Wx, Wh, b, bh, "lstm", _option(candidate, coupled, cell_clip, preact_clip), peephole, gate_order=gate_order,
-            candidate=candidate, coupled=coupled, cell_clip=cell_clip, preact_clip=preact_clip,
+            Wx, Wh, b, bh, "lstm", _option(candidate, coupled, cell_clip, preact_clip, grad_clip), peephole, period=period,
+            gate_order=gate_order, candidate=candidate, coupled=coupled, cell_clip=cell_clip, preact_clip=preact_clip,
+            grad_clip=grad_clip,
         )  # fmt: skip
 
     def update(self, Wx, Wh, b=None, *, bh=None, peephole=None):

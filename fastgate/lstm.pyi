@@ -3,7 +3,7 @@ from typing import Any, Generic, Literal, NamedTuple
 
 from numpy.typing import NDArray
 
-from fastgate._types import Cache, F, Gradients, Lengths, Out, PreparedCell
+from fastgate._types import Cache, F, Gradients, Lengths, Mask, Out, Period, PreparedCell
 
 class LSTMForward(NamedTuple, Generic[F]):
     h: NDArray[F] | Any  # None with return_sequences=False
@@ -23,6 +23,10 @@ class _Gradients(Gradients[F]):
     def dc0(self) -> NDArray[F] | Any: ...
     @property
     def dpeephole(self) -> NDArray[F] | Any: ...
+    @property
+    def dh_total(self) -> NDArray[F] | Any: ...
+    @property
+    def dc_total(self) -> NDArray[F] | Any: ...
 
 class _StepGradients(Gradients[F]):
     @property
@@ -47,6 +51,12 @@ def lstm_forward(
     coupled: bool = False,
     cell_clip: float | None = None,
     preact_clip: float | None = None,
+    grad_clip: float | None = None,
+    recurrent_mask: Mask[F] = None,
+    zoneout_h: Mask[F] = None,
+    zoneout_c: Mask[F] = None,
+    period: Period = None,
+    start: int = 0,
     lengths: Lengths = None,
     reverse: bool = False,
     training: bool = True,
@@ -80,6 +90,12 @@ def lstm_ragged_forward(
     coupled: bool = False,
     cell_clip: float | None = None,
     preact_clip: float | None = None,
+    grad_clip: float | None = None,
+    recurrent_mask: Mask[F] = None,
+    zoneout_h: Mask[F] = None,
+    zoneout_c: Mask[F] = None,
+    period: Period = None,
+    start: int = 0,
     reverse: bool = False,
     training: bool = True,
     memory: int | None = None,
@@ -110,6 +126,12 @@ def lstm_step_forward(
     coupled: bool = False,
     cell_clip: float | None = None,
     preact_clip: float | None = None,
+    grad_clip: float | None = None,
+    recurrent_mask: Mask[F] = None,
+    zoneout_h: Mask[F] = None,
+    zoneout_c: Mask[F] = None,
+    period: Period = None,
+    start: int = 0,
     training: bool = True,
     out: Out[F] = None,
 ) -> LSTMStep[F]: ...
@@ -136,6 +158,8 @@ class LSTMCell(PreparedCell[F]):
         coupled: bool = False,
         cell_clip: float | None = None,
         preact_clip: float | None = None,
+        grad_clip: float | None = None,
+        period: Period = None,
     ) -> None: ...
     def update(
         self,
@@ -154,6 +178,11 @@ class LSTMCell(PreparedCell[F]):
         h_prev: NDArray[F] | None = None,
         c_prev: NDArray[F] | None = None,
         out: tuple[NDArray[F] | None, NDArray[F] | None] | Out[F] = None,
+        start: int = 0,
+        *,
+        recurrent_mask: Mask[F] = None,
+        zoneout_h: Mask[F] = None,
+        zoneout_c: Mask[F] = None,
     ) -> tuple[NDArray[F], NDArray[F]]: ...
     def forward(
         self,
@@ -161,8 +190,12 @@ class LSTMCell(PreparedCell[F]):
         h0: NDArray[F] | None = None,
         c0: NDArray[F] | None = None,
         *,
+        recurrent_mask: Mask[F] = None,
+        zoneout_h: Mask[F] = None,
+        zoneout_c: Mask[F] = None,
         lengths: Lengths = None,
         reverse: bool = False,
+        start: int = 0,
         training: bool = True,
         memory: int | None = None,
         return_sequences: bool = True,

@@ -6,13 +6,13 @@ from fastgate.reference.rnn import GATES, OPTIONS, RNNForward, RNNStep
 _ACTIVATIONS = {name: _call.Option(number) for number, name in enumerate(OPTIONS["activation"])}  # enum fg_activation
 
 
-def _activation(name):
-    return _ACTIVATIONS[_arguments.option("activation", name, OPTIONS["activation"])]
+def _option(activation, grad_clip):
+    return _call.clipping(_ACTIVATIONS[_arguments.option("activation", activation, OPTIONS["activation"])], grad_clip)
 
 
 def rnn_forward(
-    x, h0, Wx, Wh, b=None, *, bh=None, activation="tanh", lengths=None, reverse=False, training=True, memory=None,
-    return_sequences=True, out=None,
+    x, h0, Wx, Wh, b=None, *, bh=None, activation="tanh", grad_clip=None, recurrent_mask=None, zoneout_h=None, period=None,
+    start=0, lengths=None, reverse=False, training=True, memory=None, return_sequences=True, out=None,
 ):  # fmt: skip
     """Run the cell over sequences; returns (h, h_T, cache).
 
@@ -32,6 +32,23 @@ def rnn_forward(
     b : (H,) or None, input bias
     bh : (H,) or None, recurrent bias
     activation : "tanh", "relu", "sigmoid" or "identity"
+    grad_clip : number > 0, or None
+        In backward, the gradient of each step's input of the activation is clipped to ±grad_clip before anything is made of
+        it: the weights' gradients, dx, and what passes to the step before (Graves 2013, arXiv:1308.0850, 2.1). NaN stays.
+    recurrent_mask : broadcasts to (N, H), or None = ones
+        Recurrent dropout: a factor of h_{t-1} where it meets Wh. One mask for all steps of a sequence
+        (Gal and Ghahramani 2016); draw_dropout_mask draws one.
+    zoneout_h : broadcasts to (N, T, H), or None = zeros
+        Zoneout: how much of its state a unit keeps at a step. The next h is m * h_{t-1} + (1 - m) * h_t, with h_t of the
+        equations and m at the time of x (Krueger et al. 2017).
+        draw_zoneout_mask draws one; after training stands the mean, zoneout_h=p.
+        Each mask is a number, bools, or floats of the dtype of x, any values. An axis of size 1 or of stride 0 takes no
+        memory, bools are copied as floats. Masks are constants of the gradients.
+    period : integer >= 1, or integers (H,), or None
+        Several time scales: unit j changes its state only at the steps t where (start + t) % period[j] == 0, and holds it
+        in between; t counts the steps of a row in the order in which they run. El Hihi and Bengio (1996); Koutnik et al.
+        (2014), without the blocks of their Wh. The gradient of a state that is held passes unchanged.
+    start : integer >= 0, the number of the first step, so that chunks of a sequence know where they stand
     lengths : (N,) integers 0..T, in any order, or None
         Steps of each row. Outputs past a row's length are 0, h_T is the state at the row's own end, padding (even
         NaN) influences nothing, and the cost grows with the sum of lengths.
@@ -53,7 +70,7 @@ def rnn_forward(
     Returns
     -------
     h : (N, T, H), in the memory order of x. h_T : (N, H), the final state.
-    cache : what rnn_backward needs. It refers to x and the weights: write into them after backward, not before.
+    cache : what rnn_backward needs. It refers to x, weights and masks: write into them after backward, not before.
 
     Raises
     ------
@@ -66,10 +83,11 @@ def rnn_forward(
     strides and alignment, and at every instruction-set level with FMA. Elman (1990).
     """
     call = _arguments.forward(
-        "rnn", x, h0, None, Wx, Wh, b, bh, step=False, gates=GATES, lengths=lengths, reverse=reverse,
-        training=training, memory=memory, return_sequences=return_sequences, out=out,
+        "rnn", x, h0, None, Wx, Wh, b, bh, step=False, gates=GATES, period=period, start=start, lengths=lengths,
+        reverse=reverse, training=training,
+        memory=memory, return_sequences=return_sequences, out=out, recurrent_mask=recurrent_mask, zoneout_h=zoneout_h,
     )  # fmt: skip
-    return RNNForward._make(_call.forward(call, "rnn", _activation(activation)))
+    return RNNForward._make(_call.forward(call, "rnn", _option(activation, grad_clip)))
 
 
 def rnn_backward(dh, cache, dh_T=None, *, need=None, out=None):
@@ -80,7 +98,9 @@ def rnn_backward(dh, cache, dh_T=None, *, need=None, out=None):
     cache : from rnn_forward, good for any number of calls. One of another function is a ValueError, a gradient of
     another dtype a TypeError.
     dh_T : (N, H) or None = zeros, gradient of the final state
-    need : names of the gradients wanted, e.g. ("dWx", "dWh"); the others are not computed and are None
+    need : names of the gradients wanted, e.g. ("dWx", "dWh"); the others are not computed and are None. "dh_total" among
+        them adds a field at the end: dh_total (N, T, H), in the memory order of x, the gradient of the state after each
+        step as dh0 is that of the state before the first, dh and what arrives through time; 0 past a row's length.
     out : array for dx, or dict with any of the gradients by name
 
     Returns (dx, dh0, dWx, dWh), then db and dbh for the biases that were given to forward. Each has the shape of its
@@ -93,9 +113,8 @@ def rnn_backward(dh, cache, dh_T=None, *, need=None, out=None):
 
 
 def rnn_ragged_forward(
-    x, h0, Wx, Wh, b=None, *, bh=None, offsets=None, batch_sizes=None, activation="tanh", reverse=False,
-    training=True, memory=None,
-    return_sequences=True, out=None,
+    x, h0, Wx, Wh, b=None, *, bh=None, offsets=None, batch_sizes=None, activation="tanh", grad_clip=None, recurrent_mask=None,
+    zoneout_h=None, period=None, start=0, reverse=False, training=True, memory=None, return_sequences=True, out=None,
 ):  # fmt: skip
     """Run the cell over sequences of different lengths on flat rows, without padding; returns (h, h_T, cache).
 
@@ -117,8 +136,10 @@ def rnn_ragged_forward(
     b, bh : (H,) or None, input and recurrent bias
     offsets : integers that never fall, from 0 to ΣT. A sequence may have no step: its states stay.
     batch_sizes : integers > 0 that never grow, whose sum is ΣT. N is the first of them, 0 where there is none.
-    activation : "tanh", "relu", "sigmoid" or "identity"
+    activation : "tanh", "relu", "sigmoid" or "identity". grad_clip : as in rnn_forward
+    period, start : as in rnn_forward
     reverse : run each sequence from its last step to its first; h keeps the order of x.
+    recurrent_mask, zoneout_h : as in rnn_forward; zoneout on rows as those of x, (ΣT, H)
     training : False keeps nothing for backward, cache is None. return_sequences : False returns h = None.
     memory : the most bytes besides arguments and results, as rnn_forward.
     out : array for h, or dict with any of "h", "h_T"
@@ -126,7 +147,7 @@ def rnn_ragged_forward(
     Returns
     -------
     h : (ΣT, H), row for row as x. h_T : (N, H), the states at each sequence's own end.
-    cache : what rnn_ragged_backward needs. It refers to x and the weights: write into them after backward, not before.
+    cache : what rnn_ragged_backward needs. It refers to x, weights and masks: write into them after backward, not before.
 
     Raises
     ------
@@ -134,17 +155,20 @@ def rnn_ragged_forward(
         As rnn_forward.
     """
     call = _arguments.forward(
-        "rnn", x, h0, None, Wx, Wh, b, bh, step=False, gates=GATES, ragged=True, offsets=offsets,
-        batch_sizes=batch_sizes, reverse=reverse, training=training, memory=memory, return_sequences=return_sequences, out=out,
+        "rnn", x, h0, None, Wx, Wh, b, bh, step=False, gates=GATES, period=period, start=start, ragged=True, offsets=offsets,
+        batch_sizes=batch_sizes,
+        reverse=reverse, training=training, memory=memory, return_sequences=return_sequences, out=out,
+        recurrent_mask=recurrent_mask, zoneout_h=zoneout_h,
     )  # fmt: skip
-    return RNNForward._make(_call.forward(call, "rnn", _activation(activation)))
+    return RNNForward._make(_call.forward(call, "rnn", _option(activation, grad_clip)))
 
 
 def rnn_ragged_backward(dh, cache, dh_T=None, *, need=None, out=None):
     """The gradients of rnn_ragged_forward; returns (dx, dh0, dWx, dWh, …).
 
     dh : (ΣT, H) or None = zeros, row for row as h. dh_T : (N, H) or None = zeros. cache : from rnn_ragged_forward.
-    need : names of the gradients wanted, the others are None. out : array for dx, or dict.
+    need : names of the gradients wanted, the others are None; "dh_total" adds (ΣT, H), see rnn_backward. out : array for dx,
+    or dict.
 
     Returns (dx, dh0, dWx, dWh), then db and dbh for the biases that were given: the bits of rnn_backward on the padded
     batch, dx (ΣT, D) row for row as x. Errors as in rnn_forward.
@@ -153,20 +177,26 @@ def rnn_ragged_backward(dh, cache, dh_T=None, *, need=None, out=None):
     return _call.backward(cache, _arguments.backward(call, dh, dh_T, need=need, out=out))
 
 
-def rnn_step_forward(x, h_prev, Wx, Wh, b=None, *, bh=None, activation="tanh", training=True, out=None):
+def rnn_step_forward(
+    x, h_prev, Wx, Wh, b=None, *, bh=None, activation="tanh", grad_clip=None, recurrent_mask=None, zoneout_h=None, period=None,
+    start=0, training=True, out=None,
+):  # fmt: skip
     """One step; returns (h_next, cache).
 
     x : (N, D). h_prev : (N, H), (H,) for all rows, or None = zeros. Wx : (D, H). Wh : (H, H). b, bh : (H,) or None.
     activation : "tanh", "relu", "sigmoid" or "identity".
+    recurrent_mask, zoneout_h : broadcast to (N, H); as in rnn_forward.
+    period, start : as in rnn_forward; start is the number of this step.
     training : False keeps nothing, cache is None. out : array for h_next, or dict with "h_next".
 
     T steps one by one give the bits of rnn_forward over the sequence. Conventions, equations and errors as there. Many
     steps with the same weights: RNNCell.
     """
     call = _arguments.forward(
-        "rnn", x, h_prev, None, Wx, Wh, b, bh, step=True, gates=GATES, training=training, out=out,
+        "rnn", x, h_prev, None, Wx, Wh, b, bh, step=True, gates=GATES, period=period, start=start, training=training, out=out,
+        recurrent_mask=recurrent_mask, zoneout_h=zoneout_h,
     )  # fmt: skip
-    return RNNStep._make(_call.forward(call, "rnn", _activation(activation)))
+    return RNNStep._make(_call.forward(call, "rnn", _option(activation, grad_clip)))
 
 
 def rnn_step_backward(dh_next, cache, *, need=None, out=None):
@@ -185,21 +215,22 @@ class RNNCell(_cell.PreparedCell):
     """The cell with its weights, prepared for many calls.
 
     Wx : (D, H). Wh : (H, H). b, bh : (H,) or None. All float32 or all float64.
-    activation : "tanh", "relu", "sigmoid" or "identity".
+    activation : "tanh", "relu", "sigmoid" or "identity". grad_clip : as in rnn_forward.
+    period : as in rnn_forward; step and forward take start=.
 
     The weights are judged, copied and packed here, once. What happens to the arrays afterwards changes nothing (update takes
     others), and no call packs anything, which makes a step of a few rows much cheaper than rnn_step_forward. A cell may be
     used from many threads at once, update included. It pickles and copies.
 
-    step(x, h_prev=None, out=None) -> h_next
+    step(x, h_prev=None, out=None, start=0, *, recurrent_mask=None, zoneout_h=None) -> h_next
         One step, nothing kept for backward. Only the result is allocated; not even this with out=, which may be the state
         that came in: cell.step(x, h, out=h).
-    forward(x, h0=None, *, lengths=None, reverse=False, training=True, memory=None, return_sequences=True,
-            out=None)
+    forward(x, h0=None, *, recurrent_mask=None, zoneout_h=None, lengths=None,
+            reverse=False, start=0, training=True, memory=None, return_sequences=True, out=None)
         As rnn_forward; its cache goes to rnn_backward.
     update(Wx, Wh, b=None, *, bh=None)
         Takes other weights of the same sizes and dtype.
-    Wx, Wh, b, bh, input_size, hidden_size, dtype, nbytes
+    Wx, Wh, b, bh, period, input_size, hidden_size, dtype, nbytes
         Read-only.
 
     Results have the bits of rnn_step_forward and rnn_forward; equations, conventions and errors as there.
@@ -207,5 +238,7 @@ class RNNCell(_cell.PreparedCell):
 
     _cell, _gates, _Forward = "rnn", GATES, RNNForward
 
-    def __init__(self, Wx, Wh, b=None, *, bh=None, activation="tanh"):
-        self._prepare(Wx, Wh, b, bh, "rnn", _activation(activation), activation=activation)
+    def __init__(self, Wx, Wh, b=None, *, bh=None, activation="tanh", grad_clip=None, period=None):
+        self._prepare(
+            Wx, Wh, b, bh, "rnn", _option(activation, grad_clip), period=period, activation=activation, grad_clip=grad_clip
+        )

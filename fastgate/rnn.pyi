@@ -3,7 +3,7 @@ from typing import Any, Generic, Literal, NamedTuple
 
 from numpy.typing import NDArray
 
-from fastgate._types import Cache, F, Gradients, Lengths, Out, PreparedCell
+from fastgate._types import Cache, F, Gradients, Lengths, Mask, Out, Period, PreparedCell
 
 class RNNForward(NamedTuple, Generic[F]):
     h: NDArray[F] | Any  # None with return_sequences=False
@@ -17,6 +17,8 @@ class RNNStep(NamedTuple, Generic[F]):
 class _Gradients(Gradients[F]):
     @property
     def dh0(self) -> NDArray[F] | Any: ...
+    @property
+    def dh_total(self) -> NDArray[F] | Any: ...
 
 class _StepGradients(Gradients[F]):
     @property
@@ -31,6 +33,11 @@ def rnn_forward(
     *,
     bh: NDArray[F] | None = None,
     activation: Literal["tanh", "relu", "sigmoid", "identity"] = "tanh",
+    grad_clip: float | None = None,
+    recurrent_mask: Mask[F] = None,
+    zoneout_h: Mask[F] = None,
+    period: Period = None,
+    start: int = 0,
     lengths: Lengths = None,
     reverse: bool = False,
     training: bool = True,
@@ -57,6 +64,11 @@ def rnn_ragged_forward(
     offsets: Lengths = None,
     batch_sizes: Lengths = None,
     activation: Literal["tanh", "relu", "sigmoid", "identity"] = "tanh",
+    grad_clip: float | None = None,
+    recurrent_mask: Mask[F] = None,
+    zoneout_h: Mask[F] = None,
+    period: Period = None,
+    start: int = 0,
     reverse: bool = False,
     training: bool = True,
     memory: int | None = None,
@@ -80,6 +92,11 @@ def rnn_step_forward(
     *,
     bh: NDArray[F] | None = None,
     activation: Literal["tanh", "relu", "sigmoid", "identity"] = "tanh",
+    grad_clip: float | None = None,
+    recurrent_mask: Mask[F] = None,
+    zoneout_h: Mask[F] = None,
+    period: Period = None,
+    start: int = 0,
     training: bool = True,
     out: Out[F] = None,
 ) -> RNNStep[F]: ...
@@ -100,15 +117,29 @@ class RNNCell(PreparedCell[F]):
         *,
         bh: NDArray[F] | None = None,
         activation: Literal["tanh", "relu", "sigmoid", "identity"] = "tanh",
+        grad_clip: float | None = None,
+        period: Period = None,
     ) -> None: ...
-    def step(self, x: NDArray[F], h_prev: NDArray[F] | None = None, out: Out[F] = None) -> NDArray[F]: ...
+    def step(
+        self,
+        x: NDArray[F],
+        h_prev: NDArray[F] | None = None,
+        out: Out[F] = None,
+        start: int = 0,
+        *,
+        recurrent_mask: Mask[F] = None,
+        zoneout_h: Mask[F] = None,
+    ) -> NDArray[F]: ...
     def forward(
         self,
         x: NDArray[F],
         h0: NDArray[F] | None = None,
         *,
+        recurrent_mask: Mask[F] = None,
+        zoneout_h: Mask[F] = None,
         lengths: Lengths = None,
         reverse: bool = False,
+        start: int = 0,
         training: bool = True,
         memory: int | None = None,
         return_sequences: bool = True,

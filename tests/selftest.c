@@ -82,13 +82,15 @@ static const char *const input_names[INPUTS] = { "x", "h0", "c0", "Wx", "Wh", "b
 
 struct problem {
     enum fg_cell_id cell;
-    int has_c, has_peephole;
+    int has_c, has_peephole, has_masks;
     fg_sequence s;
+    REAL *mask[3];                                                /* recurrent, of h, of c; or NULL */
     ptrdiff_t rows, size[BUFFERS];
     REAL *data[BUFFERS];                                          /* exactly as large as the arrays: a sanitizer sees every overrun */
 };
 
-/* Odd variants: time-major, transposed weights, gates in reverse order, ragged, from last step to first. */
+/* Odd variants: time-major, transposed weights, gates in reverse order, ragged, from last step to first. Every third size: units with
+ * periods, in runs that fill panels where there are enough of them. */
 static void make_problem(struct problem *p, int variant, ptrdiff_t N, ptrdiff_t T, ptrdiff_t D, ptrdiff_t H)
 {
     const ptrdiff_t width = FG_MAX_GATES * H, odd = variant % 2;
@@ -118,6 +120,12 @@ static void make_problem(struct problem *p, int variant, ptrdiff_t N, ptrdiff_t 
         }
         s->lengths = lengths, s->order = order;
     }
+    if (variant / 2 % 3 == 2) {
+        int64_t *period = malloc(H * sizeof *period + 1);
+        for (ptrdiff_t j = 0; j < H; j++)
+            period[j] = odd ? 1 + 5 * j % 3 : 1 + 3 * j / H;
+        s->period = period, s->start = 1 + odd;
+    }
     for (int g = 0; g < FG_MAX_GATES; g++)
         s->gate_column[g] = (odd ? FG_MAX_GATES - 1 - g : g) * H;
 
@@ -130,6 +138,17 @@ static void make_problem(struct problem *p, int variant, ptrdiff_t N, ptrdiff_t 
     s->b = p->data[B], s->bh = p->data[BH], s->db = p->data[DB], s->dbh = p->data[DBH];
     if (p->has_peephole)
         s->peephole = p->data[P], s->dpeephole = p->data[DP];
+    for (int i = 0; i < 3 && p->has_masks; i++) {
+        const ptrdiff_t factors = i ? N * T * H : N * H;
+        p->mask[i] = malloc(factors * sizeof(REAL) + 1);
+        for (ptrdiff_t j = 0; j < factors; j++)
+            p->mask[i][j] = (REAL)(i ? 0.5 + 0.5 * uniform() : 1 + uniform());
+        const fg_steps steps = odd ? (fg_steps){ p->mask[i], H, N * H } : (fg_steps){ p->mask[i], T * H, H };
+        *(fg_mask *[]){ &s->recurrent_mask, &s->zoneout_h, &s->zoneout_c }[i] =
+            (fg_mask){ i ? steps : (fg_steps){ p->mask[i], H, 0 }, 1 };
+    }
+    if (!p->has_c)
+        s->zoneout_c.steps.data = NULL;
     if (p->has_c)
         s->c0 = ROWS(C0), s->c_T = ROWS(C_T), s->dc_T = ROWS(DC_T), s->dc0 = ROWS(DC0);
 }
@@ -138,8 +157,11 @@ static void free_problem(struct problem *p)
 {
     for (int i = 0; i < BUFFERS; i++)
         free(p->data[i]);
+    for (int i = 0; i < 3; i++)
+        free(p->mask[i]);
     free((void *)p->s.lengths);
     free((void *)p->s.order);
+    free((void *)p->s.period);
     free(p->s.cache);
 }
 
@@ -198,8 +220,10 @@ static void forward_without_cache(struct problem *p)
 static void on_flat_rows(struct problem *p)
 {
     fg_sequence *s = &p->s;
-    fg_steps *const steps[] = { &s->x, &s->dh, &s->h, &s->dx }, padded[] = { s->x, s->dh, s->h, s->dx };
-    const ptrdiff_t width[] = { s->D, s->H, s->H, s->D };
+    enum { READ = 4, WRITTEN = 2 };
+    fg_steps *const steps[] = { &s->x, &s->dh, &s->zoneout_h.steps, &s->zoneout_c.steps, &s->h, &s->dx };
+    const fg_steps padded[] = { s->x, s->dh, s->zoneout_h.steps, s->zoneout_c.steps, s->h, s->dx };
+    const ptrdiff_t width[] = { s->D, s->H, s->H, s->H, s->H, s->D };
     int64_t *start = malloc(s->N * sizeof *start + 1);
     ptrdiff_t rows = 0;
 
@@ -207,13 +231,16 @@ static void on_flat_rows(struct problem *p)
         start[n] = rows;
         rows += s->lengths ? s->lengths[n] : s->T;
     }
-    for (int i = 0; i < 4; i++)
-        *steps[i] = (fg_steps){ malloc(rows * width[i] * sizeof(REAL) + 1), width[i], width[i] };
+    for (int i = 0; i < READ + WRITTEN; i++)
+        if (padded[i].data)
+            *steps[i] = (fg_steps){ malloc(rows * width[i] * sizeof(REAL) + 1), width[i], width[i] };
     s->sequence_start = start;
     for (int results = 0; results < 2; results++) {
         for (ptrdiff_t n = 0; n < s->N; n++)
             for (ptrdiff_t t = 0; t < (n + 1 < s->N ? start[n + 1] : rows) - start[n]; t++)
-                for (int i = 2 * results; i < 2 * results + 2; i++) {
+                for (int i = results ? READ : 0; i < READ + (results ? WRITTEN : 0); i++) {
+                    if (!padded[i].data)
+                        continue;
                     REAL *there = (REAL *)padded[i].data + n * padded[i].row + t * padded[i].step;
                     REAL *here = (REAL *)steps[i]->data + (start[n] + t) * width[i];
                     memcpy(results ? there : here, results ? here : there, width[i] * sizeof(REAL));
@@ -223,8 +250,9 @@ static void on_flat_rows(struct problem *p)
             backward(p);
         }
     }
-    for (int i = 0; i < 4; i++) {
-        free(steps[i]->data);
+    for (int i = 0; i < READ + WRITTEN; i++) {
+        if (padded[i].data)
+            free(steps[i]->data);
         *steps[i] = padded[i];
     }
     s->sequence_start = NULL;
@@ -301,7 +329,7 @@ static int cell_has_c(enum fg_cell_id cell)
     return has_c;
 }
 
-/* Options of a cell: values of fg_sequence.option; of lstm FG_COUPLED and FG_SIGMOID_CANDIDATE in all ways, each plain, with a peephole,
+/* Options of a cell: values of fg_sequence.option; of gru and lstm, both added up in all ways, each plain, with a peephole,
  * and with a peephole and bounds that clip. */
 enum { LSTM_OPTIONS = 4, LSTM_WITH = 3 };
 static int option_count(enum fg_cell_id cell)
@@ -311,12 +339,18 @@ static int option_count(enum fg_cell_id cell)
         return FG_IDENTITY + 1;
     case FG_CELL_gru_after:
     case FG_CELL_gru_before:
-        return FG_NEW + 1;
+        return (FG_NEW | FG_SIGMOID_N) + 1;
     case FG_CELL_lstm:
         return LSTM_OPTIONS * LSTM_WITH;
     default:
         return 1;
     }
+}
+
+/* Recurrent dropout and zoneout: with the plain cell, and with a peephole. */
+static int is_masked_too(enum fg_cell_id cell, int option)
+{
+    return option == 0 || (cell == FG_CELL_lstm && option == LSTM_OPTIONS);
 }
 
 static double check_cells(void)
@@ -329,9 +363,11 @@ static double check_cells(void)
     for (int cell = 0; cell < FG_CELLS; cell++) {
         const int has_c = cell_has_c(cell), options = option_count(cell);
         for (int variant = 0; variant < 2 * (int)(sizeof sizes / sizeof *sizes); variant++)
-            for (int option = 0; option < options; option++) {
-                const int with = cell == FG_CELL_lstm ? option / LSTM_OPTIONS : 0;
-                struct problem p = { .cell = cell, .has_c = has_c, .has_peephole = with > 0 };
+            for (int call = 0; call < 2 * options; call++) {
+                const int option = call / 2, is_masked = call % 2, with = cell == FG_CELL_lstm ? option / LSTM_OPTIONS : 0;
+                struct problem p = { .cell = cell, .has_c = has_c, .has_peephole = with > 0, .has_masks = is_masked };
+                if (is_masked && !is_masked_too(cell, option))
+                    continue;
                 random_state = 1000 * variant + option;
                 make_problem(&p, variant, sizes[variant / 2].N, sizes[variant / 2].T, sizes[variant / 2].D, sizes[variant / 2].H);
                 p.s.option = cell == FG_CELL_lstm ? option % LSTM_OPTIONS : option;

@@ -2,6 +2,7 @@
 
 CELLS             the cells, read from the reference package: a new cell is tested without an edit here
 VARIANTS          (cell, options) that most tests run through
+EXACT             those of them whose backward is the derivative of their forward: no gradient is clipped
 Cell              name, gates, states, its options one by one, its functions in a module
 WEIGHTS           the names of arguments that do not belong to a row of the batch
 modules()         the packages under test: fastgate.reference, and fastgate where its compiled part is built
@@ -59,7 +60,25 @@ WEIGHTS = ("Wx", "Wh", "b", "bh", "peephole")
 
 # Of a cell whose combinations are too many to run everything on: these. test_options.py runs through all.
 CHOSEN = {
-    "lstm": ((), (("candidate", "sigmoid"), ("coupled", True)), (("cell_clip", 0.5), ("preact_clip", 1.0))),
+    "rnn": (
+        *((("activation", name),) for name in ("tanh", "relu", "sigmoid", "identity")),
+        (("activation", "sigmoid"), ("grad_clip", 0.1)),
+    ),
+    "lstm": (
+        (),
+        (("candidate", "sigmoid"), ("coupled", True)),
+        (("cell_clip", 0.5), ("preact_clip", 1.0)),
+        (("grad_clip", 0.1),),
+    ),
+    "gru": (
+        (("reset", "after"),),
+        (("reset", "after"), ("update", "new")),
+        (("reset", "after"), ("candidate", "sigmoid")),
+        (("reset", "after"), ("update", "new"), ("grad_clip", 0.1)),
+        (("reset", "before"),),
+        (("reset", "before"), ("update", "new"), ("candidate", "sigmoid")),
+        (("reset", "before"), ("grad_clip", 0.1)),
+    ),
 }
 
 
@@ -75,7 +94,9 @@ CELLS = tuple(_cell(name.removesuffix("_step_forward")) for name in reference.__
 LSTM = next(cell for cell in CELLS if cell.name == "lstm")
 PEEPHOLE = replace(LSTM, peephole=True)
 VARIANTS = tuple((cell, options) for cell in CELLS for options in cell.options)
-VARIANTS += ((PEEPHOLE, ()), (PEEPHOLE, tuple(itertools.chain(*LSTM.options))))
+VARIANTS += ((PEEPHOLE, ()), (PEEPHOLE, (("grad_clip", 0.1),)))
+VARIANTS += ((PEEPHOLE, tuple(option for option in itertools.chain(*LSTM.options) if option[0] != "grad_clip")),)
+EXACT = tuple(variant for variant in VARIANTS if "grad_clip" not in dict(variant[1]))
 
 
 def variant_id(variant):

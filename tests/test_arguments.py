@@ -489,7 +489,7 @@ BACKWARD_TABLE = [
     (
         "rnn_backward",
         {"need": ["dx", "dbh"]},
-        'need: expected names among "dx", "dh0", "dWx", "dWh" and "db", got \'dbh\'',
+        'need: expected names among "dx", "dh0", "dWx", "dWh", "db" and "dh_total", got \'dbh\'',
     ),
     (
         "rnn_backward",

@@ -16,17 +16,18 @@ from fastgate import _call, reference
 ROOT = Path(__file__).parents[1]
 PACKAGE = Path(fastgate.__file__).parent
 FUNCTIONS = ("forward", "backward", "ragged_forward", "ragged_backward", "step_forward", "step_backward")
+AROUND = ("period",)  # options around any cell
 KERNELS = fastgate.get_config()["cells"]  # csrc/cells.def
-# What has no twin in the reference: what is prepared for its kernels, and what is about this machine and this build.
+# What has no twin in the reference: what is prepared for its kernels, what is drawn, what is about this machine and this build.
 CLASSES = [name for name in fastgate.__all__ if inspect.isclass(getattr(fastgate, name))]
 PREPARED = [name for name in CLASSES if name.endswith("Cell")]
 LAYERS = [name for name in CLASSES if getattr(fastgate, name).__module__.startswith("fastgate.layers.")]
 WINGS = [name for name in CLASSES if name not in PREPARED]
-OF_THE_MACHINE = [
-    name for module in ("config", "threads") for name in fastgate.__all__
+WITHOUT_TWIN = [
+    name for module in ("config", "masks", "threads") for name in fastgate.__all__
     if getattr(getattr(fastgate, name), "__module__", None) == f"fastgate.{module}"
 ]  # fmt: skip
-PUBLIC = [name for name in fastgate.__all__ if name not in (*CLASSES, *OF_THE_MACHINE, "__version__")]
+PUBLIC = [name for name in fastgate.__all__ if name not in (*CLASSES, *WITHOUT_TWIN, "__version__")]
 
 kernels = pytest.mark.parametrize("kernel", KERNELS)
 cells = pytest.mark.parametrize("cell", CELLS, ids=repr)
@@ -103,8 +104,9 @@ def test_a_prepared_class_is_built_as_its_function_is_called(cell):
     assert built | run == function
     assert built.keys() & run.keys() == set()
     options = set(dict(itertools.chain(*cell.options)))
-    assert set(built) == {"Wx", "Wh", "b", "bh"} | options | {"gate_order", "peephole"} & set(function)
-    assert list(parameters(prepared.step)) == ["x", *cell.states(step=True), "out"]
+    assert set(built) == {"Wx", "Wh", "b", "bh", *AROUND} | options | {"gate_order", "peephole"} & set(function)
+    masks = ["recurrent_mask", "zoneout_h"] + ["zoneout_c"] * cell.has_c
+    assert list(parameters(prepared.step)) == ["x", *cell.states(step=True), "out", "start", *masks]
     assert parameters(prepared.update) == {name: built[name] for name in WEIGHTS if name in built}
     for member in (prepared, prepared.step, prepared.forward, prepared.update):
         assert member.__doc__
@@ -116,14 +118,14 @@ def test_layers_are_of_the_three_cells():
 
 @pytest.mark.parametrize("name", LAYERS)
 def test_a_layer_has_the_options_of_its_cell(name):
-    """With the same defaults, after those that all layers share."""
+    """With the same defaults, after those that all layers share; but for what stands around a cell in time."""
     layer = getattr(fastgate, name)
     assert layer.__module__ == f"fastgate.layers.{name.lower()}"
     function = inspect.signature(getattr(fastgate, f"{name.lower()}_forward")).parameters
     run = inspect.signature(getattr(fastgate, f"{name}Cell").forward).parameters
     shared = {"num_layers", "bidirectional", "merge", "dropout", "b", "bh", "dtype", "rng"} | {"peephole"} & set(function)
     built = {p.name: p for p in inspect.signature(layer).parameters.values() if p.kind is p.KEYWORD_ONLY}
-    options = set(function) - set(run) - {"Wx", "Wh"} - shared
+    options = set(function) - set(run) - {"Wx", "Wh"} - shared - set(AROUND)
     assert built.keys() == shared | options
     assert {option: built[option].default for option in options} == {option: function[option].default for option in options}
     for member in ("forward", "backward", "step", "reset", "state_dict", "load_state_dict", "save", "load"):

@@ -1,4 +1,4 @@
-"""The options of lstm and gru: every combination beside the reference, PyTorch's autograd and ONNX Runtime; their edges."""
+"""The options of the cells: every combination beside the reference, PyTorch's autograd and ONNX Runtime; their edges."""
 
 import itertools
 
@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from layouts import LAYOUTS, lay_out
 from support import (
+    CELLS,
     LSTM,
     PEEPHOLE,
     assert_same,
@@ -24,6 +25,7 @@ import fastgate
 from fastgate import reference
 
 GRU = ("Wx", "Wh", "b", "bh")
+RNN, GRU_CELL = (next(cell for cell in CELLS if cell.name == name) for name in ("rnn", "gru"))
 CHOICES = {"candidate": ("tanh", "sigmoid"), "coupled": (False, True), "cell_clip": (None, 0.5), "preact_clip": (None, 1.0)}
 COMBINATIONS = [(cell, dict(zip(CHOICES, chosen, strict=True)))
                 for cell in (LSTM, PEEPHOLE) for chosen in itertools.product(*CHOICES.values())]  # fmt: skip
@@ -178,6 +180,145 @@ def test_where_an_open_gate_leads(module, reset):
     np.testing.assert_allclose(h_next, h_prev, rtol=1e-15)
     h_next = module.gru_step_forward(x, h_prev, *weights, reset=reset, update="new").h_next
     np.testing.assert_allclose(h_next, np.tanh(0.3), rtol=1e-14)
+
+
+# --- every combination of gru, and da between bounds -----------------------------------------------------------------
+
+GRU_CHOICES = {"reset": ("after", "before"), "update": ("old", "new"), "candidate": ("tanh", "sigmoid")}
+BOUNDED = [(RNN, {"activation": name}) for name in ("tanh", "relu", "sigmoid", "identity")]
+BOUNDED += [(GRU_CELL, dict(zip(GRU_CHOICES, chosen, strict=True))) for chosen in itertools.product(*GRU_CHOICES.values())]
+BOUNDED += [
+    (LSTM, {}),
+    (PEEPHOLE, {}),
+    (PEEPHOLE, {"candidate": "sigmoid", "coupled": True}),
+    (PEEPHOLE, {"cell_clip": 0.5, "preact_clip": 1.0}),
+]
+bounded = pytest.mark.parametrize(
+    ("cell", "options"), BOUNDED, ids=["-".join([repr(c), *map(str, o.values())]) for c, o in BOUNDED]
+)
+
+
+def step_in_torch(torch, cell, options, t, x, h, c, bounded):
+    """One step; `bounded` is put around every pre-activation."""
+    phi = {"tanh": torch.tanh, "relu": torch.relu, "sigmoid": torch.sigmoid, "identity": lambda a: a}
+    ax, ah = x @ t["Wx"] + t["b"], h @ t["Wh"] + t["bh"]
+    if cell.name == "rnn":
+        return phi[options["activation"]](bounded(ax + ah)), None
+    if cell.name == "gru":
+        H = h.shape[1]
+        r, z = bounded((ax + ah)[:, : 2 * H]).sigmoid().chunk(2, 1)
+        reset = r * ah[:, 2 * H :] if options["reset"] == "after" else (r * h) @ t["Wh"][:, 2 * H :] + t["bh"][2 * H :]
+        n = phi[options["candidate"]](bounded(ax[:, 2 * H :] + reset))
+        return (z * n + (1 - z) * h if options["update"] == "new" else (1 - z) * n + z * h), None
+
+    def clamp(a, limit):
+        return a if options.get(limit) is None else a.clamp(-options[limit], options[limit])
+
+    def gate(a):  # the bound is put where a gradient has passed the clip
+        return clamp(bounded(a), "preact_clip")
+
+    p_i, p_f, p_o = t["peephole"].chunk(3) if cell.peephole else (0, 0, 0)
+    a_i, a_f, a_g, a_o = (ax + ah).chunk(4, 1)
+    f = gate(a_f + p_f * c).sigmoid()
+    i = 1 - f if options.get("coupled") else gate(a_i + p_i * c).sigmoid()
+    c = clamp(f * c + i * phi[options.get("candidate", "tanh")](gate(a_g)), "cell_clip")
+    return gate(a_o + p_o * c).sigmoid() * c.tanh(), c
+
+
+@bounded
+@every_module
+@pytest.mark.parametrize("grad_clip", [None, 0.3, 0.02])
+def test_bounds_of_da_by_hooks_of_pytorch(module, cell, options, grad_clip):
+    """A hook on each pre-activation clips its gradient, which autograd then hands on."""
+    torch = pytest.importorskip("torch", reason="PyTorch is not installed")
+    call, gradients = drawn(cell, options, N=4, T=6, D=5, H=9)
+    t = {name: torch.tensor(a, requires_grad=True) for name, a in call.items()}
+    h, c, hs, met = t["h0"], t.get("c0"), [], []
+
+    def clip(da):
+        met.append((da.abs() > grad_clip).double().mean().item())
+        return da.clamp(-grad_clip, grad_clip)
+
+    def bounded(a):
+        if grad_clip is not None:
+            a.register_hook(clip)
+        return a
+
+    for x in t["x"].unbind(1):
+        h, c = step_in_torch(torch, cell, options, t, x, h, c, bounded)
+        hs.append(h)
+    outputs = {"h": torch.stack(hs, 1), "h_T": h} | ({"c_T": c} if cell.has_c else {})
+    torch.autograd.backward(list(outputs.values()), [torch.tensor(g) for g in gradients.values()])
+    expected = {n: a.detach().numpy() for n, a in outputs.items()} | {f"d{n}": a.grad.numpy() for n, a in t.items()}
+    found = run(cell, module, call, gradients, grad_clip=grad_clip, **options)
+    assert found.keys() == expected.keys()
+    for name, a in expected.items():
+        np.testing.assert_allclose(found[name], a, rtol=1e-11, atol=1e-12, err_msg=name)
+    if grad_clip == 0.02:
+        assert 0.1 < np.mean(met) < 1
+
+
+@bounded
+@dtypes
+def test_a_bound_that_nothing_reaches_changes_no_bit(cell, options, dtype):
+    for step in (False, True):
+        call, gradients = drawn(cell, options, dtype, step=step, N=3, T=5, D=4, H=17)
+        plain = run(cell, fastgate, call, gradients, step, **options)
+        for grad_clip in (None, np.inf, 1e300, np.float32(1e6), 1 << 70):
+            assert_same(run(cell, fastgate, call, gradients, step, grad_clip=grad_clip, **options), plain)
+
+
+@bounded
+@dtypes
+def test_bounded_kernels_against_the_reference(cell, options, dtype):
+    for (N, T, D, H), step in itertools.product(SIZES, (False, True)):
+        call, gradients = drawn(cell, options, dtype, step=step, N=N, T=T, D=D, H=H)
+        wide = [{name: a.astype(np.float64) for name, a in arrays.items()} for arrays in (call, gradients)]
+        for grad_clip in (None, 0.05):
+            found = run(cell, fastgate, call, gradients, step, grad_clip=grad_clip, **options)
+            for name, a in run(cell, reference, *wide, step, grad_clip=grad_clip, **options).items():
+                bound = 32 * np.finfo(dtype).eps * max(1, np.abs(a).max())
+                np.testing.assert_allclose(found[name], a, rtol=0, atol=bound, err_msg=name)
+
+
+@every_module
+@dtypes
+def test_bounds_of_da_by_hand(module, dtype):
+    """h = x + h_prev: da of each step is the dh of all later ones, between ±1.5, and passes on as it is then."""
+    x, one = np.ones((1, 4, 1), dtype), np.ones((1, 1), dtype)
+    cache = module.rnn_forward(x, None, one, one, np.zeros(1, dtype), activation="identity", grad_clip=1.5).cache
+    dh = np.array([[[0.25], [-4.0], [1.0], [1.0]]], dtype)
+    found = module.rnn_backward(dh, cache, -one)
+    da = np.array([-1.25, -1.5, 1.0, 0.0], dtype)  # last: 1 - 1; then 0 + 1, clip(1 - 4), -1.5 + 0.25
+    np.testing.assert_array_equal(found.dx[0, :, 0], da)
+    assert found.db == da.sum()
+    assert found.dWh == (da[1:] * [1, 2, 3]).sum()
+    assert found.dh0 == da[0]
+
+
+@bounded
+@every_module
+def test_nan_passes_the_bound_and_stays_in_its_row(module, cell, options):
+    if options.get("activation") == "relu":
+        pytest.skip("a unit that is off passes nothing, NaN neither")
+    call, gradients = drawn(cell, options, N=4, T=5, D=3, H=9)
+    gradients["dh"][2, 3, 4] = np.nan
+    found = run(cell, module, call, gradients, grad_clip=0.1, **options)
+    assert np.isnan(found["dx"][2, :4]).all()
+    assert np.isfinite(np.delete(found["dx"], 2, axis=0)).all()
+    assert np.isfinite(found["dx"][2, 4]).all()
+    assert np.isnan(found["dWx"]).any()
+
+
+@bounded
+def test_prepared_cells_and_layers_bound_da(cell, options):
+    call, gradients = drawn(cell, options, N=3, T=4, D=5, H=9)
+    expected = run(cell, fastgate, call, gradients, grad_clip=0.05, **options)
+    prepared, left = prepare(cell, call, grad_clip=0.05, **options)
+    found = cell.function(fastgate, "backward")(cache=prepared.forward(**left).cache, **gradients)._asdict()
+    assert_same(found, {name: expected[name] for name in found})
+    plain = run(cell, fastgate, call, gradients, **options)
+    assert any((plain[name] != expected[name]).any() for name in found)
 
 
 # --- the options of the LSTM at their edges -------------------------------------------------------------------------
@@ -337,6 +478,8 @@ ERRORS = [
     ({"cell_clip": np.nan}, ValueError, "cell_clip: expected a number > 0, got nan"),
     ({"cell_clip": "3"}, TypeError, "cell_clip: expected a number > 0, got str '3'"),
     ({"preact_clip": True}, TypeError, "preact_clip: expected a number > 0, got bool True"),
+    ({"grad_clip": 0.0}, ValueError, "grad_clip: expected a number > 0, got 0.0"),
+    ({"grad_clip": "1"}, TypeError, "grad_clip: expected a number > 0, got str '1'"),
     ({"preact_clip": [1.0]}, TypeError, "preact_clip: expected a number > 0, got list"),
     ({"preact_clip": 10**400}, ValueError, "preact_clip: expected a number > 0 that fits a float, got a larger one"),
     ({"peephole": np.ones(20)}, ValueError, "peephole: expected (3H,) = (21,), got (20,)"),
@@ -369,15 +512,21 @@ def test_errors(module, wrong, error, message):
         assert str(caught.value) == message.replace("as x", "as Wx")
 
 
+WORDS = {"update": '"old" or "new"', "candidate": '"tanh" or "sigmoid"', "grad_clip": "a number > 0"}
+WRONG = [("update", value) for value in ("OLD", "keep", None, 1, ["old"], {"new"})]
+WRONG += [("candidate", value) for value in ("relu", "Tanh", None, 0, ["tanh"])]
+WRONG += [("grad_clip", value) for value in (0, -1.0, np.nan, "1", True, [1.0], 10**400)]
+
+
 @every_module
-@pytest.mark.parametrize("update", ["OLD", "keep", None, 1, ["old"], {"new"}])
-def test_errors_of_update(module, update):
-    W, calls = np.ones((2, 6)), []
-    calls.append(lambda: module.gru_forward(np.ones((1, 1, 2)), None, W, W, update=update))
-    calls.append(lambda: module.gru_step_forward(np.ones((1, 2)), None, W, W, update=update))
-    calls.append(lambda: module.gru_ragged_forward(np.ones((1, 2)), None, W, W, offsets=[0, 1], update=update))
+@pytest.mark.parametrize(("option", "value"), WRONG)
+def test_errors_of_gru(module, option, value):
+    W, calls, wrong = np.ones((2, 6)), [], {option: value}
+    calls.append(lambda: module.gru_forward(np.ones((1, 1, 2)), None, W, W, **wrong))
+    calls.append(lambda: module.gru_step_forward(np.ones((1, 2)), None, W, W, **wrong))
+    calls.append(lambda: module.gru_ragged_forward(np.ones((1, 2)), None, W, W, offsets=[0, 1], **wrong))
     if module is fastgate:
-        calls.append(lambda: fastgate.GRUCell(W, W, update=update))
+        calls.append(lambda: fastgate.GRUCell(W, W, **wrong))
     for call in calls:
-        with pytest.raises((ValueError, TypeError), match=r'^update: expected "old" or "new", got '):
+        with pytest.raises((ValueError, TypeError), match=f"^{option}: expected {WORDS[option]}"):
             call()

@@ -1005,7 +1005,7 @@ def test_hostile_onnx(tmp_path):
     for name, value, words in (  # a value of another kind than the name's, or none
         (b"activations", b"\x18\x05", None),
         (b"direction", b"\x18\x05", None),
-        (b"clip", b"\x3d\0\0\0\0", "clip: expected no clip, got 0"),
+        (b"clip", b"\x3d\0\0\0\0", "clip: expected a number > 0, got 0"),
         (b"clip", message(2, b""), "a message of another kind"),
         (b"hidden_size", message(3, b""), "a message of another kind"),
         (b"hidden_size", b"\x3d\0\0\0\0", "hidden_size: expected H = 2 as R, got 0"),

@@ -57,6 +57,18 @@ def streaming(x: NDArray[np.float32]) -> NDArray[np.float32]:
     return top
 
 
+def masks(x: NDArray[np.float32], rng: np.random.Generator) -> NDArray[np.float32]:
+    cell: fastgate.LSTMCell[np.float32] = fastgate.LSTMCell(array(D, 4 * H), array(H, 4 * H))
+    keep = fastgate.draw_zoneout_mask((N, T, H), 0.1, rng)
+    assert_type(keep, NDArray[np.bool_])
+    dropped: NDArray[np.float32] = fastgate.draw_dropout_mask((N, H), 0.5, rng, x.dtype)
+    h, h_T, _, cache = cell.forward(x, recurrent_mask=dropped, zoneout_h=keep, zoneout_c=0.1)
+    h_next, _ = cell.step(x[:, 0], recurrent_mask=dropped, zoneout_h=keep[:, 0])
+    fastgate.rnn_forward(x, None, array(D, H), array(H, H), recurrent_mask=dropped, zoneout_h=np.ones(H, np.float32))
+    result: NDArray[np.float32] = h_next + h_T + fastgate.lstm_backward(h, cache).dh0
+    return result
+
+
 def options(x: NDArray[np.float32]) -> NDArray[np.float32]:
     Wx, Wh, peephole = array(D, 4 * H), array(H, 4 * H), array(3 * H)
     forward = fastgate.lstm_forward(x, None, None, Wx, Wh, peephole=peephole, candidate="sigmoid", cell_clip=3, preact_clip=0.5)

@@ -29,6 +29,14 @@ OPERATORS = {
     "GRU": Operator("gru", "zrn", _INPUTS, {("sigmoid", "tanh"): {}}),
     "RNN": Operator("rnn", "", _INPUTS, {(name,): {"activation": name} for name in ("tanh", "relu", "sigmoid", "identity")}),
 }
+# The functions in the text of the operators; the defaults of their parameters, where there is none, as of ScaledTanh, 0.
+_FUNCTIONS = {
+    name.lower(): name
+    for name in (
+        "Relu", "Tanh", "Sigmoid", "Affine", "LeakyRelu", "ThresholdedRelu", "ScaledTanh", "HardSigmoid", "Elu", "Softsign",
+        "Softplus",
+    )
+}  # fmt: skip
 _TAKES_ALPHA = {"affine": 1.0, "leakyrelu": 0.01, "thresholdedrelu": 1.0, "scaledtanh": None, "hardsigmoid": 0.2, "elu": 1.0}
 _TAKES_BETA = {"affine": 0.0, "scaledtanh": None, "hardsigmoid": 0.5}
 _KNOWN = {
@@ -37,11 +45,26 @@ _KNOWN = {
 }  # fmt: skip
 
 
-def options(op_type: str, attributes: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Keyword arguments of `<cell>_forward`, one dict per direction, `reverse` among them.
+class Function(NamedTuple):
+    """An activation function: lower case, with the parameters that it takes."""
 
-    Raises a ValueError that begins with the attribute's name where fastgate does not compute what it asks for.
-    """
+    name: str
+    alpha: float | None
+    beta: float | None
+
+
+class Direction(NamedTuple):
+    """What one direction of a node says besides its weights."""
+
+    reverse: bool
+    functions: tuple[Function, ...]  # RNN: f; GRU: f g; LSTM: f g h
+    clip: float | None
+    input_forget: bool
+    linear_before_reset: bool
+
+
+def directions(op_type: str, attributes: Mapping[str, Any]) -> list[Direction]:
+    """The attributes of a node, judged: what they cannot say is a ValueError that begins with the name."""
     operator = OPERATORS[op_type]
     for name in attributes.keys() - _KNOWN:
         raise ValueError(f"{name}: expected an attribute of {op_type}, which has none of this name")
@@ -49,50 +72,75 @@ def options(op_type: str, attributes: Mapping[str, Any]) -> list[dict[str, Any]]
     reverse = {"forward": (False,), "reverse": (True,), "bidirectional": (False, True)}.get(direction)
     if reverse is None:
         raise ValueError(f'direction: expected "forward", "reverse" or "bidirectional", got "{direction}"')
-    common: dict[str, Any] = {}
-    if operator.cell == "gru":
-        common["reset"] = "after" if attributes.get("linear_before_reset") else "before"
-    if operator.gates:
-        common["gate_order"] = operator.gates
-    if attributes.get("clip") is not None:
-        clip = float(attributes["clip"])
-        if operator.cell != "lstm":
-            raise ValueError(f"clip: expected no clip, got {clip:g}; {op_type} is computed without")
-        if not clip > 0:
-            raise ValueError(f"clip: expected a number > 0, got {clip:g}")
-        common["preact_clip"] = clip
-    if attributes.get("input_forget"):
-        common["coupled"] = True
-    activations = _activations(op_type, attributes, len(reverse))
-    return [common | activation | {"reverse": back} for activation, back in zip(activations, reverse, strict=True)]
-
-
-def _activations(op_type, attributes, directions):
-    """Options of the cell, one dict per direction. alpha and beta go, in turn, to the functions that take one."""
-    allowed = OPERATORS[op_type].activations
-    first = next(iter(allowed))
-    names = [_text(name).lower() for name in attributes.get("activations") or first * directions]
+    clip = None if attributes.get("clip") is None else float(attributes["clip"])
+    if clip is not None and not clip > 0:
+        raise ValueError(f"clip: expected a number > 0, got {clip:g}")
+    common = clip, bool(attributes.get("input_forget")), bool(attributes.get("linear_before_reset"))
+    first = next(iter(operator.activations))
+    given = [_text(name) for name in attributes.get("activations") or first * len(reverse)]
+    names = [name.lower() for name in given]
     if op_type == "RNN":  # its default has two, whatever the direction
-        names = names[:directions]
+        names = names[: len(reverse)]
+    if len(names) != len(first) * len(reverse) or any(name not in _FUNCTIONS for name in names):
+        wanted = f"{len(first)} of ONNX' functions for each of {len(reverse)} directions"
+        raise ValueError(f"activations: expected {wanted}, got ({', '.join(given)})")
     alpha, beta = (iter(attributes.get(f"activation_{name}") or ()) for name in ("alpha", "beta"))
-    for k, name in enumerate(names):
-        a, b = _next(alpha, _TAKES_ALPHA, name), _next(beta, _TAKES_BETA, name)
-        if name == "affine" and (a, b) == (1, 0):
-            names[k] = "identity"
-    found = [allowed.get(tuple(names[k * len(first) : (k + 1) * len(first)])) for k in range(directions)]
-    if len(names) != directions * len(first) or None in found:
-        listed = " or ".join("(" + ", ".join(map(_spell, given)) + ")" for given in allowed)
-        got = ", ".join(_text(name) for name in attributes["activations"])
-        raise ValueError(f"activations: expected {listed} for each of {directions} directions, got ({got})")
-    return found
+    functions = [Function(name, _next(alpha, _TAKES_ALPHA, name), _next(beta, _TAKES_BETA, name)) for name in names]
+    return [Direction(back, tuple(functions[k * len(first) : (k + 1) * len(first)]), *common) for k, back in enumerate(reverse)]
 
 
 def _next(values: Iterator[float], takes: Mapping[str, float | None], name: str) -> float | None:
+    """alpha and beta go, in turn, to the functions that take one."""
     return float(next(values, takes[name] or 0.0)) if name in takes else None
+
+
+def _activations(direction):
+    """The key of Operator.activations."""
+    return tuple("identity" if f == ("affine", 1, 0) else f.name for f in direction.functions)
+
+
+def lacking(op_type: str, direction: Direction) -> str:
+    """What no kernel computes of this direction: the words of an error that begins with the attribute's name. "": nothing."""
+    operator = OPERATORS[op_type]
+    if direction.clip is not None and operator.cell != "lstm":
+        return f"clip: expected no clip, got {direction.clip:g}; {op_type} is computed without"
+    if _activations(direction) in operator.activations:
+        return ""
+    listed = " or ".join("(" + ", ".join(map(_spell, given)) + ")" for given in operator.activations)
+    got = ", ".join(" ".join((_FUNCTIONS[f.name], *_parameters(f))) for f in direction.functions)
+    return f"activations: expected {listed} for each direction, got ({got})"
 
 
 def _spell(name):
     return "Affine with alpha 1, beta 0" if name == "identity" else name.capitalize()
+
+
+def _parameters(function):
+    return [f"{name} {value:g}" for name, value in zip(("alpha", "beta"), function[1:], strict=True) if value is not None]
+
+
+def options_of(op_type: str, direction: Direction) -> dict[str, Any]:
+    """Keyword arguments of `<cell>_forward` for one direction, of which nothing is lacking; `reverse` among them."""
+    operator = OPERATORS[op_type]
+    found: dict[str, Any] = {"reverse": direction.reverse}
+    if operator.cell == "gru":
+        found["reset"] = "after" if direction.linear_before_reset else "before"
+    if operator.gates:
+        found["gate_order"] = operator.gates
+    if direction.clip is not None:
+        found["preact_clip"] = direction.clip
+    if direction.input_forget and operator.cell == "lstm":
+        found["coupled"] = True
+    return found | operator.activations[_activations(direction)]
+
+
+def options(op_type: str, attributes: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """`options_of` each direction; a ValueError where no kernel computes what an attribute asks for."""
+    found = directions(op_type, attributes)
+    for direction in found:
+        if words := lacking(op_type, direction):
+            raise ValueError(words)
+    return [options_of(op_type, direction) for direction in found]
 
 
 def _text(value: Any) -> str:

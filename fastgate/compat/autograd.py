@@ -39,20 +39,20 @@ Array: TypeAlias = Any  # numpy.ndarray, or autograd's box of one
 
 def rnn(
     x: Array, h0: Array | None, Wx: Array, Wh: Array, b: Array | None = None, bh: Array | None = None, *,
-    activation: str = "tanh", lengths: Sequence[int] | None = None, reverse: bool = False,
+    activation: str = "tanh", grad_clip: float | None = None, lengths: Sequence[int] | None = None, reverse: bool = False,
 ) -> tuple[Array, Array]:  # fmt: skip
     """fastgate.rnn_forward, differentiable; returns (h, h_T).
 
     x (N, T, D), h0 (N, H), (H,) or None = zeros, Wx (D, H), Wh (H, H), b and bh (H,) or None; h (N, T, H), h_T (N, H).
     """
-    return _rnn((x, h0, Wx, Wh, b, bh), activation=activation, lengths=lengths, reverse=reverse)
+    return _rnn((x, h0, Wx, Wh, b, bh), activation=activation, grad_clip=grad_clip, lengths=lengths, reverse=reverse)
 
 
 def lstm(
     x: Array, h0: Array | None, c0: Array | None, Wx: Array, Wh: Array, b: Array | None = None, bh: Array | None = None, *,
     peephole: Array | None = None, gate_order: str = "ifgo", candidate: str = "tanh", coupled: bool = False,
-    cell_clip: float | None = None, preact_clip: float | None = None, lengths: Sequence[int] | None = None,
-    reverse: bool = False,
+    cell_clip: float | None = None, preact_clip: float | None = None, grad_clip: float | None = None,
+    lengths: Sequence[int] | None = None, reverse: bool = False,
 ) -> tuple[Array, Array, Array]:  # fmt: skip
     """fastgate.lstm_forward, differentiable; returns (h, h_T, c_T).
 
@@ -61,20 +61,23 @@ def lstm(
     """
     return _lstm(
         (x, h0, c0, Wx, Wh, b, bh, peephole), gate_order=gate_order, candidate=candidate, coupled=coupled,
-        cell_clip=cell_clip, preact_clip=preact_clip, lengths=lengths, reverse=reverse,
+        cell_clip=cell_clip, preact_clip=preact_clip, grad_clip=grad_clip, lengths=lengths, reverse=reverse,
     )  # fmt: skip
 
 
 def gru(
     x: Array, h0: Array | None, Wx: Array, Wh: Array, b: Array | None = None, bh: Array | None = None, *,
-    gate_order: str = "rzn", reset: str = "after", update: str = "old", lengths: Sequence[int] | None = None,
-    reverse: bool = False,
+    gate_order: str = "rzn", reset: str = "after", update: str = "old", candidate: str = "tanh",
+    grad_clip: float | None = None, lengths: Sequence[int] | None = None, reverse: bool = False,
 ) -> tuple[Array, Array]:  # fmt: skip
     """fastgate.gru_forward, differentiable; returns (h, h_T).
 
     x (N, T, D), h0 (N, H), (H,) or None = zeros, Wx (D, 3H), Wh (H, 3H), b and bh (3H,) or None; h (N, T, H), h_T (N, H).
     """
-    return _gru((x, h0, Wx, Wh, b, bh), gate_order=gate_order, reset=reset, update=update, lengths=lengths, reverse=reverse)
+    return _gru(
+        (x, h0, Wx, Wh, b, bh), gate_order=gate_order, reset=reset, update=update, candidate=candidate, grad_clip=grad_clip,
+        lengths=lengths, reverse=reverse,
+    )  # fmt: skip
 
 
 def _differentiable(cell: str, names: tuple[str, ...]) -> Callable[..., tuple[Array, ...]]:

@@ -41,19 +41,20 @@ Lengths: TypeAlias = Array | Sequence[int] | None
 
 def rnn(
     x: Array, h0: Array | None, Wx: Array, Wh: Array, b: Array | None = None, bh: Array | None = None, *,
-    activation: str = "tanh", lengths: Lengths = None, reverse: bool = False,
+    activation: str = "tanh", grad_clip: float | None = None, lengths: Lengths = None, reverse: bool = False,
 ) -> tuple[Array, Array]:  # fmt: skip
     """fastgate.rnn_forward, differentiable; returns (h, h_T).
 
     x (N, T, D), h0 (N, H), (H,) or None = zeros, Wx (D, H), Wh (H, H), b and bh (H,) or None; h (N, T, H), h_T (N, H).
     """
-    return _rnn((x, h0, Wx, Wh, b, bh), lengths, activation=activation, reverse=reverse)
+    return _rnn((x, h0, Wx, Wh, b, bh), lengths, activation=activation, grad_clip=grad_clip, reverse=reverse)
 
 
 def lstm(
     x: Array, h0: Array | None, c0: Array | None, Wx: Array, Wh: Array, b: Array | None = None, bh: Array | None = None, *,
     peephole: Array | None = None, gate_order: str = "ifgo", candidate: str = "tanh", coupled: bool = False,
-    cell_clip: float | None = None, preact_clip: float | None = None, lengths: Lengths = None, reverse: bool = False,
+    cell_clip: float | None = None, preact_clip: float | None = None, grad_clip: float | None = None, lengths: Lengths = None,
+    reverse: bool = False,
 ) -> tuple[Array, Array, Array]:  # fmt: skip
     """fastgate.lstm_forward, differentiable; returns (h, h_T, c_T).
 
@@ -62,19 +63,23 @@ def lstm(
     """
     return _lstm(
         (x, h0, c0, Wx, Wh, b, bh, peephole), lengths, gate_order=gate_order, candidate=candidate, coupled=coupled,
-        cell_clip=cell_clip, preact_clip=preact_clip, reverse=reverse,
+        cell_clip=cell_clip, preact_clip=preact_clip, grad_clip=grad_clip, reverse=reverse,
     )  # fmt: skip
 
 
 def gru(
     x: Array, h0: Array | None, Wx: Array, Wh: Array, b: Array | None = None, bh: Array | None = None, *,
-    gate_order: str = "rzn", reset: str = "after", update: str = "old", lengths: Lengths = None, reverse: bool = False,
+    gate_order: str = "rzn", reset: str = "after", update: str = "old", candidate: str = "tanh",
+    grad_clip: float | None = None, lengths: Lengths = None, reverse: bool = False,
 ) -> tuple[Array, Array]:  # fmt: skip
     """fastgate.gru_forward, differentiable; returns (h, h_T).
 
     x (N, T, D), h0 (N, H), (H,) or None = zeros, Wx (D, 3H), Wh (H, 3H), b and bh (3H,) or None; h (N, T, H), h_T (N, H).
     """
-    return _gru((x, h0, Wx, Wh, b, bh), lengths, gate_order=gate_order, reset=reset, update=update, reverse=reverse)
+    return _gru(
+        (x, h0, Wx, Wh, b, bh), lengths, gate_order=gate_order, reset=reset, update=update, candidate=candidate,
+        grad_clip=grad_clip, reverse=reverse,
+    )  # fmt: skip
 
 
 def _differentiable(cell: str, names: tuple[str, ...]) -> Callable[..., tuple[Array, ...]]:

@@ -7,8 +7,11 @@ onnx' own evaluator ignores sequence_lens, clip, activations and input_forget. T
 row's sequence_lens are 0 in Y, and Y_h and Y_c are the states at its own end (of length 0: the initial ones, where ONNX Runtime
 has zeros); clip bounds the inputs of the gates' functions, not the cell state; input_forget=1 is f = 1 - i.
 
-What fastgate has no kernel for raises a ValueError that begins with the attribute's name: activations other than the default
-ones, Sigmoid as an LSTM's second, Tanh, Relu, Sigmoid, and Affine with alpha 1 and beta 0 as an RNN's; clip of GRU and RNN.
+A node runs on kernels where there are some for all it asks for: the default activations; Sigmoid as an LSTM's second; Tanh,
+Relu, Sigmoid, and Affine with alpha 1 and beta 0 as an RNN's; clip of an LSTM. Any other of ONNX' functions, and clip of GRU
+and RNN, is computed in plain NumPy (compat/_onnx_plain.py), which is right and slow. Defaults of alpha and beta are those of
+ONNX' operators of these names, Affine's 1 and 0 and ThresholdedRelu's 1, where ONNX Runtime 1.31 has 0; those of ScaledTanh,
+which has none, are 0. What is no attribute of the operator is a ValueError that begins with its name.
 """
 
 from collections.abc import Iterable, Mapping
@@ -17,7 +20,7 @@ from typing import Any
 import numpy as np
 
 import fastgate
-from fastgate.compat import _onnx_node
+from fastgate.compat import _onnx_node, _onnx_plain
 
 try:
     import onnx
@@ -42,7 +45,7 @@ class _Recurrent(OpRun):
         **attributes,
     ):  # fmt: skip
         op_type, wanted = self.onnx_node.op_type, [*map(bool, self.onnx_node.output)]
-        directions = _onnx_node.options(op_type, attributes)
+        directions = _onnx_node.directions(op_type, attributes)
         weights = {"W": W, "R": R, "B": B, "P": P}
         D, H = _onnx_node.sizes(op_type, weights, len(directions), hidden_size)
         if X.ndim != 3:
@@ -57,23 +60,27 @@ class _Recurrent(OpRun):
                 _onnx_node.shape(f"initial_{name}", state, letters, axes)
         Y = np.empty((N, T, *axes[1:]) if layout else (T, *axes), X.dtype) if wanted[0] else np.empty(0, X.dtype)
         ends = {name: np.empty(axes, X.dtype) for name in states}
-        forward = getattr(fastgate, f"{_onnx_node.OPERATORS[op_type].cell}_forward")
-        for k, options in enumerate(directions):
+        for k, direction in enumerate(directions):
             one = np.index_exp[:, k] if layout else np.index_exp[k]
             out = {f"{name}_T": end[one] for name, end in ends.items()}
             if wanted[0]:
                 out["h"] = Y[:, :, k] if layout else Y[:, k].swapaxes(0, 1)
-            forward(
-                X if layout else X.swapaxes(0, 1),
+            _one_direction(
+                op_type, direction, weights, k, X if layout else X.swapaxes(0, 1),
                 *(None if state is None else state[one] for state in states.values()),
-                **_weights(weights, k, options.get("coupled", False)),
-                **options,
-                lengths=sequence_lens,
-                training=False,
-                return_sequences=wanted[0],
-                out=out,
-            )
+                lengths=sequence_lens, return_sequences=wanted[0], out=out,
+            )  # fmt: skip
         return (Y, *ends.values())[: len(wanted)]
+
+
+def _one_direction(op_type, direction, arrays, k, *arguments, **keywords):
+    """By the kernel, or in NumPy where there is none."""
+    if _onnx_node.lacking(op_type, direction):
+        _onnx_plain.forward(op_type, direction, *arguments, **_weights(arrays, k, coupled=False), **keywords)
+        return
+    options = _onnx_node.options_of(op_type, direction)
+    forward = getattr(fastgate, f"{_onnx_node.OPERATORS[op_type].cell}_forward")
+    forward(*arguments, **_weights(arrays, k, options.get("coupled", False)), **options, training=False, **keywords)
 
 
 def _weights(arrays, direction, coupled):

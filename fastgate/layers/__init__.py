@@ -1,13 +1,19 @@
 """Recurrent layers: stacks and directions of a cell, their parameters and gradients each in one flat array.
 
 rnn.py lstm.py gru.py     RNN, LSTM, GRU: a constructor, the equations' options
-_layer.py                 what the three share: forward, backward, step, weights by name, files
+tree.py                   TreeRNN, TreeLSTM: the same over trees, level by level    _trees.py  Trees: which node is whose child
+_layer.py                 what the first three share: forward, backward, step
+_parameters.py            what all layers share: weights and gradients by name and flat, files, copies
+truncated.py              truncated_bptt: chunks, gradients through a window
 _buffer.py                one array, named views    _initial.py  fresh weights    _judge.py  judges what a layer is given
 """
 
-from fastgate.layers._layer import load
+from fastgate.layers._parameters import load
+from fastgate.layers._trees import Trees
 from fastgate.layers.gru import GRU
 from fastgate.layers.lstm import LSTM
 from fastgate.layers.rnn import RNN
+from fastgate.layers.tree import TreeLSTM, TreeRNN
+from fastgate.layers.truncated import truncated_bptt
 
-__all__ = ["RNN", "LSTM", "GRU", "load"]
+__all__ = ["RNN", "LSTM", "GRU", "TreeRNN", "TreeLSTM", "Trees", "load", "truncated_bptt"]

@@ -46,16 +46,7 @@ def option(name: str, value: Any, allowed: Any, gates: str) -> Any:
     return _arguments.option(name, value, allowed)
 
 
-def dtype(value: Any) -> np.dtype[Any]:
-    """float32 or float64, native."""
-    try:
-        found = np.dtype(value)
-    except (TypeError, ValueError, SyntaxError):  # of a str, NumPy reads more than one grammar
-        raise TypeError(f"dtype: expected float32 or float64, got {_arguments._kind(value)}") from None
-    if value is None or found not in _arguments.KERNEL:
-        got = "None" if value is None else _arguments._spell(found)
-        raise TypeError(f"dtype: expected float32 or float64, got {got}")
-    return _arguments.KERNEL[_arguments.KERNEL.index(found)]
+dtype = _arguments.dtype
 
 
 def generator(value: Any) -> np.random.Generator:

@@ -2,26 +2,21 @@
 
 from __future__ import annotations
 
-import copyreg
-import inspect
-import os
 from collections.abc import Callable, Mapping
-from types import MappingProxyType
-from typing import Any, ClassVar, Generic, NamedTuple, Self, TypeVar
+from typing import Any, ClassVar, Generic, NamedTuple, TypeVar
 
 import numpy as np
 
-from fastgate import _arguments, _call, _locks, _npz
-from fastgate.layers import _buffer, _initial, _judge
+from fastgate import _arguments, _call
+from fastgate.layers import _initial, _judge
+from fastgate.layers._parameters import Parameters, plus, times
 from fastgate.layers._types import Array, Lengths, Rng
+from fastgate.masks import draw_dropout_mask
 
 MERGES = ("concat", "sum", "mean", "mul")
-FORMAT = "fastgate layer 1"
-WANTED = "a layer saved by fastgate"
 WEIGHTS = ("Wx", "Wh", "b", "bh", "peephole")
 SUFFIXES = ("", "_reverse")
 F = TypeVar("F")  # what forward returns
-KINDS: dict[str, type[Layer]] = {}
 
 
 class Functions(NamedTuple):
@@ -88,10 +83,9 @@ class LayerCache:
         return f"<cache of {type(self._layer).__name__}.forward: N={N}, T={T}, {self.nbytes} bytes>"
 
 
-class Layer:
+class Layer(Parameters):
     """The body of RNN, LSTM and GRU; their docstrings are the manual."""
 
-    _lock: Any  # of `gradients`
     _cell: ClassVar[str]
     _gates: ClassVar[str]
     _functions: ClassVar[Functions]
@@ -101,10 +95,12 @@ class Layer:
     _Gradients: ClassVar[Any] = LayerGradients
     _State: ClassVar[Any] = LayerState
 
+    _rebuilt = (*Parameters._rebuilt, "_D", "_H", "_options", "_live", "_written")
+
     def __init_subclass__(cls) -> None:
-        super().__init_subclass__()
         if "_functions" in vars(cls):
-            KINDS[cls._cell.upper()] = cls
+            cls._kind = cls._cell.upper()
+        super().__init_subclass__()
 
     # --- construction ------------------------------------------------------------------------------------------------
 
@@ -133,34 +129,33 @@ class Layer:
 
     def _build(self, config: dict[str, Any], rng: Rng) -> None:
         """Everything but the values of the weights, which are zeros."""
-        self._rng = _judge.generator(rng)
-        self._config = config
         self._stream: list[tuple[Array, ...]] | None = None  # the states of each layer, never written in place
-        self._allocate()
+        super()._build(config, rng)
 
     def _allocate(self) -> None:
-        self._dtype = np.dtype(self._config["dtype"])
         self._D, self._H = self._config["input_size"], self._config["hidden_size"]
         self._options = {name: self._config[name] for name in self._choices}
-        count = self._count()
-        words = ", ".join(f"{name} = {self._config[name]}" for name in ("input_size", "hidden_size", "num_layers"))
-        _arguments._affordable(2 * count * self._dtype.itemsize, 0, words)
-        shapes = {name: sizes for name, (_, sizes) in self._shapes().items()}
-        self._parameters, self._gradients = (_buffer.zeros(count, self._dtype) for _ in range(2))
-        self._weights: Mapping[str, Array] = MappingProxyType(_buffer.views(self._parameters, shapes))
-        self._grads: Mapping[str, Array] = MappingProxyType(_buffer.views(self._gradients, shapes))
+        super()._allocate()
+
+    def _lie_in(self, parameters: Array, gradients: Array) -> None:
+        super()._lie_in(parameters, gradients)
         self._live, self._written = self._by_direction(self._weights), self._by_direction(self._grads, "d")
-        _locks.give_lock(self)
+
+    @classmethod
+    def _number_of_arrays(cls, config: dict[str, Any]) -> int:
+        per_direction = 2 + config["b"] + config["bh"] + config.get("peephole", 0)
+        return config["num_layers"] * (1 + config["bidirectional"]) * per_direction
+
+    def _sizes_in_words(self) -> str:
+        return ", ".join(f"{name} = {self._config[name]}" for name in ("input_size", "hidden_size", "num_layers"))
 
     def _count(self) -> int:
-        """The number of weights, without a list of them."""
         G, H = len(self._gates), self._H
         inputs = self._D + (self.num_layers - 1) * self.output_size
         vectors = G * (self._config["b"] + self._config["bh"]) + 3 * self._config.get("peephole", 0)
         return self.num_directions * H * (G * inputs + self.num_layers * (G * H + vectors))
 
     def _shapes(self) -> dict[str, tuple[tuple[str, ...], tuple[int, ...]]]:
-        """Name -> (letters, sizes) of every weight, in the order in which they lie in memory."""
         G, D, H = len(self._gates), self._config["input_size"], self._config["hidden_size"]
         GH = f"{G}H" if G > 1 else "H"
         result: dict[str, tuple[tuple[str, ...], tuple[int, ...]]] = {}
@@ -199,11 +194,6 @@ class Layer:
                 bias[columns[self._gates.index("f")]] = 1
 
     # --- what a layer is ---------------------------------------------------------------------------------------------
-
-    @property
-    def config(self) -> dict[str, Any]:
-        """The constructor's arguments but rng, plain data: type(layer)(**layer.config) is a layer of the same shape."""
-        return dict(self._config)
 
     @property
     def input_size(self) -> int:
@@ -245,53 +235,11 @@ class Layer:
         """The probability that a value between two layers becomes 0 in training."""
         return self._config["dropout"]
 
-    @property
-    def dtype(self) -> np.dtype[Any]:
-        """float32 or float64, that of all arrays."""
-        return self._dtype
+    def _implied(self) -> dict[str, Any]:
+        return {"bh": self._config.get("reset") == "after"}
 
-    @property
-    def num_parameters(self) -> int:
-        """How many weights there are, biases too."""
-        return self._parameters.size
-
-    @property
-    def parameters(self) -> Array:
-        """(num_parameters,), all weights, live: what is written here is what the next call computes with."""
-        return self._parameters
-
-    @parameters.setter
-    def parameters(self, value: Array) -> None:
-        _only_in_place("parameters", value, self._parameters)  # layer.parameters -= … ends with this assignment
-
-    @property
-    def gradients(self) -> Array:
-        """(num_parameters,), what backward wrote, at the places of the weights; zeros at first."""
-        return self._gradients
-
-    @gradients.setter
-    def gradients(self, value: Array) -> None:
-        _only_in_place("gradients", value, self._gradients)
-
-    @property
-    def weights(self) -> Mapping[str, Array]:
-        """Name -> live view of `parameters`: "Wx0", "Wh0", "b0", "bh0", "Wx0_reverse", …, "Wx1", …"""
-        return self._weights
-
-    @property
-    def grads(self) -> Mapping[str, Array]:
-        """Name of a weight -> live view of `gradients`."""
-        return self._grads
-
-    def __repr__(self) -> str:
-        defaults = {name: p.default for name, p in inspect.signature(KINDS[self._cell.upper()]).parameters.items()}
-        defaults |= {"dtype": "float32", "bh": self._config.get("reset") == "after"}
-        words = [f"{name}={value!r}" for name, value in self._config.items() if value != defaults[name]]
-        words[:2] = [str(self._D), str(self._H)]
-        lines = [f"{type(self).__name__}({', '.join(words)}): {self.num_parameters} parameters"]
-        for end, W in zip(self._ends(), self._live, strict=True):
-            lines.append("  " + "  ".join(f"{name}{end} {a.shape}" for name, a in W.items()))
-        return "\n".join(lines)
+    def _lines(self) -> list[list[str]]:
+        return [[name + end for name in W] for end, W in zip(self._ends(), self._live, strict=True)]
 
     # --- sequences ---------------------------------------------------------------------------------------------------
 
@@ -326,7 +274,7 @@ class Layer:
             y = joined if joined is not None else merged(self.merge, *halves, keep=training) if sequences else None
             mask = None
             if training and not last and self.dropout:
-                mask = inverted_mask(rng, y.shape, self.dropout, self._dtype)
+                mask = draw_dropout_mask(y.shape, self.dropout, rng, self._dtype)
                 times(y, mask)
             if cache is not None:
                 cache._caches.append(caches)
@@ -351,18 +299,26 @@ class Layer:
                     "dh: expected None, as forward was called with return_sequences=False; dh_T takes the final state's"
                 )
         upstream = self._states(("dh_T", "dc_T"), upstream, N)
-        if accumulate:
-            fresh = np.empty_like(self._gradients)
-            shapes = {name: a.shape for name, a in self._grads.items()}
-            views = self._by_direction(_buffer.views(fresh, shapes), "d")
-            result = self._gradients_into(views, dh, cache, upstream, need_dx)
-            with self._lock:
-                plus(self._gradients, fresh)
-            return result
-        with self._lock:
-            return self._gradients_into(self._written, dh, cache, upstream, need_dx)
 
-    def _gradients_into(self, gradients, dh, cache, upstream, need_dx):
+        def fill(flat):
+            written = self._written if flat is self._gradients else self._by_direction(self._views(flat), "d")
+            return self._gradients_into(written, dh, cache, upstream, need_dx)
+
+        return self._fill_gradients(accumulate, fill)
+
+    def _totals(self, dh, cache, upstream):
+        """What the functions' backward calls return, dh_total (and dc_total) too, at [layer · num_directions + direction];
+        `gradients` stay."""
+        seen = []
+        gradients = self._by_direction(self._views(np.empty_like(self._gradients)), "d")
+        self._gradients_into(gradients, dh, cache, upstream, False, seen)
+        return [
+            gradients
+            for k in range(0, len(seen), self.num_directions)
+            for gradients in seen[-k - self.num_directions :][: self.num_directions]
+        ]
+
+    def _gradients_into(self, gradients, dh, cache, upstream, need_dx, seen=None):
         N = cache._sizes[0]
         first = [np.empty((self.num_layers * self.num_directions, N, self._H), self._dtype) for _ in upstream]
         dx = dh
@@ -372,10 +328,15 @@ class Layer:
             for d in range(self.num_directions):
                 s = k * self.num_directions + d
                 out = gradients[s] | {name: states[s] for name, states in zip(("dh0", "dc0"), first, strict=False)}
+                need = None if k or need_dx else tuple(out)
+                if seen is not None:
+                    need = ("dx", *out, *("dh_total", "dc_total")[: len(first)])
                 found = self._functions.backward(
                     halves[d], cache._caches[k][d], *(None if states is None else states[s] for states in upstream),
-                    need=None if k or need_dx else tuple(out), out=out,
+                    need=need, out=out,
                 )  # fmt: skip
+                if seen is not None:
+                    seen.append(found)
                 dx = found.dx if dx is None else plus(dx, found.dx)
             if k and cache._masks[k - 1] is not None:
                 times(dx, cache._masks[k - 1])
@@ -476,57 +437,6 @@ class Layer:
         keep[_judge.places("rows", rows, len(keep))] = False
         self._stream = [tuple(np.where(keep[:, None], a, self._dtype.type(0)) for a in states) for states in self._stream]
 
-    # --- copies and files --------------------------------------------------------------------------------------------
-
-    def state_dict(self) -> dict[str, Array]:
-        """Name -> copy of every weight."""
-        return {name: a.copy() for name, a in self._weights.items()}
-
-    def load_state_dict(self, mapping: Mapping[str, Any]) -> None:
-        """Take the weights of a mapping with exactly the names, shapes and dtype of `weights`; they are copied.
-
-        A missing or unknown name or a shape that differs is a ValueError, another dtype a TypeError; no weight is changed then.
-        """
-        for name, a in _judge.named("mapping", mapping, self._shapes(), self._dtype).items():
-            self._weights[name][...] = a
-
-    def save(self, path: str | os.PathLike[str]) -> None:
-        """Write an uncompressed .npz: the weights by name and, as JSON under "header", the constructor's arguments.
-
-        The file appears whole or not at all, under exactly this path. Gradients, the states of `step` and the generator are not
-        in it.
-        """
-        header = {"format": FORMAT, "layer": self._cell.upper(), "config": self._config}
-        _npz.write(path, header, dict(self._weights))
-
-    @classmethod
-    def load(cls, path: str | os.PathLike[str], *, rng: Rng = None) -> Self:
-        """The layer that `save` wrote; rng as in the constructor, for dropout.
-
-        Nothing is unpickled, everything is judged before it is read, and loading takes no more memory than the size of the file
-        and 64 MiB. A file that is damaged or holds something else is a ValueError, one that cannot be opened an OSError.
-        """
-        return _load(path, rng, cls)
-
-    def __getstate__(self) -> tuple[dict[str, Any], Array, Array]:
-        kept = {name: value for name, value in vars(self).items() if name not in _REBUILT}
-        return kept, self._parameters, self._gradients
-
-    def __setstate__(self, state: tuple[dict[str, Any], Array, Array]) -> None:
-        kept, parameters, gradients = state
-        vars(self).update(kept)
-        self._allocate()
-        self._parameters[...] = parameters
-        self._gradients[...] = gradients
-
-    def __reduce__(self) -> Any:
-        return copyreg.__newobj__, (type(self),), self.__getstate__()  # type: ignore[attr-defined]
-
-
-_REBUILT = (
-    "_dtype", "_D", "_H", "_options", "_parameters", "_gradients", "_weights", "_grads", "_live", "_written", "_lock",
-)  # fmt: skip
-
 
 class PlainLayer(Layer, Generic[F]):
     """A layer whose cell has no c."""
@@ -624,13 +534,6 @@ class LayerWithC(Layer, Generic[F]):
         return self._run_backward(dh, cache, (dh_T, dc_T), accumulate, need_dx)
 
 
-def _only_in_place(name: str, value: Any, own: Array) -> None:
-    if value is not own:
-        raise AttributeError(
-            f"{name}: expected the layer's own array, changed in place; to copy values: layer.{name}[...] = values"
-        )
-
-
 def merged(merge: str, h: Array, h_reverse: Array | None = None, *, keep: bool) -> Array:
     """The output of a layer from those of its directions; keep: both are needed as they are where they were multiplied."""
     if h_reverse is None:
@@ -641,62 +544,6 @@ def merged(merge: str, h: Array, h_reverse: Array | None = None, *, keep: bool) 
     return times(h, h.dtype.type(0.5)) if merge == "mean" else h
 
 
-def plus(a: Array, b: Array) -> Array:
-    """a += b, as silent about infinities as the kernels are."""
-    with np.errstate(all="ignore"):
-        a += b
-    return a
-
-
-def times(a: Array, b: Array) -> Array:
-    """a *= b, as silent."""
-    with np.errstate(all="ignore"):
-        a *= b
-    return a
-
-
-def inverted_mask(rng: np.random.Generator, shape: tuple[int, ...], p: float, dtype: np.dtype[Any]) -> Array:
-    """0 with probability p, else 1 / (1 - p): the expected product with it is the value itself (Srivastava et al. 2014)."""
-    return (rng.random(shape, np.float32) >= np.float32(p)).astype(dtype) * dtype.type(1 / (1 - p))
-
-
 def one_direction(layer: Layer, name: str) -> None:
     if layer.bidirectional:
         raise ValueError(f"{name}: expected a layer of one direction; the reverse one needs the end of the sequence first")
-
-
-def load(path: str | os.PathLike[str], *, rng: Rng = None) -> Layer:
-    """The layer that its `save` wrote, an RNN, LSTM or GRU as it was.
-
-    rng: as in the constructor, for dropout. Nothing is unpickled, everything is judged before it is read, and loading takes no
-    more memory than the size of the file and 64 MiB. A file that is damaged or holds something else is a ValueError, one that
-    cannot be opened an OSError.
-    """
-    return _load(path, rng, Layer)
-
-
-def _load(path, rng, cls):
-    rng = _judge.generator(rng)
-    with _npz.Npz(path, WANTED) as file:
-        header = file.header()
-        if not isinstance(header, dict) or header.get("format") != FORMAT:
-            raise ValueError(f"its header has not the format {FORMAT!r}")
-        kind, given = KINDS.get(header["layer"]), header["config"]
-        if kind is None:
-            raise ValueError(f"its layer is {header['layer']!r}")
-        if cls is not Layer and not issubclass(cls, kind):
-            raise ValueError(f"it holds {header['layer']}; fastgate.layers.load reads any layer")
-        layer = object.__new__(kind if cls is Layer else cls)
-        config = kind._judged(**given)
-        per_layer = (1 + config["bidirectional"]) * (2 + config["b"] + config["bh"] + config.get("peephole", 0))
-        if config["num_layers"] * per_layer + 1 != len(file.entries):
-            raise ValueError(f"it has {len(file.entries) - 1} arrays, not those of {config['num_layers']} layers")
-        layer._config = config
-        for name, (_, sizes) in layer._shapes().items():
-            entry = file.entries[name]
-            if entry.shape != sizes or entry.dtype != config["dtype"]:
-                raise ValueError(f"{name}: expected {sizes} {config['dtype']}, got {entry.shape} {entry.dtype}")
-        layer._build(config, rng)
-        for name, array in layer._weights.items():
-            file.read(name, array)
-    return layer

@@ -34,6 +34,7 @@ class GRU(PlainLayer[GRUForward[Any]]):
         things; False with reset="before", where all that counts is their sum.
     gate_order : a permutation of "rzn", the order of the 3 blocks of H columns in all weights and their gradients
     reset : "after" or "before" the candidate's recurrent product. update : "old" or "new", what z weighs
+    candidate : "tanh", or "sigmoid" for n = sigmoid(…). grad_clip : as in gru_forward
     dtype : float32 or float64, that of all arrays
     rng : a numpy Generator, a seed, or None: draws the weights, and the masks of dropout where forward is given no other
 
@@ -54,19 +55,20 @@ class GRU(PlainLayer[GRUForward[Any]]):
     that no memory holds an OverflowError or MemoryError. Cho et al. (2014), arXiv:1406.1078.
     """
 
-    _cell, _gates, _choices = "gru", GATES, {"gate_order": None, "reset": OPTIONS["reset"], "update": OPTIONS["update"]}
+    _cell, _gates, _choices = "gru", GATES, {"gate_order": None, **OPTIONS, "grad_clip": float}
     _functions = Functions(gru_forward, gru_backward, gru_step_forward, GRUForward, GRUCell)
 
     def __init__(
         self, input_size: int, hidden_size: int, *, num_layers: int = 1, bidirectional: bool = False,
         merge: Literal["concat", "sum", "mean", "mul"] = "concat", dropout: float = 0.0, b: bool = True, bh: bool | None = None,
         gate_order: str = "rzn", reset: Literal["after", "before"] = "after", update: Literal["old", "new"] = "old",
+        candidate: Literal["tanh", "sigmoid"] = "tanh", grad_clip: float | None = None,
         dtype: DTypeLike = np.float32, rng: Rng = None,
     ):  # fmt: skip
         bh = isinstance(reset, str) and reset == "after" if bh is None else bh
         config = self._judged(
             input_size, hidden_size, num_layers, bidirectional, merge, dropout, b, bh, dtype, gate_order=gate_order,
-            reset=reset, update=update,
+            reset=reset, update=update, candidate=candidate, grad_clip=grad_clip,
         )  # fmt: skip
         self._build(config, rng)
         self._draw()

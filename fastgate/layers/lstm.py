@@ -36,7 +36,7 @@ class LSTM(LayerWithC[LSTMForward[Any]]):
     b, bh : whether there is an input bias, a recurrent bias
     gate_order : a permutation of "ifgo", the order of the 4 blocks of H columns in all weights and their gradients
     peephole : whether there are weights from c to the gates, peephole0 (3H,), in the order i f o; fresh ones are zeros
-    candidate, coupled, cell_clip, preact_clip : as in lstm_forward
+    candidate, coupled, cell_clip, preact_clip, grad_clip : as in lstm_forward
     dtype : float32 or float64, that of all arrays
     rng : a numpy Generator, a seed, or None: draws the weights, and the masks of dropout where forward is given no other
 
@@ -66,6 +66,7 @@ class LSTM(LayerWithC[LSTMForward[Any]]):
         "coupled": bool,
         "cell_clip": float,
         "preact_clip": float,
+        "grad_clip": float,
     }
     _functions = Functions(lstm_forward, lstm_backward, lstm_step_forward, LSTMForward, LSTMCell)
 
@@ -73,11 +74,13 @@ class LSTM(LayerWithC[LSTMForward[Any]]):
         self, input_size: int, hidden_size: int, *, num_layers: int = 1, bidirectional: bool = False,
         merge: Literal["concat", "sum", "mean", "mul"] = "concat", dropout: float = 0.0, b: bool = True, bh: bool = False,
         peephole: bool = False, gate_order: str = "ifgo", candidate: Literal["tanh", "sigmoid"] = "tanh", coupled: bool = False,
-        cell_clip: float | None = None, preact_clip: float | None = None, dtype: DTypeLike = np.float32, rng: Rng = None,
+        cell_clip: float | None = None, preact_clip: float | None = None, grad_clip: float | None = None,
+        dtype: DTypeLike = np.float32, rng: Rng = None,
     ):  # fmt: skip
         config = self._judged(
             input_size, hidden_size, num_layers, bidirectional, merge, dropout, b, bh, dtype, peephole=peephole,
             gate_order=gate_order, candidate=candidate, coupled=coupled, cell_clip=cell_clip, preact_clip=preact_clip,
+            grad_clip=grad_clip,
         )  # fmt: skip
         self._build(config, rng)
         self._draw()

@@ -26,7 +26,7 @@ class RNN(PlainLayer[RNNForward[Any]]):
         makes one output of the two.
     dropout : the probability that a value between two layers becomes 0 in training; the others are divided by 1 - dropout.
     b, bh : whether there is an input bias, a recurrent bias
-    activation : "tanh", "relu", "sigmoid" or "identity"
+    activation : "tanh", "relu", "sigmoid" or "identity". grad_clip : as in rnn_forward
     dtype : float32 or float64, that of all arrays
     rng : a numpy Generator, a seed, or None: draws the weights, and the masks of dropout where forward is given no other
 
@@ -47,16 +47,18 @@ class RNN(PlainLayer[RNNForward[Any]]):
     that no memory holds an OverflowError or MemoryError. Elman (1990).
     """
 
-    _cell, _gates, _choices = "rnn", GATES, {"activation": OPTIONS["activation"]}
+    _cell, _gates, _choices = "rnn", GATES, {"activation": OPTIONS["activation"], "grad_clip": float}
     _functions = Functions(rnn_forward, rnn_backward, rnn_step_forward, RNNForward, RNNCell)
 
     def __init__(
         self, input_size: int, hidden_size: int, *, num_layers: int = 1, bidirectional: bool = False,
         merge: Literal["concat", "sum", "mean", "mul"] = "concat", dropout: float = 0.0, b: bool = True, bh: bool = False,
-        activation: Literal["tanh", "relu", "sigmoid", "identity"] = "tanh", dtype: DTypeLike = np.float32, rng: Rng = None,
+        activation: Literal["tanh", "relu", "sigmoid", "identity"] = "tanh", grad_clip: float | None = None,
+        dtype: DTypeLike = np.float32, rng: Rng = None,
     ):  # fmt: skip
         config = self._judged(
-            input_size, hidden_size, num_layers, bidirectional, merge, dropout, b, bh, dtype, activation=activation
-        )
+            input_size, hidden_size, num_layers, bidirectional, merge, dropout, b, bh, dtype, activation=activation,
+            grad_clip=grad_clip,
+        )  # fmt: skip
         self._build(config, rng)
         self._draw()

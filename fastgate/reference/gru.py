@@ -3,10 +3,12 @@
 r, z = σ(x Wxr + h_prev Whr + b_r + bh_r), σ(x Wxz + h_prev Whz + b_z + bh_z)
 n = tanh(x Wxn + b_n + r⊙(h_prev Whn + bh_n))      reset="after"  (PyTorch, Keras, cuDNN)
 n = tanh(x Wxn + b_n + (r⊙h_prev) Whn + bh_n)      reset="before" (the textbook formula)
+n = σ(…) in both                                    candidate="sigmoid"
 h = (1−z)⊙n + z⊙h_prev                              update="old": z keeps h_prev
 h = z⊙n + (1−z)⊙h_prev                              update="new": z lets n in (Chung et al. 2014)
 
 Both are h = (1−k)⊙n + k⊙h_prev, where k is what z keeps: k = z, or k = 1−z = σ(−a_z).
+Backward, grad_clip v keeps the gradients of a_r, a_z and a_n, what n is the tanh of, between ±v.
 
 Row vectors: x (N, D), Wx (D, 3H), Wh (H, 3H). Gate order "rzn" unless `gate_order` says otherwise.
 """
@@ -17,11 +19,17 @@ import numpy as np
 
 from fastgate import _arguments
 from fastgate.reference import sequence
-from fastgate.reference.sequence import sigmoid
+from fastgate.reference.sequence import clipped, sigmoid
 
 GATES = "rzn"
-OPTIONS = {"reset": ("after", "before"), "update": ("old", "new")}
+OPTIONS = {"reset": ("after", "before"), "update": ("old", "new"), "candidate": ("tanh", "sigmoid")}
 SIGN = {"old": 1, "new": -1}
+
+
+class Options(NamedTuple):
+    update: str
+    candidate: str
+    grad_clip: float | None
 
 
 class GRUForward(NamedTuple):
@@ -35,52 +43,65 @@ class GRUStep(NamedTuple):
     cache: sequence.Cache | None
 
 
-def _forward_after(x, states, W, update):
+def _phi(a_n, option):
+    return sigmoid(a_n) if option.candidate == "sigmoid" else np.tanh(a_n)
+
+
+def _slope(n, option):
+    return n * (1 - n) if option.candidate == "sigmoid" else 1 - n**2
+
+
+def _forward_after(x, states, W, option):
     (h_prev,) = states
     ax = x @ W.Wx + W.b  # 1
-    ah = h_prev @ W.Wh + W.bh  # 2
+    ah = (W.mask * h_prev) @ W.Wh + W.bh  # 2
     (ax_r, ax_z, ax_n), (ah_r, ah_z, ah_n) = np.split(ax, 3, axis=1), np.split(ah, 3, axis=1)
-    r, k = sigmoid(ax_r + ah_r), sigmoid(SIGN[update] * (ax_z + ah_z))  # 3
-    n = np.tanh(ax_n + r * ah_n)  # 4
+    r, k = sigmoid(ax_r + ah_r), sigmoid(SIGN[option.update] * (ax_z + ah_z))  # 3
+    n = _phi(ax_n + r * ah_n, option)  # 4
     h = (1 - k) * n + k * h_prev  # 5
     return (h,), (r, k, n, ah_n)
 
 
-def _backward_after(dstates, states_prev, kept, x, W, update):
+def _backward_after(dstates, states_prev, kept, x, W, option):
     (dh,), (h_prev,), (r, k, n, ah_n) = dstates, states_prev, kept
     dn, dk = dh * (1 - k), dh * (h_prev - n)  # 5
-    dax_n = dn * (1 - n**2)  # 4
+    dax_n = clipped(dn * _slope(n, option), option.grad_clip)  # 4
     dr, dah_n = dax_n * ah_n, dax_n * r  # 4
-    da_r, da_z = dr * r * (1 - r), SIGN[update] * dk * k * (1 - k)  # 3
+    da_r, da_z = dr * r * (1 - r), SIGN[option.update] * dk * k * (1 - k)  # 3
+    da_r, da_z = clipped(da_r, option.grad_clip), clipped(da_z, option.grad_clip)
     dax, dah = np.hstack([da_r, da_z, dax_n]), np.hstack([da_r, da_z, dah_n])
-    dh_prev = dh * k + dah @ W.Wh.T  # 5, 2
-    dWh, dbh = h_prev.T @ dah, dah.sum(axis=0)  # 2
+    dh_prev = dh * k + W.mask * (dah @ W.Wh.T)  # 5, 2
+    dWh, dbh = (W.mask * h_prev).T @ dah, dah.sum(axis=0)  # 2
     dx, dWx, db = dax @ W.Wx.T, x.T @ dax, dax.sum(axis=0)  # 1
     return dx, (dh_prev,), dWx, dWh, db, dbh
 
 
-def _forward_before(x, states, W, update):
+def _forward_before(x, states, W, option):
     (h_prev,) = states
     Whr, Whz, Whn = np.split(W.Wh, 3, axis=1)
     ax = x @ W.Wx + W.b + W.bh  # 1
     ax_r, ax_z, ax_n = np.split(ax, 3, axis=1)
-    r, k = sigmoid(ax_r + h_prev @ Whr), sigmoid(SIGN[update] * (ax_z + h_prev @ Whz))  # 2
-    q = r * h_prev  # 3
-    n = np.tanh(ax_n + q @ Whn)  # 4
-    h = (1 - k) * n + k * h_prev  # 5
+    left = W.mask * h_prev  # 2
+    r, k = sigmoid(ax_r + left @ Whr), sigmoid(SIGN[option.update] * (ax_z + left @ Whz))  # 3
+    q = r * left  # 4
+    n = _phi(ax_n + q @ Whn, option)  # 5
+    h = (1 - k) * n + k * h_prev  # 6
     return (h,), (r, k, n, q)
 
 
-def _backward_before(dstates, states_prev, kept, x, W, update):
+def _backward_before(dstates, states_prev, kept, x, W, option):
     (dh,), (h_prev,), (r, k, n, q) = dstates, states_prev, kept
     Whr, Whz, Whn = np.split(W.Wh, 3, axis=1)
-    dn, dk = dh * (1 - k), dh * (h_prev - n)  # 5
-    da_n = dn * (1 - n**2)  # 4
-    dq, dWhn = da_n @ Whn.T, q.T @ da_n  # 4
-    dr = dq * h_prev  # 3
-    da_r, da_z = dr * r * (1 - r), SIGN[update] * dk * k * (1 - k)  # 2
-    dh_prev = dh * k + dq * r + da_r @ Whr.T + da_z @ Whz.T  # 5, 3, 2
-    dWh = np.hstack([h_prev.T @ da_r, h_prev.T @ da_z, dWhn])  # 2, 4
+    left = W.mask * h_prev
+    dn, dk = dh * (1 - k), dh * (h_prev - n)  # 6
+    da_n = clipped(dn * _slope(n, option), option.grad_clip)  # 5
+    dq, dWhn = da_n @ Whn.T, q.T @ da_n  # 5
+    dr = dq * left  # 4
+    da_r, da_z = dr * r * (1 - r), SIGN[option.update] * dk * k * (1 - k)  # 3
+    da_r, da_z = clipped(da_r, option.grad_clip), clipped(da_z, option.grad_clip)
+    dleft = dq * r + da_r @ Whr.T + da_z @ Whz.T  # 4, 3
+    dh_prev = dh * k + W.mask * dleft  # 6, 2
+    dWh = np.hstack([left.T @ da_r, left.T @ da_z, dWhn])  # 3, 5
     da = np.hstack([da_r, da_z, da_n])
     dx, dWx = da @ W.Wx.T, x.T @ da  # 1
     db = dbh = da.sum(axis=0)  # 1
@@ -90,14 +111,20 @@ def _backward_before(dstates, states_prev, kept, x, W, update):
 STEPS = {"after": (_forward_after, _backward_after), "before": (_forward_before, _backward_before)}
 
 
-def _cell(reset, update):
-    reset = _arguments.option("reset", reset, OPTIONS["reset"])
-    return sequence.Cell(*STEPS[reset], _arguments.option("update", update, OPTIONS["update"]))
+def judged_options(reset, update, candidate):
+    given = {"reset": reset, "update": update, "candidate": candidate}
+    return tuple(_arguments.option(name, value, OPTIONS[name]) for name, value in given.items())
+
+
+def _cell(reset, update, candidate, grad_clip):
+    reset, update, candidate = judged_options(reset, update, candidate)
+    return sequence.Cell(*STEPS[reset], Options(update, candidate, _arguments.bound("grad_clip", grad_clip)))
 
 
 def gru_forward(
-    x, h0, Wx, Wh, b=None, *, bh=None, gate_order="rzn", reset="after", update="old", lengths=None, reverse=False,
-    training=True, memory=None, return_sequences=True, out=None,
+    x, h0, Wx, Wh, b=None, *, bh=None, gate_order="rzn", reset="after", update="old", candidate="tanh", grad_clip=None,
+    recurrent_mask=None, zoneout_h=None, period=None, start=0, lengths=None, reverse=False, training=True, memory=None,
+    return_sequences=True, out=None,
 ):  # fmt: skip
     """Run the cell over a sequence; returns (h, h_T, cache).
 
@@ -106,7 +133,12 @@ def gru_forward(
     x: (N, T, D). h0: (N, H), (H,) or None = zeros. Wx: (D, 3H). Wh: (H, 3H). b, bh: (3H,) or None.
     gate_order: a permutation of "rzn"; weights come and gradients return in it.
     reset: "after" the recurrent product of the candidate, or "before" it.
-    update: "old", z multiplies h_prev, or "new", z multiplies n.
+    update: "old", z multiplies h_prev, or "new", z multiplies n. candidate: "tanh" or "sigmoid".
+    grad_clip: number > 0 or None, the bound of each step's da in backward.
+    recurrent_mask: to (N, H), what h_prev is multiplied by where it meets Wh. zoneout_h: to (N, T, H), how much of its
+    state a unit keeps: m⊙prev + (1−m)⊙new. Numbers, bools or floats that broadcast; constants of the gradients.
+    period: an integer >= 1, integers (H,) or None. Unit j changes its state only at steps t with (start + t) % period[j] == 0,
+    t counted as they run, and holds it in between. start: the number of the first step.
     lengths: (N,) integers 0..T; outputs past a row's length are 0, h_T is the state at the row's own end.
     reverse: run from a row's last step to its first; h keeps the order of x.
     training: False keeps nothing for backward, cache is None. return_sequences: False returns h = None.
@@ -115,10 +147,12 @@ def gru_forward(
     h: (N, T, H). h_T: (N, H). The cache refers to x and the weights, it does not copy them.
     """
     call = _arguments.forward(
-        "gru", x, h0, None, Wx, Wh, b, bh, step=False, gates=GATES, gate_order=gate_order, lengths=lengths, reverse=reverse,
-        training=training, memory=memory, return_sequences=return_sequences, out=out, dtypes=_arguments.REFERENCE,
+        "gru", x, h0, None, Wx, Wh, b, bh, step=False, gates=GATES, gate_order=gate_order, period=period, start=start,
+        lengths=lengths,
+        reverse=reverse, training=training, memory=memory, return_sequences=return_sequences, out=out,
+        dtypes=_arguments.REFERENCE, recurrent_mask=recurrent_mask, zoneout_h=zoneout_h,
     )  # fmt: skip
-    cell = _cell(reset, update)
+    cell = _cell(reset, update, candidate, grad_clip)
     h, (h_T,), cache = sequence.forward(call, cell)
     return GRUForward(sequence.placed(call, "h", h), sequence.placed(call, "h_T", h_T), cache)
 
@@ -127,7 +161,8 @@ def gru_backward(dh, cache, dh_T=None, *, need=None, out=None):
     """The gradients of gru_forward: (dx, dh0, dWx, dWh), then db and dbh of the biases that were given.
 
     dh: (N, T, H), dh_T: (N, H), each may be None = zeros. dh past a row's length is ignored.
-    need: names of the gradients wanted, the others are None. out: an array for dx, or a dict by name.
+    need: names of the gradients wanted, the others are None; "dh_total" adds a field (N, T, H), the gradient of the state
+    after each step. out: an array for dx, or a dict by name.
     """
     call = _arguments.cache(cache, sequence.Cache, "gru", False)
     judged = _arguments.backward(call, dh, dh_T, need=need, out=out)
@@ -136,7 +171,8 @@ def gru_backward(dh, cache, dh_T=None, *, need=None, out=None):
 
 def gru_ragged_forward(
     x, h0, Wx, Wh, b=None, *, bh=None, offsets=None, batch_sizes=None, gate_order="rzn", reset="after", update="old",
-    reverse=False, training=True, memory=None, return_sequences=True, out=None,
+    candidate="tanh", grad_clip=None, recurrent_mask=None, zoneout_h=None, period=None, start=0, reverse=False, training=True,
+    memory=None, return_sequences=True, out=None,
 ):  # fmt: skip
     """Run the cell over sequences of different lengths on flat rows, without padding; returns (h, h_T, cache).
 
@@ -146,11 +182,12 @@ def gru_ragged_forward(
     h: (ΣT, H). h_T: (N, H), the states at each sequence's own end.
     """
     call = _arguments.forward(
-        "gru", x, h0, None, Wx, Wh, b, bh, step=False, gates=GATES, gate_order=gate_order, ragged=True, offsets=offsets,
-        batch_sizes=batch_sizes, reverse=reverse, training=training, memory=memory, return_sequences=return_sequences, out=out,
-        dtypes=_arguments.REFERENCE,
+        "gru", x, h0, None, Wx, Wh, b, bh, step=False, gates=GATES, gate_order=gate_order, period=period, start=start,
+        ragged=True, offsets=offsets,
+        batch_sizes=batch_sizes, reverse=reverse, training=training, memory=memory, return_sequences=return_sequences,
+        out=out, dtypes=_arguments.REFERENCE, recurrent_mask=recurrent_mask, zoneout_h=zoneout_h,
     )  # fmt: skip
-    cell = _cell(reset, update)
+    cell = _cell(reset, update, candidate, grad_clip)
     h, (h_T,), cache = sequence.forward(call, cell)
     return GRUForward(sequence.placed(call, "h", h), sequence.placed(call, "h_T", h_T), cache)
 
@@ -166,18 +203,21 @@ def gru_ragged_backward(dh, cache, dh_T=None, *, need=None, out=None):
 
 
 def gru_step_forward(
-    x, h_prev, Wx, Wh, b=None, *, bh=None, gate_order="rzn", reset="after", update="old", training=True, out=None
+    x, h_prev, Wx, Wh, b=None, *, bh=None, gate_order="rzn", reset="after", update="old", candidate="tanh", grad_clip=None,
+    recurrent_mask=None, zoneout_h=None, period=None, start=0, training=True, out=None,
 ):  # fmt: skip
     """One step; returns (h_next, cache).
 
     x: (N, D). h_prev: (N, H), (H,) or None = zeros. Wx: (D, 3H). Wh: (H, 3H). b, bh: (3H,) or None.
+    period, start: as in gru_forward; start is the number of this step.
     out: an array for h_next, or a dict {"h_next": array}.
     """
     call = _arguments.forward(
-        "gru", x, h_prev, None, Wx, Wh, b, bh, step=True, gates=GATES, gate_order=gate_order, training=training, out=out,
-        dtypes=_arguments.REFERENCE,
+        "gru", x, h_prev, None, Wx, Wh, b, bh, step=True, gates=GATES, gate_order=gate_order, period=period, start=start,
+        training=training, out=out,
+        dtypes=_arguments.REFERENCE, recurrent_mask=recurrent_mask, zoneout_h=zoneout_h,
     )  # fmt: skip
-    cell = _cell(reset, update)
+    cell = _cell(reset, update, candidate, grad_clip)
     (h_next,), cache = sequence.step_forward(call, cell)
     return GRUStep(sequence.placed(call, "h_next", h_next), cache)
 

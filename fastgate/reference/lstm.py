@@ -6,7 +6,8 @@ c = f⊙c_prev + i⊙g
 h = o⊙tanh(c)
 
 With options: peephole p adds p_i⊙c_prev, p_f⊙c_prev, p_o⊙c to a_i, a_f, a_o; preact_clip v keeps a between ±v;
-candidate="sigmoid" has g = σ(a_g); coupled=True has i = 1−f; cell_clip v keeps c between ±v before it is used.
+candidate="sigmoid" has g = σ(a_g); coupled=True has i = 1−f; cell_clip v keeps c between ±v before it is used; grad_clip v
+keeps da between ±v, backward.
 
 Row vectors: x (N, D), Wx (D, 4H), Wh (H, 4H). Gate order "ifgo" unless `gate_order` says otherwise.
 """
@@ -17,7 +18,7 @@ import numpy as np
 
 from fastgate import _arguments
 from fastgate.reference import sequence
-from fastgate.reference.sequence import sigmoid
+from fastgate.reference.sequence import clipped, sigmoid
 
 GATES = "ifgo"
 CANDIDATES = ("tanh", "sigmoid")
@@ -29,6 +30,7 @@ class Options(NamedTuple):
     coupled: bool
     cell_clip: float | None
     preact_clip: float | None
+    grad_clip: float | None
 
 
 class LSTMForward(NamedTuple):
@@ -49,13 +51,13 @@ def _clipped(a, limit):
     if limit is None:
         return a, np.ones(a.shape, bool)
     with np.errstate(over="ignore", under="ignore"):
-        limit = np.asarray(limit).astype(a.dtype)
-    return np.clip(a, -limit, limit), ~(np.abs(a) > limit)
+        largest = np.asarray(limit).astype(a.dtype)
+    return clipped(a, limit), ~(np.abs(a) > largest)
 
 
 def _forward(x, states, W, option):
     h_prev, c_prev = states
-    a = x @ W.Wx + h_prev @ W.Wh + W.b + W.bh  # 1
+    a = x @ W.Wx + (W.mask * h_prev) @ W.Wh + W.b + W.bh  # 1
     a_i, a_f, a_g, a_o = np.split(a, 4, axis=1)
     if W.peephole is not None:
         p_i, p_f, p_o = np.split(W.peephole, 3)
@@ -76,7 +78,7 @@ def _forward(x, states, W, option):
 def _backward(dstates, states_prev, kept, x, W, option):
     (dh, dc), (h_prev, c_prev), (i, f, g, o, c, in_i, in_f, in_g, in_o, in_c) = dstates, states_prev, kept
     do = dh * np.tanh(c)  # 10
-    da_o = np.where(in_o, do * o * (1 - o), 0)  # 9, 8
+    da_o = clipped(np.where(in_o, do * o * (1 - o), 0), option.grad_clip)  # 9, 8
     dc = dc + dh * o * (1 - np.tanh(c) ** 2)  # 10
     if W.peephole is not None:
         p_i, p_f, p_o = np.split(W.peephole, 3)
@@ -85,15 +87,16 @@ def _backward(dstates, states_prev, kept, x, W, option):
     di, df, dg = dc * g, dc * c_prev, dc * i  # 6
     if option.coupled:
         df = df - di  # 5
-    da_i = np.where(in_i, di * i * (1 - i), 0)  # 4, 3
-    da_f = np.where(in_f, df * f * (1 - f), 0)  # 4, 3
+    da_i = clipped(np.where(in_i, di * i * (1 - i), 0), option.grad_clip)  # 4, 3
+    da_f = clipped(np.where(in_f, df * f * (1 - f), 0), option.grad_clip)  # 4, 3
     da_g = np.where(in_g, dg * (g * (1 - g) if option.candidate == "sigmoid" else 1 - g**2), 0)  # 4, 3
+    da_g = clipped(da_g, option.grad_clip)
     dc_prev = dc * f  # 6
     if W.peephole is not None:
         dc_prev = dc_prev + da_i * p_i + da_f * p_f  # 2
     da = np.hstack([da_i, da_f, da_g, da_o])
     dx, dWx = da @ W.Wx.T, x.T @ da  # 1
-    dh_prev, dWh = da @ W.Wh.T, h_prev.T @ da  # 1
+    dh_prev, dWh = W.mask * (da @ W.Wh.T), (W.mask * h_prev).T @ da  # 1
     db = dbh = da.sum(axis=0)  # 1
     if W.peephole is None:
         return dx, (dh_prev, dc_prev), dWx, dWh, db, dbh
@@ -101,21 +104,21 @@ def _backward(dstates, states_prev, kept, x, W, option):
     return dx, (dh_prev, dc_prev), dWx, dWh, db, dbh, dpeephole
 
 
-def judged_options(candidate, coupled, cell_clip, preact_clip):
+def judged_options(candidate, coupled, cell_clip, preact_clip, grad_clip):
     candidate = _arguments.option("candidate", candidate, CANDIDATES)
     coupled = _arguments.flag("coupled", coupled)
-    clips = {"cell_clip": cell_clip, "preact_clip": preact_clip}
-    return Options(candidate, coupled, *(v if v is None else _arguments.number(n, v, positive=True) for n, v in clips.items()))
+    clips = {"cell_clip": cell_clip, "preact_clip": preact_clip, "grad_clip": grad_clip}
+    return Options(candidate, coupled, *(_arguments.bound(name, value) for name, value in clips.items()))
 
 
-def _cell(candidate, coupled, cell_clip, preact_clip):
-    return sequence.Cell(_forward, _backward, judged_options(candidate, coupled, cell_clip, preact_clip))
+def _cell(*options):
+    return sequence.Cell(_forward, _backward, judged_options(*options))
 
 
 def lstm_forward(
-    x, h0, c0, Wx, Wh, b=None, *, bh=None, peephole=None, gate_order="ifgo", candidate="tanh", coupled=False,
-    cell_clip=None, preact_clip=None, lengths=None, reverse=False, training=True, memory=None,
-    return_sequences=True, out=None,
+    x, h0, c0, Wx, Wh, b=None, *, bh=None, peephole=None, gate_order="ifgo", candidate="tanh", coupled=False, cell_clip=None,
+    preact_clip=None, grad_clip=None, recurrent_mask=None, zoneout_h=None, zoneout_c=None, period=None, start=0, lengths=None,
+    reverse=False, training=True, memory=None, return_sequences=True, out=None,
 ):  # fmt: skip
     """Run the cell over a sequence; returns (h, h_T, c_T, cache).
 
@@ -123,8 +126,13 @@ def lstm_forward(
 
     x: (N, T, D). h0, c0: (N, H), (H,) or None = zeros. Wx: (D, 4H). Wh: (H, 4H). b, bh: (4H,) or None.
     peephole: (3H,) or None, in the order i f o. candidate: "tanh" or "sigmoid". coupled: i = 1 - f; the blocks of i are not
-    used. cell_clip, preact_clip: numbers > 0 or None; no gradient passes where a value is clipped.
+    used. cell_clip, preact_clip: numbers > 0 or None; no gradient passes where a value is clipped. grad_clip:
+    number > 0 or None, the bound of each step's da in backward.
     gate_order: a permutation of "ifgo"; weights come and gradients return in it.
+    recurrent_mask: to (N, H), what h_prev is multiplied by where it meets Wh. zoneout_h, zoneout_c: to (N, T, H), how much of
+    its state a unit keeps: m⊙prev + (1−m)⊙new. Numbers, bools or floats that broadcast; constants of the gradients.
+    period: an integer >= 1, integers (H,) or None. Unit j changes its state only at steps t with (start + t) % period[j] == 0,
+    t counted as they run, and holds it in between. start: the number of the first step.
     lengths: (N,) integers 0..T; outputs past a row's length are 0, h_T and c_T are the states at the row's own end.
     reverse: run from a row's last step to its first; h keeps the order of x.
     training: False keeps nothing for backward, cache is None. return_sequences: False returns h = None.
@@ -133,11 +141,13 @@ def lstm_forward(
     h: (N, T, H). h_T, c_T: (N, H). The cache refers to x and the weights, it does not copy them.
     """
     call = _arguments.forward(
-        "lstm", x, h0, c0, Wx, Wh, b, bh, step=False, gates=GATES, has_c=True, gate_order=gate_order, lengths=lengths,
+        "lstm", x, h0, c0, Wx, Wh, b, bh, step=False, gates=GATES, has_c=True, gate_order=gate_order, period=period,
+        start=start, lengths=lengths,
         reverse=reverse, training=training, memory=memory, return_sequences=return_sequences, out=out,
-        dtypes=_arguments.REFERENCE, peephole=peephole,
+        dtypes=_arguments.REFERENCE, peephole=peephole, recurrent_mask=recurrent_mask, zoneout_h=zoneout_h,
+        zoneout_c=zoneout_c,
     )  # fmt: skip
-    h, (h_T, c_T), cache = sequence.forward(call, _cell(candidate, coupled, cell_clip, preact_clip))
+    h, (h_T, c_T), cache = sequence.forward(call, _cell(candidate, coupled, cell_clip, preact_clip, grad_clip))
     return LSTMForward(
         sequence.placed(call, "h", h),
         sequence.placed(call, "h_T", h_T),
@@ -150,7 +160,8 @@ def lstm_backward(dh, cache, dh_T=None, dc_T=None, *, need=None, out=None):
     """The gradients of lstm_forward: (dx, dh0, dc0, dWx, dWh), then db, dbh, dpeephole of those that were given.
 
     dh: (N, T, H), dh_T, dc_T: (N, H), each may be None = zeros. dh past a row's length is ignored.
-    need: names of the gradients wanted, the others are None. out: an array for dx, or a dict by name.
+    need: names of the gradients wanted, the others are None; "dh_total", "dc_total" add fields (N, T, H), the gradients of
+    the states after each step. out: an array for dx, or a dict by name.
     """
     call = _arguments.cache(cache, sequence.Cache, "lstm", False)
     judged = _arguments.backward(call, dh, dh_T, dc_T, need=need, out=out)
@@ -158,9 +169,9 @@ def lstm_backward(dh, cache, dh_T=None, dc_T=None, *, need=None, out=None):
 
 
 def lstm_ragged_forward(
-    x, h0, c0, Wx, Wh, b=None, *, bh=None, peephole=None, offsets=None, batch_sizes=None, gate_order="ifgo",
-    candidate="tanh", coupled=False, cell_clip=None, preact_clip=None, reverse=False, training=True, memory=None,
-    return_sequences=True, out=None,
+    x, h0, c0, Wx, Wh, b=None, *, bh=None, peephole=None, offsets=None, batch_sizes=None, gate_order="ifgo", candidate="tanh",
+    coupled=False, cell_clip=None, preact_clip=None, grad_clip=None, recurrent_mask=None, zoneout_h=None, zoneout_c=None,
+    period=None, start=0, reverse=False, training=True, memory=None, return_sequences=True, out=None,
 ):  # fmt: skip
     """Run the cell over sequences of different lengths on flat rows, without padding; returns (h, h_T, c_T, cache).
 
@@ -170,12 +181,13 @@ def lstm_ragged_forward(
     h: (ΣT, H). h_T, c_T: (N, H), the states at each sequence's own end.
     """
     call = _arguments.forward(
-        "lstm", x, h0, c0, Wx, Wh, b, bh, step=False, gates=GATES, has_c=True, gate_order=gate_order, ragged=True,
+        "lstm", x, h0, c0, Wx, Wh, b, bh, step=False, gates=GATES, has_c=True, gate_order=gate_order, period=period,
+        start=start, ragged=True,
         offsets=offsets, batch_sizes=batch_sizes, reverse=reverse, training=training, memory=memory,
-        return_sequences=return_sequences, out=out, dtypes=_arguments.REFERENCE,
-        peephole=peephole,
+        return_sequences=return_sequences, out=out, dtypes=_arguments.REFERENCE, peephole=peephole,
+        recurrent_mask=recurrent_mask, zoneout_h=zoneout_h, zoneout_c=zoneout_c,
     )  # fmt: skip
-    h, (h_T, c_T), cache = sequence.forward(call, _cell(candidate, coupled, cell_clip, preact_clip))
+    h, (h_T, c_T), cache = sequence.forward(call, _cell(candidate, coupled, cell_clip, preact_clip, grad_clip))
     return LSTMForward(
         sequence.placed(call, "h", h),
         sequence.placed(call, "h_T", h_T),
@@ -196,19 +208,22 @@ def lstm_ragged_backward(dh, cache, dh_T=None, dc_T=None, *, need=None, out=None
 
 def lstm_step_forward(
     x, h_prev, c_prev, Wx, Wh, b=None, *, bh=None, peephole=None, gate_order="ifgo", candidate="tanh", coupled=False,
-    cell_clip=None, preact_clip=None, training=True, out=None,
+    cell_clip=None, preact_clip=None, grad_clip=None, recurrent_mask=None, zoneout_h=None, zoneout_c=None, period=None,
+    start=0, training=True, out=None,
 ):  # fmt: skip
     """One step; returns (h_next, c_next, cache).
 
     x: (N, D). h_prev, c_prev: (N, H), (H,) or None = zeros. Wx: (D, 4H). Wh: (H, 4H). b, bh: (4H,) or None.
+    period, start: as in lstm_forward; start is the number of this step.
     out: an array for h_next, or a dict with any of h_next, c_next.
     """
     call = _arguments.forward(
-        "lstm", x, h_prev, c_prev, Wx, Wh, b, bh, step=True, gates=GATES, has_c=True, gate_order=gate_order,
-        training=training, out=out, dtypes=_arguments.REFERENCE,
-        peephole=peephole,
+        "lstm", x, h_prev, c_prev, Wx, Wh, b, bh, step=True, gates=GATES, has_c=True, gate_order=gate_order, period=period,
+        start=start,
+        training=training, out=out, dtypes=_arguments.REFERENCE, peephole=peephole, recurrent_mask=recurrent_mask,
+        zoneout_h=zoneout_h, zoneout_c=zoneout_c,
     )  # fmt: skip
-    (h_next, c_next), cache = sequence.step_forward(call, _cell(candidate, coupled, cell_clip, preact_clip))
+    (h_next, c_next), cache = sequence.step_forward(call, _cell(candidate, coupled, cell_clip, preact_clip, grad_clip))
     return LSTMStep(sequence.placed(call, "h_next", h_next), sequence.placed(call, "c_next", c_next), cache)
 
 

@@ -23,6 +23,7 @@ class Weights(NamedTuple):
     b: np.ndarray  # (G·H,)
     bh: np.ndarray  # (G·H,)
     peephole: np.ndarray | None  # (3H,)
+    mask: Any = 1  # (N, H), what h_prev is multiplied by where it meets Wh
 
 
 class Cell(NamedTuple):
@@ -49,16 +50,24 @@ def sigmoid(a):
     return np.where(a >= 0, 1, e) / (1 + e)
 
 
+def clipped(a, limit):
+    """a between ±limit, a number or None = as it is; NaN stays."""
+    if limit is None:
+        return a
+    with np.errstate(over="ignore", under="ignore"):
+        limit = np.asarray(limit).astype(a.dtype)
+    return np.clip(a, -limit, limit)
+
+
 def forward(call, cell):
     """All steps of a judged forward call: (h or None, final states, cache or None)."""
     W = canonical_weights(call)
     states = initial_states(call)
     h = zeros_like_rows(call, call.H) if call.return_sequences else None
     steps = []
-    for rows, places in schedule(call):
-        x_t = call.x[places]
+    for t, (rows, places) in enumerate(schedule(call)):
         before = tuple(s[rows] for s in states)
-        after, kept = cell.forward(x_t, before, W, cell.option)
+        after, kept = one_step(call, cell, t, rows, places, before, W)
         for s, new in zip(states, after, strict=True):
             s[rows] = new
         if h is not None:
@@ -73,27 +82,30 @@ def backward(cache, judged):
     call, cell = judged.call, cache.cell
     W = canonical_weights(call)
     dx = zeros_like_rows(call, call.D)
-    dW = [np.zeros_like(w) for w in W if w is not None]
+    dW = [np.zeros_like(w) for w in W[:5] if w is not None]
     dstates = [np.zeros((call.N, call.H), call.dtype) for _ in range(1 + call.has_c)]
     for dstate, upstream in zip(dstates, (judged.dh_T, judged.dc_T), strict=False):
         if upstream is not None:
             dstate += upstream
-    for rows, places, before, kept in reversed(cache.steps):
+    totals = [zeros_like_rows(call, call.H) for _ in dstates]
+    for t, (rows, places, before, kept) in reversed(list(enumerate(cache.steps))):
         after = [dstate[rows] for dstate in dstates]
         if judged.dh is not None:
             after[0] += judged.dh[places]
-        dx[places], dbefore, *dweights = cell.backward(after, before, kept, call.x[places], W, cell.option)
+        for total, dstate in zip(totals, after, strict=True):
+            total[places] = dstate
+        dx[places], dbefore, *dweights = one_step_back(call, cell, t, rows, places, after, before, kept, W)
         for dstate, d in zip(dstates, dbefore, strict=True):
             dstate[rows] = d
         for total, d in zip(dW, dweights, strict=True):
             total += d
-    return collect(judged, dx, dstates, dW)
+    return collect(judged, dx, dstates, dW, totals)
 
 
 def step_forward(call, cell):
     """One step: (states, cache or None)."""
     before = initial_states(call)
-    after, kept = cell.forward(call.x, before, canonical_weights(call), cell.option)
+    after, kept = one_step(call, cell, 0, ..., ..., before, canonical_weights(call))
     after = [state.copy() for state in after]  # the caller's own, `kept` belongs to the cache
     return after, Cache(call, cell, [(None, None, before, kept)]) if call.training else None
 
@@ -104,8 +116,53 @@ def step_backward(cache, judged):
     [(_, _, before, kept)] = cache.steps
     zeros = np.zeros((call.N, call.H), call.dtype)
     after = [zeros if d is None else d for d in (judged.dh, judged.dc_T)][: 1 + call.has_c]
-    dx, dbefore, *dW = cell.backward(after, before, kept, call.x, canonical_weights(call), cell.option)
+    dx, dbefore, *dW = one_step_back(call, cell, 0, ..., ..., after, before, kept, canonical_weights(call))
     return collect(judged, dx, dbefore, dW)
+
+
+def one_step(call, cell, t, rows, places, before, W):
+    """Step t of the cell, with masks: (states, kept). Zoneout is next = m⊙prev + (1−m)⊙new for each state; then units
+    that hold by their period get their states back."""
+    new, kept = cell.forward(call.x[places], before, masked(W, call, rows), cell.option)
+    states = zip(zoneouts(call, places), before, new, strict=True)
+    after = tuple(new if m is None else m * prev + (1 - m) * new for m, prev, new in states)
+    if call.rhythm is not None:
+        moves = moving_units(call.rhythm, t)
+        after = tuple(np.where(moves, new, old) for new, old in zip(after, before, strict=True))
+    return after, kept
+
+
+def one_step_back(call, cell, t, rows, places, dafter, before, kept, W):
+    """The gradients of step t, as cell.backward returns them: the cell gets (1−m)⊙d, and m⊙d goes past it; all of d does
+    at a unit that holds by its period."""
+    if call.rhythm is not None:
+        moves = moving_units(call.rhythm, t)
+        held = [np.where(moves, 0, d) for d in dafter]
+        dafter = [np.where(moves, d, 0) for d in dafter]
+    zoned = list(zip(zoneouts(call, places), dafter, strict=True))
+    dnew = [d if m is None else (1 - m) * d for m, d in zoned]
+    dx, dbefore, *dW = cell.backward(dnew, before, kept, call.x[places], masked(W, call, rows), cell.option)
+    dbefore = [d if m is None else d + m * past for d, (m, past) in zip(dbefore, zoned, strict=True)]
+    if call.rhythm is not None:
+        dbefore = [d + past for d, past in zip(dbefore, held, strict=True)]
+    return dx, dbefore, *dW
+
+
+def masked(W, call, rows):
+    """The weights, and with them the recurrent mask of these rows."""
+    mask = None if call.masks is None else call.masks.recurrent
+    return W if mask is None else W._replace(mask=mask[rows])
+
+
+def zoneouts(call, places):
+    """For each state how much of it is kept at these places of x; None: there is no zoneout."""
+    masks = (call.masks or (None, None, None))[1 : 2 + call.has_c]
+    return [None if mask is None else mask[places] for mask in masks]
+
+
+def moving_units(rhythm, t):
+    """(H,) bools: the units that change their states at step t."""
+    return (rhythm.start + t) % rhythm.period == 0
 
 
 def schedule(call):
@@ -150,7 +207,7 @@ def zeros_like_rows(call, width):
     return np.zeros_like(call.x, shape=(*call.x.shape[:-1], width))
 
 
-def collect(judged, dx, dstates, dW):
+def collect(judged, dx, dstates, dW, totals=()):
     """The gradients in the caller's shapes, gate order and memory order; None where not needed."""
     call = judged.call
     columns = gate_columns(call)
@@ -163,6 +220,8 @@ def collect(judged, dx, dstates, dW):
             gradient[..., columns] = dw
             gradients.append(gradient)
     gradients += dW[4:]
+    named = dict(zip(("dh_total", "dc_total"), totals, strict=False))
+    gradients += [named[name] for name in judged.names[len(gradients) :]]
     gradients = [gradient if wanted else None for gradient, wanted in zip(gradients, judged.need, strict=True)]
     return [placed(judged, name, gradient) for name, gradient in zip(judged.names, gradients, strict=True)]
 

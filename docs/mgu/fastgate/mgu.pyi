@@ -3,7 +3,7 @@ from typing import Any, Generic, NamedTuple
 
 from numpy.typing import NDArray
 
-from fastgate._types import Cache, F, Gradients, Lengths, Out, PreparedCell
+from fastgate._types import Cache, F, Gradients, Lengths, Mask, Out, Period, PreparedCell
 
 class MGUForward(NamedTuple, Generic[F]):
     h: NDArray[F] | Any  # None with return_sequences=False
@@ -31,6 +31,10 @@ def mgu_forward(
     *,
     bh: NDArray[F] | None = None,
     gate_order: str = "fn",
+    recurrent_mask: Mask[F] = None,
+    zoneout_h: Mask[F] = None,
+    period: Period = None,
+    start: int = 0,
     lengths: Lengths = None,
     reverse: bool = False,
     training: bool = True,
@@ -57,6 +61,10 @@ def mgu_ragged_forward(
     offsets: Lengths = None,
     batch_sizes: Lengths = None,
     gate_order: str = "fn",
+    recurrent_mask: Mask[F] = None,
+    zoneout_h: Mask[F] = None,
+    period: Period = None,
+    start: int = 0,
     reverse: bool = False,
     training: bool = True,
     memory: int | None = None,
@@ -80,6 +88,10 @@ def mgu_step_forward(
     *,
     bh: NDArray[F] | None = None,
     gate_order: str = "fn",
+    recurrent_mask: Mask[F] = None,
+    zoneout_h: Mask[F] = None,
+    period: Period = None,
+    start: int = 0,
     training: bool = True,
     out: Out[F] = None,
 ) -> MGUStep[F]: ...
@@ -100,15 +112,28 @@ class MGUCell(PreparedCell[F]):
         *,
         bh: NDArray[F] | None = None,
         gate_order: str = "fn",
+        period: Period = None,
     ) -> None: ...
-    def step(self, x: NDArray[F], h_prev: NDArray[F] | None = None, out: Out[F] = None) -> NDArray[F]: ...
+    def step(
+        self,
+        x: NDArray[F],
+        h_prev: NDArray[F] | None = None,
+        out: Out[F] = None,
+        start: int = 0,
+        *,
+        recurrent_mask: Mask[F] = None,
+        zoneout_h: Mask[F] = None,
+    ) -> NDArray[F]: ...
     def forward(
         self,
         x: NDArray[F],
         h0: NDArray[F] | None = None,
         *,
+        recurrent_mask: Mask[F] = None,
+        zoneout_h: Mask[F] = None,
         lengths: Lengths = None,
         reverse: bool = False,
+        start: int = 0,
         training: bool = True,
         memory: int | None = None,
         return_sequences: bool = True,

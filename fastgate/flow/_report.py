@@ -1,0 +1,163 @@
+"""One page that says whether and where gradients vanish or explode."""
+
+from __future__ import annotations
+
+import os
+import textwrap
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from fastgate.flow import figures, instruments
+from fastgate.flow._omega import omega
+from fastgate.flow._trace import Array, Trace, trace
+from fastgate.flow.instruments import JacobianNorms
+from fastgate.layers._types import Lengths, Rng
+
+LARGE = 1000.0  # a product of Jacobians that grows by more explodes, one that shrinks by more vanishes
+SEEN = 100.0  # the factor whose distance is named
+WIDTH = 200  # letters in a line
+SIGNS = {"vanish": "#3b6fb0", "explode": "#c8442f", "flow": "#2a7f62"}
+CANDIDATE = {"rnn": "a", "lstm": "g", "gru": "n"}
+
+
+class Verdict(NamedTuple):
+    """About one layer and direction."""
+
+    name: str
+    word: str  # "vanish", "explode" or "flow"
+    factor: float  # the median over rows of ||ds_T/ds_1||, over `steps` steps
+    steps: int
+    per_step: float  # factor^(1/steps)
+    distance: float | None  # after how many steps 1 % is left, or it has grown a hundredfold; None where it never does
+    words: str  # all that in a sentence or two, and why
+
+
+class Report(NamedTuple):
+    """What report returns."""
+
+    figure: Any  # a matplotlib Figure
+    verdicts: tuple[Verdict, ...]
+    text: str  # the words of all verdicts
+    traces: tuple[Trace, ...]
+
+
+def report(
+    model: Any, x: Array, h0: Array | None = None, c0: Array | None = None, *, dh: Array | None = None,
+    dh_T: Array | None = None, dc_T: Array | None = None, lengths: Lengths = None, reverse: bool = False, rng: Rng = 0,
+    path: str | os.PathLike[str] | None = None, title: str | None = None,
+) -> Report:  # fmt: skip
+    """A page of figures, and words, about the gradients of a layer or a prepared cell on the sequences x.
+
+    model, x, h0, c0, dh, dh_T, dc_T, lengths, reverse, rng : as trace takes them. Without dh, dh_T, dc_T the loss looks at the
+    last state alone. path : where the page is written, .png, .pdf or .svg; None writes nothing.
+
+    The verdict about a layer comes from ||ds_T/ds_k||, the largest factor by which anything that happened at step k can still
+    matter at the end: below 1/1000 over the whole length gradients vanish, above 1000 they explode. It is about
+    the way through time in that layer; a gradient may also come down from the layer above. Without matplotlib (the
+    extra `demo`) it is an ImportError. It takes a second or two for 64 units, 8 rows and 100 steps, most of it for drawing.
+    """
+    traces = trace(model, x, h0, c0, dh=dh, dh_T=dh_T, dc_T=dc_T, lengths=lengths, reverse=reverse, rng=rng)
+    page = figures.new_figure(13, 8.6)
+    jacobians = [instruments.jacobian_norms(t, points=12, iterations=12) for t in traces]
+    verdicts = tuple(judge(t, norms) for t, norms in zip(traces, jacobians, strict=True))
+    wrapped = [textwrap.fill(v.words, WIDTH, subsequent_indent="    ") for v in verdicts]
+    lines = sum(words.count("\n") + 1 for words in wrapped)
+    page.set_figheight(8 + 0.19 * lines)
+    heading, body = page.subfigures(2, 1, height_ratios=[0.45 + 0.19 * lines, 7.5])
+    panels = body.subplots(2, 3)
+    figures.plot_gradient_norms(traces, axes=panels[0, 0])
+    figures.plot_jacobian_norms(traces, jacobians, axes=panels[0, 1])
+    figures.plot_omega(traces, [omega(t) for t in traces], axes=panels[0, 2])
+    figures.plot_saturation(traces, axes=panels[1, 0])
+    if traces[0].cell == "rnn":
+        figures.plot_singular_values({t.name: spectrum_of(t) for t in traces}, axes=panels[1, 1])
+    else:
+        figures.plot_time_constants(traces, axes=panels[1, 1])
+    figures.plot_spectrum({t.name: spectrum_of(t) for t in traces}, axes=panels[1, 2])
+    if traces[0].cell != "rnn":
+        gate = CANDIDATE[traces[0].cell]
+        panels[1, 2].set_title(f"Eigenvalues of Wh, block of {gate}", loc="left", fontsize=10, color=figures.INK)
+
+    N, T, _ = traces[0].x.shape
+    title = (
+        f"Gradient flow: {type(model).__name__}, {traces[0].h.shape[-1]} units, {N} rows of {T} steps"
+        if title is None
+        else title
+    )
+    height = 0.45 + 0.19 * lines  # inches
+    heading.text(0.012, 1 - 0.08 / height, title, fontsize=14, fontweight="bold", color=figures.INK, va="top")
+    at = 0.42
+    for verdict, words in zip(verdicts, wrapped, strict=True):
+        heading.text(0.012, 1 - at / height, "■", fontsize=9, color=SIGNS[verdict.word], va="top")
+        heading.text(0.026, 1 - at / height, words, fontsize=9, color=figures.INK, va="top", linespacing=1.3)
+        at += 0.19 * (words.count("\n") + 1)
+    text = "\n".join(v.words for v in verdicts)
+    if path is not None:
+        figures.save(page, path)
+    return Report(page, verdicts, text, traces)
+
+
+def spectrum_of(t: Trace) -> instruments.Spectrum:
+    """Of the block of Wh through which the state reaches the candidate."""
+    gate = t.options.get("gate_order", t.gates).index(CANDIDATE[t.cell])
+    return instruments.spectrum(t.weights["Wh"], gate)
+
+
+def judge(t: Trace, norms: JacobianNorms) -> Verdict:
+    """The verdict about one trace."""
+    if not np.isfinite(norms.norm).any():
+        return Verdict(t.name, "flow", 1.0, 0, 1.0, None, f"{t.name}: no steps.")
+    seen = np.isfinite(norms.norm).any(axis=0)
+    distance, middle = norms.distance[seen], np.nanmedian(norms.norm[:, seen], axis=0)
+    factor, steps = float(middle[-1]), int(distance[-1])
+    per_step = factor ** (1 / steps)
+    word = "vanish" if factor < 1 / LARGE else "explode" if factor > LARGE else "flow"
+    crossing = _crossing(distance, middle, 1 / SEEN if factor < 1 else SEEN)
+    words = f"{t.name}: gradients {word}. "
+    if word == "flow":
+        words += f"Over {steps} steps {factor:.2g} of a change of the state is left at most, {per_step:.3f} per step."
+    else:
+        words += (
+            f"A change of the state has {'shrunk' if word == 'vanish' else 'grown'} a hundredfold after {crossing:.0f} steps"
+        )
+        words += f", to {factor:.0e} after {steps}: {per_step:.2f} per step."
+    return Verdict(t.name, word, factor, steps, per_step, crossing, f"{words} {_why(t)}")
+
+
+def _crossing(distance: Any, middle: Any, level: float) -> float | None:
+    """The distance from which on the norm stays beyond a level, between two points on a logarithmic scale."""
+    with np.errstate(divide="ignore"):
+        away = np.log(np.maximum(middle, 1e-300) / level) * (1 if level > 1 else -1)
+    inside = np.flatnonzero(away < 0)
+    last = int(inside[-1]) if len(inside) else -1
+    if last + 1 == len(away):
+        return None
+    if last < 0:
+        return float(distance[0])
+    share = -away[last] / (away[last + 1] - away[last])
+    return float(distance[last] + share * (distance[last + 1] - distance[last]))
+
+
+def _why(t: Trace) -> str:
+    """What the weights and gates say about it."""
+    found = spectrum_of(t)
+    ends = {letter: gate.share for letter, gate in instruments.saturation(t).items()}
+    if t.cell == "rnn":
+        slope = instruments.SLOPES[t.options.get("activation", "tanh")]
+        words = f"Wh has radius {found.radius:.2f}, largest singular value {found.gain:.2f}"
+        if found.gain * slope < 1:
+            words += f", below 1 with slopes of at most {slope:g}: they cannot but vanish"
+        share = ends["h"]
+        if share > 0.05:
+            words += f"; {share:.0%} of the values are " + ("0" if t.options.get("activation") == "relu" else "saturated")
+        return words + "."
+    constants = instruments.time_constants(t)
+    gate = "f" if t.cell == "lstm" else "z"
+    keeps = float(np.exp(-1 / np.median(constants))) if np.median(constants) > 0 else 0.0
+    words = f"Gate {gate} keeps {keeps:.2f} per step (median unit; time constant {np.median(constants):.2g} steps)"
+    words += f"; Wh of {CANDIDATE[t.cell]} has radius {found.radius:.2f}"
+    most = max(ends, key=ends.__getitem__)
+    if ends[most] > 0.3:
+        words += f"; {ends[most]:.0%} of {most} are at the ends of their range"
+    return words + "."

@@ -1,0 +1,246 @@
+"""What the instruments look at: the states of a model on some sequences, and the gradients of a loss with respect to them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+import fastgate
+from fastgate import _arguments, _cell, reference
+from fastgate.layers._judge import generator
+from fastgate.layers._layer import Layer
+from fastgate.layers._types import Lengths, Rng
+from fastgate.reference import sequence
+
+Array = NDArray[Any]
+WEIGHTS = ("Wx", "Wh", "b", "bh", "peephole")
+OPTIONS = ("activation", "candidate", "coupled", "cell_clip", "preact_clip", "reset", "update", "gate_order")
+BLOCKS = ("state", "h", "c")
+
+
+@dataclass(frozen=True)
+class Trace:
+    """One layer in one direction, or one prepared cell, on N sequences. Past a row's length all is 0."""
+
+    name: str  # "LSTM", "layer 0", "layer 1, reverse"
+    cell: str  # "rnn", "lstm", "gru"
+    weights: dict[str, Array]  # by the names of the function's arguments
+    options: dict[str, Any]
+    x: Array  # (N, T, D), of an inner layer its own input
+    h: Array  # (N, T, H)
+    c: Array | None  # (N, T, H)
+    h0: Array  # (N, H)
+    c0: Array | None
+    lengths: NDArray[np.int64]  # (N,)
+    reverse: bool
+    dh_total: Array  # (N, T, H), dL/dh_t
+    dc_total: Array | None
+    gradients: dict[str, Array] = field(default_factory=dict)  # of the weights: dWx, dWh, …; empty where they were not computed
+
+    @property
+    def has_c(self) -> bool:
+        return self.c is not None
+
+    @property
+    def gates(self) -> str:
+        """The letters of the gates, in canonical order."""
+        return getattr(reference, self.cell).GATES
+
+    @cached_property
+    def alive(self) -> NDArray[np.bool_]:
+        """(N, T), where a row has a step."""
+        return np.arange(self.x.shape[1]) < self.lengths[:, None]
+
+    @cached_property
+    def order(self) -> NDArray[np.int64]:
+        """(N, T), the time of each row's k-th step; steps that a row does not have stand last."""
+        times = np.arange(self.x.shape[1])
+        return np.where(self.alive & self.reverse, self.lengths[:, None] - 1 - times, times)
+
+    def in_order(self, a: Array) -> Array:
+        """(N, T, …) with each row's steps in the order of computation."""
+        return np.take_along_axis(a, self.order.reshape(*self.order.shape, *[1] * (a.ndim - 2)), axis=1)
+
+    def previous(self, name: str) -> Array:
+        """(N, T, H), h_{t-1} or c_{t-1} at t."""
+        states, first = getattr(self, name), getattr(self, f"{name}0")
+        before = np.concatenate([first[:, None], self.in_order(states)[:, :-1]], axis=1)
+        back = np.empty_like(before)
+        np.put_along_axis(back, self.order[..., None], before, axis=1)
+        return back * self.alive[..., None]
+
+    def function(self, what: str) -> Any:
+        return getattr(fastgate, f"{self.cell}_{what}")
+
+    def as_float64(self) -> dict[str, Array]:
+        return {name: a.astype(np.float64) for name, a in self.weights.items()}
+
+    def definition(self, dtype: Any = np.float64) -> tuple[Any, sequence.Weights, Any]:
+        """(cell, canonical weights, judged call) of the reference."""
+        weights = {name: a.astype(dtype) for name, a in self.weights.items()}
+        empty = np.empty((0, len(weights["Wx"])), dtype)
+        states = (None,) * (1 + self.has_c)
+        step = getattr(reference, f"{self.cell}_step_forward")
+        cache = step(empty, *states, **weights, **self.options).cache
+        return cache.cell, sequence.canonical_weights(cache.call), cache.call
+
+    def flat(self, a: Array) -> Array:
+        """(ΣT, …) in float64, the rows that are alive."""
+        return a[self.alive].astype(np.float64)
+
+    def spread(self, rows: Array, fill: float = 0.0) -> Array:
+        """(N, T, …) of (ΣT, …)."""
+        whole = np.full((*self.alive.shape, *rows.shape[1:]), fill, rows.dtype)
+        whole[self.alive] = rows
+        return whole
+
+
+def trace(
+    model: Any, x: Array, h0: Array | None = None, c0: Array | None = None, *, dh: Array | None = None,
+    dh_T: Array | None = None, dc_T: Array | None = None, lengths: Lengths = None, reverse: bool = False, rng: Rng = 0,
+    dh_total: Array | None = None, dc_total: Array | None = None,
+) -> tuple[Trace, ...]:  # fmt: skip
+    """Run a model forward and backward and keep what the instruments look at; a Trace for each layer and direction.
+
+    model : an RNN, LSTM or GRU layer, or a prepared cell (RNNCell(Wx, Wh, b), LSTMCell, GRUCell), whose Trace is the only one
+    x : (N, T, D). h0, c0 : the states before the first step, as the model's forward takes them. lengths : (N,) or None.
+        reverse : of a cell, as in its forward.
+    dh, dh_T, dc_T : the gradients of the loss, as the model's backward takes them. None of them given stands for a loss that
+        looks at the last state alone: dh_T is drawn from a standard normal distribution, for each row and direction of the
+        last layer, and brought to length 1.
+    dh_total, dc_total : of a cell, what its backward gave for need=(…, "dh_total", "dc_total"); no backward pass is run then.
+    rng : a Generator or a seed, for that dh_T, and for the masks of a layer's dropout
+
+    Nothing of the model changes: a layer's gradients and generator stay. What does not fit is a ValueError or TypeError
+    that names the argument, in the words of the model's forward and backward.
+    """
+    rng = generator(rng)
+    if isinstance(model, Layer):
+        if _arguments.flag("reverse", reverse):
+            raise ValueError("reverse: expected False for a layer, got True")
+        for name, value in (("dh_total", dh_total), ("dc_total", dc_total)):
+            if value is not None:
+                raise ValueError(f"{name}: expected None for a layer, whose backward pass is run here")
+        return _of_layer(model, x, (h0, c0), dh, (dh_T, dc_T), lengths, rng)
+    if isinstance(model, _cell._Cell):
+        return (_of_cell(model, x, (h0, c0), dh, (dh_T, dc_T), lengths, reverse, rng, (dh_total, dc_total)),)
+    raise TypeError(
+        "model: expected a layer (RNN, LSTM, GRU) or a prepared cell (RNNCell, LSTMCell, GRUCell), "
+        f"got {_arguments._kind(model)}"
+    )
+
+
+def one(found: Any, name: str = "trace") -> Trace:
+    """A Trace, or the only one of a tuple."""
+    if isinstance(found, Trace):
+        return found
+    if isinstance(found, tuple) and found and all(isinstance(t, Trace) for t in found):
+        if len(found) == 1:
+            return found[0]
+        raise ValueError(
+            f"{name}: expected one Trace, got {len(found)}, of {', '.join(t.name for t in found)}; pass one of them"
+        )
+    raise TypeError(f"{name}: expected a Trace, what fastgate.flow.trace returns, got {_arguments._kind(found)}")
+
+
+def block_of(t: Trace, block: str) -> str:
+    _arguments.option("block", block, BLOCKS)
+    if block == "c" and not t.has_c:
+        raise ValueError(f'block: expected "state" or "h" for {t.cell}, which has no c, got "c"')
+    return block
+
+
+def _probe(rng: np.random.Generator, shape: tuple[int, ...], dtype: Any) -> Array:
+    """Directions of length 1 along the last axis."""
+    drawn = rng.standard_normal(shape)
+    return (drawn / np.linalg.norm(drawn, axis=-1, keepdims=True)).astype(dtype)
+
+
+def _of_cell(cell, x, given, dh, upstream, lengths, reverse, rng, totals):
+    states, final = (given, upstream) if cell._has_c else (given[:1], upstream[:1])
+    for name, value in (("c0", given[1]), ("dc_T", upstream[1]), ("dc_total", totals[1])):
+        if value is not None and not cell._has_c:
+            raise ValueError(f"{name}: expected None for {type(cell).__name__}, which has no c")
+    found = cell.forward(x, *states, lengths=lengths, reverse=reverse)
+    call = found.cache.call
+    backward = getattr(fastgate, f"{cell._cell}_backward")
+    names = ("dh_total", "dc_total")[: 1 + cell._has_c]
+    if any(a is not None for a in totals[: len(names)]):
+        totals = [_arguments._array(name, a, (call.dtype,), "the cell") for name, a in zip(names, totals, strict=False)]
+        for name, a in zip(names, totals, strict=True):
+            _arguments._shape(name, a, ("N", "T", "H"), (call.N, call.T, call.H))
+        return _traced(type(cell).__name__, cell._options, found.cache, found.h, totals, {})
+    if dh is None and all(a is None for a in final):
+        final = (_probe(rng, (call.N, call.H), call.dtype), None)[: len(final)]
+    need = (*_arguments.gradient_names(call), *names)
+    gradients = backward(dh, found.cache, *final, need=need)
+    return _traced(type(cell).__name__, cell._options, found.cache, found.h, gradients, gradients)
+
+
+def _of_layer(layer, x, given, dh, upstream, lengths, rng):
+    count = 1 + (len(layer._State._fields) > 1)
+    for name, value in (("c0", given[1]), ("dc_T", upstream[1])):
+        if value is not None and count == 1:
+            raise ValueError(f"{name}: expected None for {type(layer).__name__}, which has no c")
+    found = layer.forward(x, *given[:count], lengths=lengths, rng=rng)
+    N, T, _ = found.cache._sizes
+    if dh is None and all(a is None for a in upstream[:count]):
+        first = np.zeros((layer.num_layers * layer.num_directions, N, layer.hidden_size), layer.dtype)
+        first[-layer.num_directions :] = _probe(rng, (layer.num_directions, N, layer.hidden_size), layer.dtype)
+        upstream = (first, None)
+    if dh is not None:
+        dh = _arguments._array("dh", dh, (layer.dtype,), "the layer")
+        _arguments._shape("dh", dh, ("N", "T", "output_size"), (N, T, layer.output_size))
+    upstream = layer._states(("dh_T", "dc_T"), upstream[:count], N)
+    traces = []
+    for i, gradients in enumerate(layer._totals(dh, found.cache, upstream)):
+        k, d = divmod(i, layer.num_directions)
+        name = f"layer {k}" + (", reverse" if d else "")
+        cache = found.cache._caches[k][d]
+        traces.append(_traced(name, layer._options, cache, None, gradients, gradients))
+    return tuple(traces)
+
+
+def _traced(name, options, cache, h, totals, gradients):
+    """The Trace of a forward call; h None: it is computed again."""
+    call = cache.call
+    weights = {key: getattr(call, key) for key in WEIGHTS if getattr(call, key) is not None}
+    options = {key: value for key, value in options.items() if key in OPTIONS and value is not None}
+    lengths = np.full(call.N, call.T) if call.lengths is None else call.lengths
+    if h is None:
+        states = (call.h0, call.c0)[: 1 + call.has_c]
+        forward = getattr(fastgate, f"{call.cell}_forward")
+        h = forward(call.x, *states, **weights, **options, lengths=call.lengths, reverse=call.reverse, training=False).h
+    h0, c0 = (
+        np.zeros((call.N, call.H), call.dtype) if a is None else np.broadcast_to(a, (call.N, call.H))
+        for a in (call.h0, call.c0)
+    )
+    kept = {key: a for key, a in getattr(gradients, "_asdict", dict)().items() if key[1:] in weights}
+    dh_total, dc_total = (
+        (totals.dh_total, getattr(totals, "dc_total", None)) if hasattr(totals, "dh_total") else (*totals, None)[:2]
+    )
+    alive = (np.arange(call.T) < lengths[:, None])[..., None]
+    # fmt: off
+    return Trace(
+        name, call.cell, weights, options, np.where(alive, call.x, 0), h, _cell_states(call, weights, options, lengths, h0, c0),
+        h0, c0 if call.has_c else None, lengths, call.reverse, dh_total, dc_total, kept)
+    # fmt: on
+
+
+def _cell_states(call, weights, options, lengths, h0, c0):
+    """c after every step, (N, T, H): steps of a prepared cell, whose bits are those of the sequence."""
+    if not call.has_c:
+        return None
+    prepared = getattr(fastgate, f"{call.cell.upper()}Cell")(**weights, **options)
+    states = np.zeros((call.N, call.T, call.H), call.dtype)
+    h, c = h0.copy(), c0.copy()
+    for step in range(call.T):
+        rows = np.flatnonzero(step < lengths)
+        times = lengths[rows] - 1 - step if call.reverse else np.full(rows.size, step)
+        h[rows], c[rows] = prepared.step(call.x[rows, times], h[rows], c[rows])
+        states[rows, times] = c[rows]
+    return states
