@@ -51,7 +51,7 @@ struct share { fg_work *work; const void *argument; int number, count; uint32_t 
 
 struct helper {
     _Alignas(64) _Atomic uint32_t state;
-    pid_t id;                                 /* of the thread, written before it first sleeps */
+    pthread_t thread;
     struct share share;
     int joins, was_ready;                     /* of the piece of work that is being shared out */
 };
@@ -120,18 +120,23 @@ static void wake(_Atomic uint32_t *state) { syscall(SYS_futex, state, FUTEX_WAKE
 
 static int change(_Atomic uint32_t *state, uint32_t from, uint32_t to) { return atomic_compare_exchange_strong(state, &from, to); }
 
-/* Wakes a sleeping helper on any CPU but the caller's, where the system may well put it: there it would wait for milliseconds until the
- * caller, which waits for it, is made to give way. So the helper's CPUs are at each waking those of the caller's but one. */
-static void wake_helper(struct helper *h)
+/* A helper starts and wakes on any CPU but the caller's, where the system may well put it: there it would wait for milliseconds until the
+ * caller, which waits for it, is made to give way. So its CPUs are, from then on, those of the caller's but one. */
+static void keep_off_this_cpu(const struct helper *h)
 {
     cpu_set_t others;
     const int cpu = sched_getcpu();
 
-    if (cpu >= 0 && cpu < CPU_SETSIZE && sched_getaffinity(0, sizeof others, &others) == 0) {
-        CPU_CLR(cpu, &others);
-        if (CPU_COUNT(&others) > 0)
-            sched_setaffinity(h->id, sizeof others, &others);
-    }
+    if (cpu < 0 || cpu >= CPU_SETSIZE || sched_getaffinity(0, sizeof others, &others) != 0)
+        return;
+    CPU_CLR(cpu, &others);
+    if (CPU_COUNT(&others) > 0)
+        pthread_setaffinity_np(h->thread, sizeof others, &others);
+}
+
+static void wake_helper(struct helper *h)
+{
+    keep_off_this_cpu(h);
     wake(&h->state);
 }
 
@@ -163,7 +168,6 @@ static void *help(void *argument)
 {
     struct helper *h = argument;
 
-    h->id = (pid_t)syscall(SYS_gettid);
     for (;;) {
         uint32_t seen = spin_while(&h->state, READY, SPIN_NS, CALL_SPIN_NS);
 
@@ -230,15 +234,15 @@ static void start_helpers(fg_team *team, int count)
     pthread_sigmask(SIG_SETMASK, &all, &before);
     while (team->helpers < count) {
         struct helper *h = aligned_alloc(64, sizeof *h);
-        pthread_t thread;
         if (h == NULL)
             break;
         *h = (struct helper){ .state = READY };
-        if (pthread_create(&thread, NULL, help, h) != 0) {
+        if (pthread_create(&h->thread, NULL, help, h) != 0) {
             free(h);
             break;
         }
-        pthread_detach(thread);
+        keep_off_this_cpu(h);
+        pthread_detach(h->thread);
         team->helper[team->helpers++] = h;
     }
     pthread_sigmask(SIG_SETMASK, &before, NULL);
