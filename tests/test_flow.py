@@ -89,6 +89,7 @@ def test_a_layer_is_traced_layer_by_layer_and_stays_as_it_was(kind, merge):
     found.backward(dh, cache)
     for t, suffix in zip(traces, ("0", "0_reverse", "1", "1_reverse"), strict=True):
         assert t.reverse == suffix.endswith("reverse")
+        assert t.suffix == suffix
         for name in ("Wx", "Wh"):
             np.testing.assert_array_equal(t.gradients[f"d{name}"], found.grads[name + suffix])
         step = getattr(fastgate, f"{t.cell}_forward")
@@ -96,6 +97,35 @@ def test_a_layer_is_traced_layer_by_layer_and_stays_as_it_was(kind, merge):
         again = step(t.x, *states, **t.weights, **t.options, lengths=t.lengths, reverse=t.reverse)
         np.testing.assert_array_equal(t.h, again.h)
     np.testing.assert_array_equal(traces[0].x, np.where(traces[0].alive[..., None], x, 0))
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@cells
+def test_padding_strides_and_dtypes_change_nothing(cell, dtype):
+    """NaN in the padding of x and dh, a time-major x, float32: the same numbers, and float64 whatever the dtype."""
+    call, upstream = drawn(cell, dtype=dtype)
+    first = traced(cell, call, upstream, (), True)
+    padding = ~first.alive
+    noisy = call | {"x": call["x"].copy()}
+    noisy["x"][padding] = np.nan
+    noisy["x"] = np.ascontiguousarray(noisy["x"].swapaxes(0, 1)).swapaxes(0, 1)
+    dh = upstream["dh"].copy()
+    dh[padding] = np.nan
+    for a in (*noisy.values(), dh):
+        a.flags.writeable = False
+    second = traced(cell, noisy, upstream | {"dh": dh}, (), True)
+    measured = []
+    for t in (first, second):
+        omega = flow.omega(t, hold="delta")
+        assert all(g.dtype == dtype for g in omega.gradients.values())
+        measured.append([flow.gradient_norms(t), *flow.jacobian_norms(t)[:2], omega.ratio, *omega.gradients.values()])
+        measured[-1] += [*flow.gates(t).values(), t.h, t.dh_total]
+    for a, b in zip(*measured, strict=True):
+        np.testing.assert_array_equal(a, b)
+    assert all(a.dtype == np.float64 for a in measured[0][:1] + measured[0][2:4])
+    if dtype == np.float32:
+        exact = traced(cell, *({k: v.astype(np.float64) for k, v in given.items()} for given in (call, upstream)), (), True)
+        np.testing.assert_allclose(flow.jacobian_norms(first).norm, flow.jacobian_norms(exact).norm, rtol=1e-5)
 
 
 @cells
@@ -220,6 +250,8 @@ def test_dual_numbers_at_zero_and_at_what_they_do_not_know():
     )
     with pytest.raises(TypeError):
         np.sin(Dual(np.zeros(3), np.ones(3)))
+    with pytest.raises(TypeError):
+        np.ones(3) ** Dual(np.zeros(3), np.ones(3))
     with pytest.raises(TypeError):
         np.cumsum(Dual(np.zeros(3), np.ones(3)))
 
@@ -423,6 +455,7 @@ T_RNN, T_LSTM = (flow.trace(cell, X) for cell in (RNN_CELL, LSTM_CELL))
     ("wrong", "error", "words"),
     [
         (lambda: flow.trace(None, X), TypeError, "model: expected a layer"),
+        (lambda: flow.trace(fastgate.RNN, X), TypeError, "model: expected a layer"),
         (lambda: flow.trace(RNN_CELL, X[0]), ValueError, r"x: expected \(N, T, D\)"),
         (lambda: flow.trace(RNN_CELL, X, c0=np.zeros((2, 5))), ValueError, "c0: expected None for RNNCell"),
         (lambda: flow.trace(RNN_CELL, X, dh=np.zeros((2, 3, 4))), ValueError, r"dh: expected \(N, T, H\) = \(2, 3, 5\)"),

@@ -182,6 +182,20 @@ def damaged_table(rng, name):
     return rng.choice(bad)
 
 
+def damaged_period(rng):
+    good = [1 + j % 3 for j in range(H)]
+    one = list(good)
+    one[rng.randrange(H)] = rng.choice([0, -1, 2**62, 2**63 - 1, -(2**62)])
+    bad = [one, np.array(one), good[:-1], [*good, 1], [good], [[j] for j in good], [], {1, 2}, Refuses()]
+    bad += [0, -1, 2**62, 2**80, 1.0, "2", True, [float(n) for n in good], np.ma.masked_array(good), np.array(good).astype(str)]
+    bad += [np.array(good, kind) for kind in (float, bool, complex, object)]
+    return rng.choice([*bad, np.array([2**64 - 1] * H, np.uint64)])
+
+
+def damaged_start(rng):
+    return rng.choice([-1, 2**62, -(2**80), 1.0, "1", None, True, np.bool_(False), [0], np.zeros(1, int), object(), 1j, np.nan])
+
+
 def damaged_out(rng, shapes, dtype, absent):
     """shapes: name -> shape of the outputs; absent: names that this call does not return."""
     name = rng.choice(list(shapes))
@@ -248,7 +262,7 @@ def forward_case(rng, cell, options, step, ragged):
         call["lengths"] = [2, 0, T]
     if rng.random() < 0.3:
         call["training"] = False
-    kinds = ["kind"] * 3 + ["shape"] * 5 + ["missing", "out", "flag", "huge"]
+    kinds = ["kind"] * 3 + ["shape"] * 5 + ["missing", "out", "flag", "huge", "period", "start"]
     kinds += ["option"] * bool(options) + ["gate_order"] * (cell.G > 1) + ["table" if ragged else "lengths"] * 2 * (not step)
     damage = rng.choice(kinds)
     if damage == "kind":
@@ -275,6 +289,9 @@ def forward_case(rng, cell, options, step, ragged):
         name = rng.choice(["training"] if step else ["training", "reverse", "return_sequences", "memory"])
         call[name] = rng.choice([0, -(2**70), 1.5, True, "2**20", b"1"]) if name == "memory" else damaged_flag(rng)
         return call, [name], False
+    if damage == "period" or damage == "start":
+        call[damage] = damaged_period(rng) if damage == "period" else damaged_start(rng)
+        return call, [damage], False
     if damage == "lengths":
         call["lengths"] = damaged_lengths(rng)
         return call, ["lengths"], False

@@ -432,7 +432,7 @@ def test_out_that_is_refused(cell):
 
 def by_a_prepared_cell(cell, step, given):
     """Builds the cell, then calls it: a function of the arguments of the function."""
-    own = {*WEIGHTS, "peephole", "gate_order", *dict(itertools.chain(*cell.options))}
+    own = {*WEIGHTS, "peephole", "gate_order", "period", *dict(itertools.chain(*cell.options))}
     given.pop("training", None) if step else None
 
     def call(**arguments):

@@ -772,3 +772,46 @@ def test_a_file_of_another_structure_is_refused(tmp_path):
         structures.MissingValues.load(path)
     with pytest.raises(ValueError, match="it holds DeepTransition"):
         fastgate.LSTM.load(path)
+
+
+def every_structure(dtype):
+    """(structure, its forward of x and y)."""
+    mask = np.random.default_rng(3).random((3, 5, 4)) < 0.5
+    for kind in (structures.OutputEveryStep, structures.FinalOutput, structures.SequenceAutoencoder, structures.DeepTransition):
+        sizes = (4, 6, 3) if kind in (structures.OutputEveryStep, structures.FinalOutput) else (4, 6)
+        yield kind(*sizes, dtype=dtype, rng=0), lambda model, x, y: model.forward(x)
+    yield structures.OutputRecurrence(4, 6, 2, dtype=dtype, rng=0), lambda model, x, y: model.forward(x, y)
+    yield structures.OutputRecurrence(4, 6, 2, dtype=dtype, rng=0), lambda model, x, y: model.forward(x)
+    for context in CONTEXTS:
+        model = structures.EncoderDecoder(4, 6, 2, 3, context=context, dtype=dtype, rng=0)
+        yield model, lambda model, x, y: model.forward(x, y, lengths=[5, 2, 3], y_lengths=[2, 5, 0])
+    for decay in DECAYS:
+        model = structures.MissingValues(4, 6, input_decay=decay[0], hidden_decay=decay[1], dtype=dtype, rng=0)
+        yield model, lambda model, x, y: model.forward(x, mask)
+
+
+def forms(a):
+    """The same values: read-only, of foreign byte order, and with odd strides."""
+    fixed, spread = a.copy(), np.empty((*a.shape, 2), a.dtype)[..., 0]
+    fixed.flags.writeable = False
+    spread[...] = a
+    return fixed, a.astype(a.dtype.newbyteorder()), spread, np.asfortranarray(a), a[:, ::-1].copy()[:, ::-1]
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_any_memory_gives_the_same_bits(dtype):
+    rng = np.random.default_rng(0)
+    x, y = values(rng, (3, 5, 4), dtype), values(rng, (3, 5, 2), dtype)
+    for model, forward in every_structure(dtype):
+
+        def run(x, y, d, model=model, forward=forward):
+            o, state, cache = forward(model, x, y)
+            found = model.backward(d, cache)
+            return [a.copy() for a in (o, *leaves(tuple(state)), *leaves((found,)), model.gradients)]
+
+        d = values(rng, forward(model, x, y)[0].shape, dtype)
+        expected = memory(tuple(run(x, y, d)))
+        for odd in zip(forms(x), forms(y), forms(d), strict=True):
+            before = digest(*odd)
+            assert memory(tuple(run(*odd))) == expected, type(model).__name__
+            assert digest(*odd) == before

@@ -7,6 +7,7 @@ from numpy.typing import NDArray
 
 import fastgate
 from fastgate import reference
+from fastgate.layers import TreeLSTM, TreeRNN, Trees
 
 N, T, D, H, K = 2, 3, 4, 5, 6
 rng = np.random.default_rng(0)
@@ -128,6 +129,16 @@ def refused(x: NDArray[np.float32], W: NDArray[np.float64]) -> None:
     fastgate.LSTMCell(x, x, cell_clip="3")  # type: ignore[arg-type]
 
 
+def recursive(x: NDArray[np.float32]) -> float:
+    trees = Trees([[-1, -1], [-1, -1], [0, 1]])
+    layer = TreeLSTM(D, H, arity=None, rng=0)
+    h, c, cache = layer.forward(x, trees)
+    dx = layer.backward(h, cache, dc=c, accumulate=True).dx
+    rnn = TreeRNN(D, H, activation="relu", dtype=np.float32)
+    h, _ = rnn.forward(dx, Trees(parent=trees.parent), training=False)
+    return float(h[trees.roots].sum())
+
+
 def main() -> None:
     print(train(array(N, T, D), array(D, 4 * H), array(H, 4 * H)))
     print(steps(np.ones((N, T, D)), np.ones((D, 3 * H)), np.ones((H, 3 * H))))
@@ -136,6 +147,7 @@ def main() -> None:
     print(plain(np.ones((N, T, D))))
     print(ragged(array(N, T, D)))
     print(layered(array(N, T, D)))
+    print(recursive(array(3, D)))
     levels: list[str] = fastgate.get_config()["isa_levels"]
     print(levels)
 

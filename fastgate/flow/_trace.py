@@ -17,8 +17,16 @@ from fastgate.layers._types import Lengths, Rng
 from fastgate.reference import sequence
 
 Array = NDArray[Any]
+TOTALS = ("dh_total", "dc_total")
 WEIGHTS = ("Wx", "Wh", "b", "bh", "peephole")
+# Of a cell, what its steps are made of; grad_clip is not among it: it changes what a backward pass gives, not the Jacobians.
 OPTIONS = ("activation", "candidate", "coupled", "cell_clip", "preact_clip", "reset", "update", "gate_order")
+CELLS = ("rnn", "lstm", "gru")
+AROUND = ("period", "Wr")  # of a prepared cell
+CONFIG = (
+    "input_size", "hidden_size", "num_layers", "bidirectional", "merge", "dropout", "b", "bh", "peephole", "dtype", "grad_clip",
+    *OPTIONS,
+)  # fmt: skip
 BLOCKS = ("state", "h", "c")
 
 
@@ -26,7 +34,8 @@ BLOCKS = ("state", "h", "c")
 class Trace:
     """One layer in one direction, or one prepared cell, on N sequences. Past a row's length all is 0."""
 
-    name: str  # "LSTM", "layer 0", "layer 1, reverse"
+    name: str  # "LSTMCell", "layer 0", "layer 1, reverse"
+    suffix: str  # what the names of a layer's weights end in: "0", "1_reverse"; "" of a cell
     cell: str  # "rnn", "lstm", "gru"
     weights: dict[str, Array]  # by the names of the function's arguments
     options: dict[str, Any]
@@ -119,6 +128,7 @@ def trace(
     that names the argument, in the words of the model's forward and backward.
     """
     rng = generator(rng)
+    _judge_model(model)
     if isinstance(model, Layer):
         if _arguments.flag("reverse", reverse):
             raise ValueError("reverse: expected False for a layer, got True")
@@ -126,12 +136,25 @@ def trace(
             if value is not None:
                 raise ValueError(f"{name}: expected None for a layer, whose backward pass is run here")
         return _of_layer(model, x, (h0, c0), dh, (dh_T, dc_T), lengths, rng)
-    if isinstance(model, _cell._Cell):
-        return (_of_cell(model, x, (h0, c0), dh, (dh_T, dc_T), lengths, reverse, rng, (dh_total, dc_total)),)
-    raise TypeError(
-        "model: expected a layer (RNN, LSTM, GRU) or a prepared cell (RNNCell, LSTMCell, GRUCell), "
-        f"got {_arguments._kind(model)}"
-    )
+    return (_of_cell(model, x, (h0, c0), dh, (dh_T, dc_T), lengths, reverse, rng, (dh_total, dc_total)),)
+
+
+def _judge_model(model: Any) -> None:
+    """A layer or cell whose steps are those of the reference's cell, with nothing around them."""
+    if isinstance(model, Layer):
+        around = {
+            name for name, value in model.config.items() if name not in CONFIG and value is not None and value is not False
+        }
+    elif isinstance(model, _cell._Cell):
+        around = {name for name in AROUND if getattr(model, name, None) is not None}
+    else:
+        cells = "a layer (RNN, LSTM, GRU) or a prepared cell (RNNCell, LSTMCell, GRUCell)"
+        raise TypeError(f"model: expected {cells}, got {_arguments._kind(model)}")
+    name = getattr(model, "_cell", None)
+    if name not in CELLS:
+        raise ValueError(f"model: expected rnn, lstm or gru, got {name}")
+    if around:
+        raise ValueError(f"model: expected one without {min(around)}=, which fastgate.flow does not know")
 
 
 def one(found: Any, name: str = "trace") -> Trace:
@@ -168,17 +191,19 @@ def _of_cell(cell, x, given, dh, upstream, lengths, reverse, rng, totals):
     found = cell.forward(x, *states, lengths=lengths, reverse=reverse)
     call = found.cache.call
     backward = getattr(fastgate, f"{cell._cell}_backward")
-    names = ("dh_total", "dc_total")[: 1 + cell._has_c]
+    names = TOTALS[: 1 + cell._has_c]
     if any(a is not None for a in totals[: len(names)]):
         totals = [_arguments._array(name, a, (call.dtype,), "the cell") for name, a in zip(names, totals, strict=False)]
         for name, a in zip(names, totals, strict=True):
             _arguments._shape(name, a, ("N", "T", "H"), (call.N, call.T, call.H))
-        return _traced(type(cell).__name__, cell._options, found.cache, found.h, totals, {})
+        return _traced(type(cell).__name__, "", cell._options, found.cache, found.h, totals, None)
     if dh is None and all(a is None for a in final):
         final = (_probe(rng, (call.N, call.H), call.dtype), None)[: len(final)]
     need = (*_arguments.gradient_names(call), *names)
     gradients = backward(dh, found.cache, *final, need=need)
-    return _traced(type(cell).__name__, cell._options, found.cache, found.h, gradients, gradients)
+    return _traced(
+        type(cell).__name__, "", cell._options, found.cache, found.h, [getattr(gradients, n) for n in names], gradients
+    )
 
 
 def _of_layer(layer, x, given, dh, upstream, lengths, rng):
@@ -199,13 +224,13 @@ def _of_layer(layer, x, given, dh, upstream, lengths, rng):
     traces = []
     for i, gradients in enumerate(layer._totals(dh, found.cache, upstream)):
         k, d = divmod(i, layer.num_directions)
-        name = f"layer {k}" + (", reverse" if d else "")
-        cache = found.cache._caches[k][d]
-        traces.append(_traced(name, layer._options, cache, None, gradients, gradients))
+        name, suffix = f"layer {k}" + ", reverse" * d, f"{k}" + "_reverse" * d
+        totals = [getattr(gradients, name) for name in TOTALS[:count]]
+        traces.append(_traced(name, suffix, layer._options, found.cache._caches[k][d], None, totals, gradients))
     return tuple(traces)
 
 
-def _traced(name, options, cache, h, totals, gradients):
+def _traced(name, suffix, options, cache, h, totals, gradients):
     """The Trace of a forward call; h None: it is computed again."""
     call = cache.call
     weights = {key: getattr(call, key) for key in WEIGHTS if getattr(call, key) is not None}
@@ -215,26 +240,21 @@ def _traced(name, options, cache, h, totals, gradients):
         states = (call.h0, call.c0)[: 1 + call.has_c]
         forward = getattr(fastgate, f"{call.cell}_forward")
         h = forward(call.x, *states, **weights, **options, lengths=call.lengths, reverse=call.reverse, training=False).h
-    h0, c0 = (
-        np.zeros((call.N, call.H), call.dtype) if a is None else np.broadcast_to(a, (call.N, call.H))
-        for a in (call.h0, call.c0)
-    )
-    kept = {key: a for key, a in getattr(gradients, "_asdict", dict)().items() if key[1:] in weights}
-    dh_total, dc_total = (
-        (totals.dh_total, getattr(totals, "dc_total", None)) if hasattr(totals, "dh_total") else (*totals, None)[:2]
-    )
-    alive = (np.arange(call.T) < lengths[:, None])[..., None]
+    zeros = np.zeros((call.N, call.H), call.dtype)
+    h0, c0 = (zeros if a is None else np.broadcast_to(a, zeros.shape) for a in (call.h0, call.c0))
+    c = _cell_states(call, weights, options, lengths, h0, c0) if call.has_c else None
+    kept = {} if gradients is None else {key: a for key, a in gradients._asdict().items() if key[1:] in weights}
+    x = np.where((np.arange(call.T) < lengths[:, None])[..., None], call.x, 0)
+    dh_total, dc_total = (*totals, None)[:2]
     # fmt: off
     return Trace(
-        name, call.cell, weights, options, np.where(alive, call.x, 0), h, _cell_states(call, weights, options, lengths, h0, c0),
-        h0, c0 if call.has_c else None, lengths, call.reverse, dh_total, dc_total, kept)
+        name, suffix, call.cell, weights, options, x, h, c, h0, c0 if call.has_c else None, lengths, call.reverse,
+        dh_total, dc_total, kept)
     # fmt: on
 
 
 def _cell_states(call, weights, options, lengths, h0, c0):
     """c after every step, (N, T, H): steps of a prepared cell, whose bits are those of the sequence."""
-    if not call.has_c:
-        return None
     prepared = getattr(fastgate, f"{call.cell.upper()}Cell")(**weights, **options)
     states = np.zeros((call.N, call.T, call.H), call.dtype)
     h, c = h0.copy(), c0.copy()

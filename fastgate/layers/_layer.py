@@ -309,14 +309,10 @@ class Layer(Parameters):
     def _totals(self, dh, cache, upstream):
         """What the functions' backward calls return, dh_total (and dc_total) too, at [layer · num_directions + direction];
         `gradients` stay."""
-        seen = []
+        seen = {}
         gradients = self._by_direction(self._views(np.empty_like(self._gradients)), "d")
         self._gradients_into(gradients, dh, cache, upstream, False, seen)
-        return [
-            gradients
-            for k in range(0, len(seen), self.num_directions)
-            for gradients in seen[-k - self.num_directions :][: self.num_directions]
-        ]
+        return [seen[s] for s in range(len(seen))]
 
     def _gradients_into(self, gradients, dh, cache, upstream, need_dx, seen=None):
         N = cache._sizes[0]
@@ -336,7 +332,7 @@ class Layer(Parameters):
                     need=need, out=out,
                 )  # fmt: skip
                 if seen is not None:
-                    seen.append(found)
+                    seen[s] = found
                 dx = found.dx if dx is None else plus(dx, found.dx)
             if k and cache._masks[k - 1] is not None:
                 times(dx, cache._masks[k - 1])

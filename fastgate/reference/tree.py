@@ -18,14 +18,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from fastgate.reference.rnn import activated, activation_slope
 from fastgate.reference.sequence import sigmoid
-
-ACTIVATIONS = {
-    "tanh": (np.tanh, lambda h: 1 - h**2),
-    "relu": (lambda a: np.maximum(a, 0), lambda h: h > 0),
-    "sigmoid": (sigmoid, lambda h: h * (1 - h)),
-    "identity": (lambda a: a, lambda h: np.ones_like(h)),
-}
 
 
 class TreeRNNCache(NamedTuple):
@@ -83,7 +77,7 @@ def tree_rnn_forward(x, children, Wx, Wh, b=None, *, activation="tanh"):
             if k >= 0:
                 visit(k)
         a = x[n] @ Wx + _left_of_Wh(h, children[n], K) @ Wh  # 1
-        h[n] = ACTIVATIONS[activation][0](a if b is None else a + b)  # 2
+        h[n] = activated(a if b is None else a + b, activation)  # 2
 
     for root in _roots(children):
         visit(root)
@@ -97,7 +91,7 @@ def tree_rnn_backward(dh, cache):
     dx, dWx, dWh, db = np.zeros_like(x), np.zeros_like(Wx), np.zeros_like(Wh), np.zeros_like(Wx[0])
 
     def visit(n):
-        da = dh[n] * ACTIVATIONS[activation][1](h[n])  # 2
+        da = activation_slope(dh[n], h[n], activation)  # 2
         dx[n] = da @ Wx.T  # 1
         dWx[...] += np.outer(x[n], da)  # 1
         dWh[...] += np.outer(_left_of_Wh(h, children[n], K), da)  # 1
