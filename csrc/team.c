@@ -42,7 +42,8 @@ enum {
     CALL_SPIN_NS = 5 * 1000 * 1000,           /* … and so long while a call is under way */
     AWAIT_NS = 50 * 1000,                     /* the caller waits so long for a helper, then sleeps … */
     ASK_NS = 50 * 1000 * 1000,                /* … and so often looks whether the call is to be given up */
-    LATE_NS = 200 * 1000,                     /* a helper is late after this, and after twice the usual time of a piece */
+    LATE_NS = 200 * 1000,                     /* a helper is late after this, and after twice the usual time of a piece, … */
+    WAKE_NS = 200 * 1000,                     /* … and this time more if it slept */
     MOST_PATIENCE = 16                        /* also: late again within so many times the wait is soon */
 };
 
@@ -50,6 +51,7 @@ struct share { fg_work *work; const void *argument; int number, count; uint32_t 
 
 struct helper {
     _Alignas(64) _Atomic uint32_t state;
+    pthread_t thread;
     struct share share;
     int joins, was_ready;                     /* of the piece of work that is being shared out */
 };
@@ -117,6 +119,26 @@ static void sleep_while(_Atomic uint32_t *state, uint32_t value, const struct ti
 static void wake(_Atomic uint32_t *state) { syscall(SYS_futex, state, FUTEX_WAKE_PRIVATE, 1, NULL, NULL, 0); }
 
 static int change(_Atomic uint32_t *state, uint32_t from, uint32_t to) { return atomic_compare_exchange_strong(state, &from, to); }
+
+/* A helper starts and wakes on any CPU but the caller's, where the system may well put it: there it would wait for milliseconds until the
+ * caller, which waits for it, is made to give way. So its CPUs are, from then on, those of the caller's but one. */
+static void keep_off_this_cpu(const struct helper *h)
+{
+    cpu_set_t others;
+    const int cpu = sched_getcpu();
+
+    if (cpu < 0 || cpu >= CPU_SETSIZE || sched_getaffinity(0, sizeof others, &others) != 0)
+        return;
+    CPU_CLR(cpu, &others);
+    if (CPU_COUNT(&others) > 0)
+        pthread_setaffinity_np(h->thread, sizeof others, &others);
+}
+
+static void wake_helper(struct helper *h)
+{
+    keep_off_this_cpu(h);
+    wake(&h->state);
+}
 
 /* Waits actively until *state is no longer `value`, or `limit` ns have gone by; `call_limit` while the team is taken. Returns the last
  * state seen. */
@@ -212,15 +234,15 @@ static void start_helpers(fg_team *team, int count)
     pthread_sigmask(SIG_SETMASK, &all, &before);
     while (team->helpers < count) {
         struct helper *h = aligned_alloc(64, sizeof *h);
-        pthread_t thread;
         if (h == NULL)
             break;
         *h = (struct helper){ .state = READY };
-        if (pthread_create(&thread, NULL, help, h) != 0) {
+        if (pthread_create(&h->thread, NULL, help, h) != 0) {
             free(h);
             break;
         }
-        pthread_detach(thread);
+        keep_off_this_cpu(h);
+        pthread_detach(h->thread);
         team->helper[team->helpers++] = h;
     }
     pthread_sigmask(SIG_SETMASK, &before, NULL);
@@ -291,7 +313,7 @@ void fg_team_run(fg_team *team, fg_work *work, const void *argument, int is_long
         h->joins = h->was_ready || is_long || is_strict;
         count += h->joins;
         if (seen == ASLEEP && !h->joins && change(&h->state, ASLEEP, CALLED))
-            wake(&h->state);
+            wake_helper(h);
     }
     if (count == 1) {
         work(argument, 0, 1);
@@ -305,7 +327,7 @@ void fg_team_run(fg_team *team, fg_work *work, const void *argument, int is_long
             continue;
         h->share = (struct share){ work, argument, number++, count, mode };
         if (atomic_exchange(&h->state, WORK) == ASLEEP)
-            wake(&h->state);
+            wake_helper(h);
     }
     work(argument, 0, count);
 
@@ -313,8 +335,8 @@ void fg_team_run(fg_team *team, fg_work *work, const void *argument, int is_long
     for (int i = 0; i < team->wanted; i++) {
         struct helper *h = team->helper[i];                          /* stays, in the child of a fork in asked() too */
         if (h->joins) {
-            const int64_t waited = await(h, stop);
-            longest = waited > longest && h->was_ready ? waited : longest;
+            const int64_t waited = await(h, stop) - (h->was_ready ? 0 : WAKE_NS);
+            longest = waited > longest ? waited : longest;
         }
     }
     team->pieces++;
