@@ -26,7 +26,7 @@ class Verdict(NamedTuple):
 
     name: str
     word: str  # "vanish", "explode" or "flow"
-    factor: float  # the median over rows of ||ds_T/ds_1||, over `steps` steps
+    factor: float  # the median over rows of ||ds_T/ds_0||, over `steps` steps
     steps: int
     per_step: float  # factor^(1/steps)
     distance: float | None  # after how many steps 1 % is left, or it has grown a hundredfold; None where it never does
@@ -106,9 +106,12 @@ def spectrum_of(t: Trace) -> instruments.Spectrum:
 
 def judge(t: Trace, norms: JacobianNorms) -> Verdict:
     """The verdict about one trace."""
-    if not np.isfinite(norms.norm).any():
+    if not t.lengths.any():
         return Verdict(t.name, "flow", 1.0, 0, 1.0, None, f"{t.name}: no steps.")
-    seen = np.isfinite(norms.norm).any(axis=0)
+    seen = ~np.isnan(norms.norm).all(axis=0)
+    if not seen.any():
+        words = f"{t.name}: gradients explode. The states are not finite. {_why(t)}"
+        return Verdict(t.name, "explode", np.inf, int(t.lengths.max()), np.inf, None, words)
     distance, middle = norms.distance[seen], np.nanmedian(norms.norm[:, seen], axis=0)
     factor, steps = float(middle[-1]), int(distance[-1])
     per_step = factor ** (1 / steps)
