@@ -53,8 +53,8 @@ def rnn(
 def lstm(
     x: Array, h0: Array | None, c0: Array | None, Wx: Array, Wh: Array, b: Array | None = None, bh: Array | None = None, *,
     peephole: Array | None = None, Wr: Array | None = None, gate_order: str = "ifgo", candidate: str = "tanh",
-    coupled: bool = False, cell_clip: float | None = None, preact_clip: float | None = None, grad_clip: float | None = None, lengths: Lengths = None,
-    reverse: bool = False,
+    coupled: bool = False, cell_clip: float | None = None, preact_clip: float | None = None, grad_clip: float | None = None,
+    lengths: Lengths = None, reverse: bool = False,
 ) -> tuple[Array, Array, Array]:  # fmt: skip
     """fastgate.lstm_forward, differentiable; returns (h, h_T, c_T).
 
