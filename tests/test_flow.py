@@ -233,7 +233,7 @@ def test_norms_far_below_and_above_one():
         np.testing.assert_allclose(flow.bound(Wh, found.distance, "identity"), exact, rtol=1e-9)
 
 
-def test_norms_that_no_float_holds_are_infinite_and_those_at_broken_states_nan():
+def test_norms_that_no_float_holds_are_infinite_and_those_at_states_of_nan_nan():
     cell = fastgate.RNNCell(np.zeros((2, 3)), 1e3 * np.linalg.qr(np.random.default_rng(0).normal(size=(3, 3)))[0])
     (t,) = flow.trace(cell, np.zeros((2, 150, 2)), lengths=[150, 20])
     found = flow.jacobian_norms(t, points=6)
@@ -601,10 +601,14 @@ def test_the_page_says_what_a_linear_net_does(scale, word, tmp_path):
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")
 def test_a_page_of_a_net_that_has_run_away():
     found = fastgate.RNN(3, 8, activation="relu", rng=0)
-    found.weights["Wh0"][...] = np.abs(found.weights["Wh0"]) * 1e3
+    found.weights["Wh0"][...] *= 1e3
     page = flow.report(found, np.ones((2, 60, 3), np.float32))
     assert page.verdicts[0].word == "explode"
-    assert "The states are not finite" in page.text
+    assert "The states are NaN" in page.text
+    found.weights["Wh0"][...] = np.abs(found.weights["Wh0"])  # only inf, where relu has the slope 1 still
+    (verdict,) = flow.report(found, np.ones((2, 60, 3), np.float32)).verdicts
+    assert verdict.word == "explode"
+    assert verdict.per_step == pytest.approx(flow.spectrum(found.weights["Wh0"]).radius, rel=0.05)
 
 
 @pytest.mark.usefixtures("matplotlib")

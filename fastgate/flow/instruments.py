@@ -41,7 +41,7 @@ class JacobianNorms(NamedTuple):
     """What jacobian_norms returns, for K distances, the shortest first."""
 
     distance: NDArray[np.int64]  # (K,), t - k > 0
-    norm: Floats  # (N, K), ||ds_t/ds_k||; NaN where a row has no such step, or its states are not finite
+    norm: Floats  # (N, K), ||ds_t/ds_k||; NaN where a row has no such step, or its states are NaN
     estimate_error: float  # the largest relative change of a norm in the last iteration
 
 
@@ -66,8 +66,8 @@ def jacobian_norms(trace: Any, block: str = "state", *, points: int = 16, iterat
     with np.errstate(all="ignore"):  # as silent about infinities as the kernels are
         product = _Product(t, distance, block)
         norm, error = _largest_singular_value(product, min(iterations, product.width))
-    finite = np.all([np.isfinite(a).all(axis=(1, 2)) for a in (t.x, t.h, t.c) if a is not None], axis=0)
-    return JacobianNorms(distance, np.where(product.exists & finite[:, None], norm, np.nan), error)
+    broken = np.any([np.isnan(a).any(axis=(1, 2)) for a in (t.h, t.c) if a is not None], axis=0)
+    return JacobianNorms(distance, np.where(product.exists & ~broken[:, None], norm, np.nan), error)
 
 
 class _Product:
