@@ -387,9 +387,10 @@ def test_rows_of_encoder_and_decoder_alone(context, dtype):
 
 
 @contexts
+@pytest.mark.parametrize("H", [1, 17])
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-def test_gradients_of_rows_of_encoder_and_decoder_alone(context, dtype):
-    model, rng = encoder_decoder(context, "gru", 2, dtype, H=17), np.random.default_rng(1)
+def test_gradients_of_rows_of_encoder_and_decoder_alone(context, H, dtype):
+    model, rng = encoder_decoder(context, "gru", 2, dtype, H=H), np.random.default_rng(1)
     x, y, do = (values(rng, (4, 40, width), dtype) for width in (3, 2, 4))
 
     def run(rows, S, lengths):
@@ -713,6 +714,19 @@ def test_rows_and_files_with_missing_values(decay, cell, tmp_path):
     for N, T in ((0, 3), (2, 0)):
         h, _, cache = model.forward(x[:N, :T], mask[:N, :T])
         assert model.backward(np.ones_like(h), cache).dx.shape == (N, T, 3)
+
+
+def test_infinite_observations_and_times():
+    """In silence: a row whose values are infinite leaves the others as they are; times that are infinite are refused."""
+    model, rng = missing_values("gru", (True, True)), np.random.default_rng(1)
+    x, mask, times, mean = observations(rng)
+    expected = model.forward(x, mask, times=times, mean=mean)
+    x[1, mask[1].any(axis=1)] = np.inf
+    found = model.forward(x, mask, times=times, mean=mean)
+    model.backward(np.ones_like(found.h), found.cache)
+    np.testing.assert_array_equal(found.h[[0, 2, 3]], expected.h[[0, 2, 3]])
+    with pytest.raises(ValueError, match=r"^times: expected finite times"):
+        model.forward(x, mask, times=np.full_like(times, np.inf))
 
 
 def test_fresh_weights_decay_and_carry():

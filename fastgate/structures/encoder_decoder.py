@@ -243,7 +243,7 @@ class EncoderDecoder(Structure):
             if self.context == "input":
                 dlast = [np.zeros_like(a) for a in dlast]
             if self.context in _FED:
-                dlast[0][-1] += dy[..., W:].sum(axis=1)
+                dlast[0][-1] += _attention.summed(dy[..., W:])
         encoder: Any = self.encoder
         dx = encoder.backward(dhs, kept["encoded"], *dlast, accumulate=True, need_dx=need_dx).dx
         return EncoderDecoderGradients(dx, np.ascontiguousarray(dy[..., :W]) if need_dx else None)

@@ -22,6 +22,7 @@ from fastgate.structures._structure import (
     TapeBackward,
     config_of,
     lengths_of,
+    silent,
     within,
 )
 
@@ -34,6 +35,7 @@ class MissingOutputs(NamedTuple):
     cache: Any  # None with training=False
 
 
+@silent
 def intervals(mask: NDArray[np.bool_], times: Array) -> Array:
     """delta (N, T, D): how long ago each value was last observed, from mask (N, T, D) and the times of the steps (N, T).
 
@@ -132,6 +134,7 @@ class MissingValues(Structure):
 
     # --- forward -----------------------------------------------------------------------------------------------------
 
+    @silent
     def forward(
         self, x: Array, mask: NDArray[np.bool_], state: State = None, *, times: Array | None = None, mean: Array | None = None,
         lengths: Lengths = None, training: bool = True, rng: Rng = None,
@@ -203,6 +206,7 @@ class MissingValues(Structure):
 
     # --- backward ----------------------------------------------------------------------------------------------------
 
+    @silent
     def backward(
         self, dh: Array | None, cache: Any, dstate: State = None, *, accumulate: bool = False, need_dx: bool = True
     ) -> StructureGradients:
