@@ -410,7 +410,8 @@ class _Run:
             raise ValueError(
                 f"scores: expected a finite one in each row, got -inf in all of row {rows[int(top.argmin())]}, step {t}"
             )
-        scores -= top
+        with np.errstate(over="ignore"):  # to -inf
+            scores -= top
         return scores, scores - np.log(np.exp(scores).sum(axis=1, keepdims=True)), s
 
     def keep(self, rows):

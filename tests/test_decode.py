@@ -170,6 +170,10 @@ def test_ties_are_broken_for_the_lowest_symbol():
     assert found.y.tolist() == [[1, 1]] * 2
     beams = decode.beam(constant(scores), [3], width=4, max_length=1)
     assert beams.y[0, :, 0].tolist() == [1, 2, 3, 0]
+    largest = np.finfo(float).max  # differences that no float holds
+    for row, best in (([-largest, largest], 1), ([largest, -largest], 0)):
+        assert decode.greedy(constant(row), [0], max_length=2).log_prob == 0
+        assert decode.beam(constant(row), [0], width=3, max_length=2).y[0, 0].tolist() == [best, best]
     # Scores that differ by less than rounding leaves of their probabilities are no tie.
     near = constant([0.0, np.nextafter(0, 1)])
     assert decode.greedy(near, [0], max_length=1).y.tolist() == [[1]]
