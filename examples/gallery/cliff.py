@@ -81,14 +81,7 @@ def draw(found):
     lines = ("plain", "gradient descent", lesson.COLOURS[1]), ("clipped", "clipped to a norm of 1", lesson.COLOURS[0])
     for name, label, colour in lines:
         path, losses, _ = found[name]
-        top.plot(
-            *path.T,
-            "-o",
-            color=colour,
-            ms=2,
-            lw=1,
-            label={"plain": "gradient descent", "clipped": "clipped to a norm of 1"}[name],
-        )
+        top.plot(*path.T, "-o", color=colour, ms=2, lw=1, label=label)
         below.plot(losses, color=colour, lw=1)
     top.plot(*START, "o", color="white", ms=5)
     top.annotate("start", START, xytext=(6, -10), textcoords="offset points", color="white")
