@@ -15,7 +15,7 @@ STUBBED := $(patsubst fastgate/%.pyi,fastgate.%,$(wildcard fastgate/[a-z]*.pyi))
 # The reference multiplies small matrices: BLAS threads would only wait for each other.
 export OPENBLAS_NUM_THREADS ?= 1
 
-.PHONY: help demo test peers bench lint types sanitize races model levels arm64 build wheel clean
+.PHONY: help demo gallery test peers bench lint types sanitize races model levels arm64 build wheel clean
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
 
@@ -24,6 +24,9 @@ help:  ## this list
 
 demo: build $(VENV)/has-demo  ## train a character model on English text: C kernels beside NumPy
 	$(RUN) -m fastgate demo $(ARGS)
+
+gallery: build $(VENV)/has-demo  ## run the lessons of examples/gallery, each claim checked, and build one page of them
+	$(RUN) examples/gallery $(ARGS)
 
 test: build $(VENV)/has-test  ## build, then all tests
 	$(RUN) $(SUITE) $(ARGS)
