@@ -57,9 +57,9 @@ def measure():
 
 def claims(found):
     errors = found[0]
-    for narrow, wide, before, after in zip(WIDTHS, WIDTHS[1:], errors, errors[1:], strict=False):
+    for narrow, wide, before, after in zip(WIDTHS[1:], WIDTHS[2:], errors[1:], errors[2:], strict=False):
         sentence = f"{wide} units, at most {after.max():.2g}, are better than {narrow}, at least {before.min():.2g}"
-        yield sentence, before.min() > 1.05 * after.max()
+        yield sentence, before.min() > 1.5 * after.max()
     for width, error in zip(WIDTHS, errors, strict=True):
         if width < 2 * WAVES:
             yield f"{width} numbers: not below the best linear code", error.min() > 0.9 * (1 - width / 2 / WAVES)
