@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 
 HERE = Path(__file__).parent
-LESSONS = ("vanishing_gradients", "cliff", "adding_problem", "teacher_forcing", "addition", "omega")
+LESSONS = ("vanishing_gradients", "cliff", "adding_problem", "teacher_forcing", "addition", "omega", "three_endings")
 
 STYLE = """body { max-width: 54rem; margin: 3rem auto; padding: 0 1rem; font: 16px/1.5 system-ui, sans-serif; color: #26323a }
 img { max-width: 100%; display: block; margin: 1rem 0 } h2 { margin-top: 3rem } small { color: #6c7a82 }

@@ -22,7 +22,7 @@ from optimizers import Adam
 import fastgate
 from fastgate import flow
 
-N, T, H, STEPS, RATE, RADIUS = 16, 60, 24, 300, 2e-3, 0.5
+N, T, H, STEPS, RATE, RADIUS = 16, 60, 24, 240, 2e-3, 0.5
 EARLY = (0, 4, 8, 16, 32)  # steps of training whose gradients are drawn
 
 
