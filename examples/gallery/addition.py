@@ -83,7 +83,7 @@ def claims(found):
     yield f"numbers of one digit: {state[0]:.0%} and {seen[0]:.0%} are right", min(state[0], seen[0]) > 0.9
     yield f"of {L} digits: {state[-1]:.0%} by the last state alone", state[-1] < 0.3
     yield f"of {L} digits: {seen[-1]:.0%} with attention", seen[-1] > 0.6
-    yield f"from one length to the next the last state never gains", all(np.diff(state) < 0.02)
+    yield "from one length to the next the last state never gains", all(np.diff(state) < 0.02)
     own = np.append(np.diag(weights), weights[-1, -1])
     yield f"at least {own.min():.0%} of the weight is on the pair that a digit is the sum of, or carried from", own.min() > 0.5
 
