@@ -12,7 +12,7 @@ import pytest
 
 GALLERY = Path(__file__).parents[1] / "examples" / "gallery"
 pytestmark = pytest.mark.skipif(not GALLERY.exists(), reason="examples/ is not beside tests/")
-SHORT = ("vanishing_gradients", "cliff", "exploding_training")
+SHORT = ("vanishing_gradients", "cliff", "exploding_training", "omega")
 page = runpy.run_path(str(GALLERY / "__main__.py"), run_name="gallery") if GALLERY.exists() else {"LESSONS": ()}
 
 

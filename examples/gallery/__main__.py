@@ -11,7 +11,10 @@ import time
 from pathlib import Path
 
 HERE = Path(__file__).parent
-LESSONS = ("vanishing_gradients", "cliff", "exploding_training", "adding_problem")
+LESSONS = (
+    "vanishing_gradients", "cliff", "exploding_training", "adding_problem", "omega", "time_scales", "missing_values",
+    "teacher_forcing", "addition", "three_endings", "autoencoder", "expression_trees",
+)  # fmt: skip
 
 STYLE = """body { max-width: 54rem; margin: 3rem auto; padding: 0 1rem; font: 16px/1.5 system-ui, sans-serif; color: #26323a }
 img { max-width: 100%; display: block; margin: 1rem 0 } h2 { margin-top: 3rem } small { color: #6c7a82 }
