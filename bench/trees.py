@@ -163,7 +163,7 @@ def case(kind: Any, children: np.ndarray, D: int, H: int, training: bool) -> dic
         if np.abs(a - b).max() > LIMIT * np.abs(b).max():
             raise SystemExit(f"the recursion differs by {np.abs(a - b).max()}")
     if training:
-        for name in ("Wx", "b"):
+        for name in ("Wx", "Wh", "b"):
             a, b = layer.grads[name], getattr(recursion, f"d{name}")
             a, b = a[..., :H], b[..., :H]  # i, whose place is the same
             if np.abs(a - b).max() > 10 * LIMIT * np.abs(b).max():

@@ -200,7 +200,7 @@ def scheduled_inputs(
         raise ValueError(f"y: expected (N, T), got {y.shape}")
     N, T = y.shape
     steps = np.full(N, T) if lengths is None else _arguments._lengths(lengths, N, T)
-    y = _symbols("y", y)
+    y = _symbols("y", np.where(np.arange(T) < steps[:, None], y, y.dtype.type(0)))
     run = _Run(step, y0, state, max(T, 1), None, False, None, select)
     if run.N != N:
         raise ValueError(f"y0: expected (N,) = ({N},) as y, got {run.y0.shape}")
@@ -378,8 +378,8 @@ class _Run:
             self.limits, self.longest = np.full(self.N, max_length), max_length
         if select is not None and not callable(select):
             raise TypeError(f"select: expected a function select(state, rows), got {_arguments._kind(select)}")
-        self._select = select or getattr(step, "select", None) or _selected
-        self._step, self._state, self._K = step, state, None
+        self._select = select or getattr(step, "select", None) or self._rows_of_arrays
+        self._step, self._state, self._R, self._K = step, state, self.N, None
 
     def scores(self, y, rows, t):
         """Of the next symbols of these rows of the batch, in float64: scores (R, K) less the largest one of their row, log
@@ -410,12 +410,17 @@ class _Run:
             raise ValueError(
                 f"scores: expected a finite one in each row, got -inf in all of row {rows[int(top.argmin())]}, step {t}"
             )
-        scores -= top
+        with np.errstate(over="ignore"):  # to -inf
+            scores -= top
         return scores, scores - np.log(np.exp(scores).sum(axis=1, keepdims=True)), s
 
     def keep(self, rows):
         """Only these rows go on; a row may come twice."""
         self._state = self._select(self._state, rows)
+        self._R = len(rows)
+
+    def _rows_of_arrays(self, state, rows):
+        return _selected(state, rows, self._R)
 
 
 def _walk(run, choose):
@@ -518,18 +523,21 @@ def _beams(beams, width):
     return Beams(y, lengths, log_prob, score, ended)
 
 
-def _selected(state, rows):
+def _selected(state, rows, R):
+    """These rows of all arrays in a state of R rows."""
     if state is None:
         return None
     if isinstance(state, dict):
-        return {name: _selected(part, rows) for name, part in state.items()}
+        return {name: _selected(part, rows, R) for name, part in state.items()}
     if isinstance(state, (tuple, list)):
-        parts = [_selected(part, rows) for part in state]
+        parts = [_selected(part, rows, R) for part in state]
         return state._make(parts) if isinstance(state, tuple) and hasattr(state, "_make") else type(state)(parts)
     if not isinstance(state, np.ndarray):
         raise TypeError(f"state: expected arrays in tuples, lists or dicts, or select=, got {_arguments._kind(state)}")
-    if state.ndim == 0 or len(state) <= rows.max():
-        raise ValueError(f"state: expected arrays (R, …) with a row for each symbol, got {state.shape}; or pass select=")
+    if state.ndim == 0 or len(state) != R:
+        raise ValueError(
+            f"state: expected arrays (R, …) = ({R}, …) with a row for each symbol, got {state.shape}; or pass select="
+        )
     return state[rows]
 
 

@@ -143,7 +143,7 @@ def test_without_a_kernel_the_default_functions_give_the_same(op_type, monkeypat
     rng = np.random.default_rng(3)
     options = {
         "RNN": [{}, {"activations": ["Relu"] * 2}, {"activations": ["Affine"] * 2, "activation_alpha": [1.0, 1.0]}],
-        "GRU": [{}, {"linear_before_reset": 1}],
+        "GRU": [{}, {"linear_before_reset": 1}, {"activations": ["Sigmoid"] * 4}],
         "LSTM": [{}, {"clip": 0.4}, {"input_forget": 1}, {"activations": ["Sigmoid", "Sigmoid", "Tanh"] * 2}],
     }[op_type]
     for attributes, layout, full in itertools.product(options, (0, 1), (True, False)):

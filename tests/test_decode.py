@@ -170,6 +170,10 @@ def test_ties_are_broken_for_the_lowest_symbol():
     assert found.y.tolist() == [[1, 1]] * 2
     beams = decode.beam(constant(scores), [3], width=4, max_length=1)
     assert beams.y[0, :, 0].tolist() == [1, 2, 3, 0]
+    largest = np.finfo(float).max  # differences that no float holds
+    for row, best in (([-largest, largest], 1), ([largest, -largest], 0)):
+        assert decode.greedy(constant(row), [0], max_length=2).log_prob == 0
+        assert decode.beam(constant(row), [0], width=3, max_length=2).y[0, 0].tolist() == [best, best]
     # Scores that differ by less than rounding leaves of their probabilities are no tie.
     near = constant([0.0, np.nextafter(0, 1)])
     assert decode.greedy(near, [0], max_length=1).y.tolist() == [[1]]
@@ -436,7 +440,7 @@ def test_states_in_a_stream_pool_and_in_plain_arrays(kind):
 
 def test_nested_states_are_selected():
     state = {"a": (np.arange(6.0).reshape(3, 2), [np.arange(3), None]), "b": decode.Decoded(*(np.arange(3),) * 4)}
-    found = decode._selected(state, np.array([2, 0, 0]))
+    found = decode._selected(state, np.array([2, 0, 0]), 3)
     assert found["a"][0].tolist() == [[4, 5], [0, 1], [0, 1]]
     assert found["a"][1][0].tolist() == [2, 0, 0]
     assert found["a"][1][1] is None
@@ -463,7 +467,7 @@ def test_scheduled_inputs(kind, choice):
     step = step_of(kind, K=8)
     rng = np.random.default_rng(3)
     y0, y, lengths = np.array([0, 1, 2, 3]), rng.integers(8, size=(4, 9)), [9, 4, 0, 6]
-    y[1, 4:] = 10**6
+    y[1, 4:], y[2:, 6:] = 10**6, -1
     before = digest(y0, y)
     seeds = [5, 6, 7, 8]
     truth = np.concatenate([y0[:, None], y[:, :-1]], axis=1)
@@ -530,7 +534,8 @@ BAD = [
     ("greedy", {"step": lambda y, state: (np.array([[0, 0], [-np.inf] * 2]), state)}, ValueError, "scores: .* all of row 1"),
     ("greedy", {"step": lambda y, s: (np.eye(3 + s[0])[:2], s + 1), "state": np.zeros(2, int)}, ValueError, "scores: .* as "),
     ("greedy", {"step": lambda y, s: (np.eye(3)[:2], s), "state": 3.0, "eos": 0}, TypeError, "state: expected arrays"),
-    ("greedy", {"step": lambda y, s: (np.eye(3)[:2], s), "state": np.zeros(1), "eos": 0}, ValueError, r"state: .* \(R, …\)"),
+    ("greedy", {"step": lambda y, s: (np.eye(3)[:2], s), "state": np.zeros(1), "eos": 0}, ValueError, r"state: .* \(2, …\)"),
+    ("beam", {"step": lambda y, s: (np.eye(3)[:2], s), "state": np.zeros((3, 2, 5))}, ValueError, r"state: .* got \(3, 2, 5\)"),
     ("sample", {"rng": None}, TypeError, "rng: expected a numpy Generator"),
     ("sample", {"rng": [1]}, ValueError, "rng: expected N = 2 generators or seeds, or one, got 1"),
     ("sample", {"rng": [1, None]}, TypeError, "rng: expected"),

@@ -3,6 +3,7 @@
 A page that needs packages says so in its first line, <!-- needs: name name -->; without them it is skipped.
 """
 
+import importlib
 import importlib.util
 import os
 import re
@@ -125,3 +126,15 @@ def test_a_failing_block_is_reported_at_its_line(tmp_path):
     with pytest.raises(AssertionError) as caught:
         exec(compile("\n" * line + source, page, "exec"), {})
     assert caught.traceback[-1].lineno + 1 == 5
+
+
+def test_the_textbook_names_what_exists():
+    """Every function of docs/textbook.md is there, and every lesson of the gallery has its row."""
+    text = (DOCS / "textbook.md").read_text(encoding="utf-8")
+    names = set(re.findall(r"`(fastgate\.[\w.]+)`", text))
+    assert len(names) > 20
+    for name in sorted(names):
+        *path, last = name.split(".")
+        assert hasattr(importlib.import_module(".".join(path)), last), name
+    lessons = {path.stem for path in (DOCS.parent / "examples" / "gallery").glob("*.py")} - {"__main__", "lesson"}
+    assert lessons == {Path(link).stem for link in LINK.findall(text) if "/gallery/" in link}

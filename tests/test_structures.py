@@ -266,6 +266,28 @@ def test_the_output_recurrence_is_its_equations(activation):
     np.testing.assert_array_equal(rest.o, free.o[:, 2:])
 
 
+@pytest.mark.parametrize("forced", [True, False])
+def test_nothing_past_a_row_reaches_the_gradients_of_the_output_recurrence(forced):
+    """Neither the last target, which is not used, nor outputs that run away once the row is over."""
+    model, rng = output_recurrence("identity"), np.random.default_rng(2)
+    model.weights["c"][...] = 1
+    model.weights["V"][...] *= 1e3
+    model.weights["Wx"][3:] *= 1e3
+    x, y, do = values(rng, (2, 120, 3)), values(rng, (2, 120, 4)), np.zeros((2, 120, 4))
+    do[:, :4] = values(rng, (2, 4, 4))
+
+    def run(T, padding):
+        targets = y[:, :T].copy()
+        targets[np.arange(T) >= np.array([2, 3])[:, None]] = padding
+        o, state, cache = model.forward(x[:, :T], targets if forced else None, lengths=[3, 4])
+        dx, dy0 = model.backward(do[:, :T], cache)
+        return [o[:, :4], *state[:1] * (not forced), dx[:, :4], dy0, model.gradients.copy()]
+
+    for a, b in zip(run(120, np.nan), run(4, 0), strict=True):
+        assert np.isfinite(a).all()
+        np.testing.assert_allclose(a, b, rtol=1e-12)
+
+
 def test_files_and_rows_of_the_output_recurrence(tmp_path):
     model = output_recurrence(dtype=np.float32, H=33)
     x = values(np.random.default_rng(1), (4, 5, 3), np.float32)
@@ -362,6 +384,25 @@ def test_rows_of_encoder_and_decoder_alone(context, dtype):
         return model.forward(x, y, lengths=lengths, y_lengths=lengths)[:2]
 
     check_rows(call, [40, 1, 23, 31], x=x, y=y)
+
+
+@contexts
+@pytest.mark.parametrize("H", [1, 17])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_gradients_of_rows_of_encoder_and_decoder_alone(context, H, dtype):
+    model, rng = encoder_decoder(context, "gru", 2, dtype, H=H), np.random.default_rng(1)
+    x, y, do = (values(rng, (4, 40, width), dtype) for width in (3, 2, 4))
+
+    def run(rows, S, lengths):
+        own = [lengths[n] for n in rows]
+        cache = model.forward(x[rows, :S], y[rows, :S], lengths=own, y_lengths=own).cache
+        return model.backward(do[rows, :S], cache)
+
+    lengths = [40, 1, 23, 31]
+    together = run([0, 1, 2, 3], 40, lengths)
+    for n, S in enumerate(lengths):
+        for a, b in zip(run([n], S, lengths), together, strict=True):
+            np.testing.assert_array_equal(a[0], b[n, :S])
 
 
 @contexts
@@ -675,6 +716,19 @@ def test_rows_and_files_with_missing_values(decay, cell, tmp_path):
         assert model.backward(np.ones_like(h), cache).dx.shape == (N, T, 3)
 
 
+def test_infinite_observations_and_times():
+    """In silence: a row whose values are infinite leaves the others as they are; times that are infinite are refused."""
+    model, rng = missing_values("gru", (True, True)), np.random.default_rng(1)
+    x, mask, times, mean = observations(rng)
+    expected = model.forward(x, mask, times=times, mean=mean)
+    x[1, mask[1].any(axis=1)] = np.inf
+    found = model.forward(x, mask, times=times, mean=mean)
+    model.backward(np.ones_like(found.h), found.cache)
+    np.testing.assert_array_equal(found.h[[0, 2, 3]], expected.h[[0, 2, 3]])
+    with pytest.raises(ValueError, match=r"^times: expected finite times"):
+        model.forward(x, mask, times=np.full_like(times, np.inf))
+
+
 def test_fresh_weights_decay_and_carry():
     model = structures.MissingValues(3, 5, rng=0)
     assert (model.weights["wx"] > 0).all()
@@ -747,9 +801,14 @@ def test_what_does_not_fit_is_named():
         (ValueError, "do: expected", lambda: pair.backward(wrong, paired)),
         (ValueError, r"E: expected \(number of symbols, target_size\)", lambda: pair.decoder_step(x, E=wrong[0])),
         (ValueError, r"y: expected symbols 0\.\.1, got 2", lambda: pair.decoder_step(x)[0]([0, 2], pair.decoder_step(x)[1])),
+        (TypeError, "state: expected that of decoder_step, got None", lambda: decode.greedy(
+            pair.decoder_step(x)[0], [0, 1], max_length=3)),
+        (ValueError, "left: expected None, the decoder has no input", lambda: decode.greedy(
+            *pair.decoder_step(x)[:1], [0, 1], pair.decoder_step(x)[1], lengths=[3, 2])),
+        (TypeError, "rng: expected", lambda: missing.forward(x, mask, rng="x")),
         (ValueError, "dh: expected", lambda: deep.backward(wrong, kept)),
         (ValueError, "dstate.h: expected", lambda: deep.backward(h, kept, (np.ones((2, 2, 5), np.float32),))),
-        (TypeError, "mask: expected bool", lambda: missing.forward(x, x)),
+        (TypeError, r"mask: expected bool, got float32; pass mask.astype\(bool\)", lambda: missing.forward(x, x)),
         (ValueError, r"mask: expected \(N, T, D\)", lambda: missing.forward(x, mask[:, :3])),
         (ValueError, "times: expected", lambda: missing.forward(x, mask, times=np.ones(4, np.float32))),
         (ValueError, "times: expected finite times that never fall, got 1.0, 0.0 in row 1", lambda: missing.forward(

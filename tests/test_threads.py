@@ -190,7 +190,7 @@ def test_rows_padding_and_chunks_with_other_numbers_of_threads(cell, options, dt
             found = run(cell, fastgate, *parts, **keywords | {"lengths": lengths[rows]})
             assert_same(of_rows(found, slice(None)), of_rows(whole, rows))
         with shared(next(counts)):
-            more = {"x": (call, D), "dh": (gradients, H)}
+            more = {"x": (call, D), "dh": (gradients, gradients["dh"].shape[-1])}
             padded = {name: np.full((N, T + 2, width), np.nan, dtype) for name, (_, width) in more.items()}
             for name, (arrays, _) in more.items():
                 padded[name][:, :T] = arrays[name]

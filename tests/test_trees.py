@@ -443,8 +443,9 @@ def test_what_trees_say():
     assert repr(trees) == "<Trees: 5 nodes, 2 trees, depth 3>"
     assert trees.parent.tolist() == [2, 2, 3, -1, -1]
     assert trees.roots.tolist() == [3, 4]
-    with pytest.raises(ValueError, match="read-only"):
-        trees.parent[0] = 1
+    for own in (trees, pickle.loads(pickle.dumps(trees)), copy.deepcopy(trees)):
+        with pytest.raises(ValueError, match="read-only"):
+            own.parent[0] = 1
     assert Trees(parent=[]).num_nodes == 0
     assert Trees(np.array([[1], [-1]], np.int8)).depth == 2
     assert Trees(bench.balanced(256, 64)).depth == 7

@@ -361,6 +361,8 @@ def _candidates(pair: Pair, found: list[inspect.Parameter], arguments: Mapping[s
                 pair.paths[leaf] = (p.name, key)
             continue
         role = role_of(p.name)
+        if p.default is not p.empty and role in {pair.role(name) for name in candidates}:
+            role = None  # a second one that may be left out, as a projection Wr beside Wh
         if given in ("lengths", "mask") or (given is None and role in ("lengths", "mask")):
             pair.lengths_name, pair.lengths_kind = p.name, given or role or ""
             pair.lengths_required = p.default is p.empty

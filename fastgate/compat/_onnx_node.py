@@ -24,9 +24,11 @@ class Operator(NamedTuple):
 _INPUTS = "X", "W", "R", "B", "sequence_lens", "initial_h"
 _LSTM: dict[tuple[str, ...], dict[str, Any]]
 _LSTM = {("sigmoid", "tanh", "tanh"): {}, ("sigmoid", "sigmoid", "tanh"): {"candidate": "sigmoid"}}
+_GRU: dict[tuple[str, ...], dict[str, Any]]
+_GRU = {("sigmoid", "tanh"): {}, ("sigmoid", "sigmoid"): {"candidate": "sigmoid"}}
 OPERATORS = {
     "LSTM": Operator("lstm", "iofg", (*_INPUTS, "initial_c", "P"), _LSTM),
-    "GRU": Operator("gru", "zrn", _INPUTS, {("sigmoid", "tanh"): {}}),
+    "GRU": Operator("gru", "zrn", _INPUTS, _GRU),
     "RNN": Operator("rnn", "", _INPUTS, {(name,): {"activation": name} for name in ("tanh", "relu", "sigmoid", "identity")}),
 }
 # The functions in the text of the operators; the defaults of their parameters, where there is none, as of ScaledTanh, 0.

@@ -50,17 +50,17 @@ def rnn(
 
 def lstm(
     x: Array, h0: Array | None, c0: Array | None, Wx: Array, Wh: Array, b: Array | None = None, bh: Array | None = None, *,
-    peephole: Array | None = None, gate_order: str = "ifgo", candidate: str = "tanh", coupled: bool = False,
-    cell_clip: float | None = None, preact_clip: float | None = None, grad_clip: float | None = None,
+    peephole: Array | None = None, Wr: Array | None = None, gate_order: str = "ifgo", candidate: str = "tanh",
+    coupled: bool = False, cell_clip: float | None = None, preact_clip: float | None = None, grad_clip: float | None = None,
     lengths: Sequence[int] | None = None, reverse: bool = False,
 ) -> tuple[Array, Array, Array]:  # fmt: skip
     """fastgate.lstm_forward, differentiable; returns (h, h_T, c_T).
 
     x (N, T, D), h0 and c0 (N, H), (H,) or None = zeros, Wx (D, 4H), Wh (H, 4H), b and bh (4H,) or None, peephole (3H,)
-    or None; h (N, T, H), h_T and c_T (N, H).
+    or None; h (N, T, H), h_T and c_T (N, H). With a projection Wr (H, P): h0 (N, P), Wh (P, 4H), h (N, T, P), h_T (N, P).
     """
     return _lstm(
-        (x, h0, c0, Wx, Wh, b, bh, peephole), gate_order=gate_order, candidate=candidate, coupled=coupled,
+        (x, h0, c0, Wx, Wh, b, bh, peephole, Wr), gate_order=gate_order, candidate=candidate, coupled=coupled,
         cell_clip=cell_clip, preact_clip=preact_clip, grad_clip=grad_clip, lengths=lengths, reverse=reverse,
     )  # fmt: skip
 
@@ -115,5 +115,5 @@ def _differentiable(cell: str, names: tuple[str, ...]) -> Callable[..., tuple[Ar
 
 
 _rnn = _differentiable("rnn", ("dx", "dh0", "dWx", "dWh", "db", "dbh"))
-_lstm = _differentiable("lstm", ("dx", "dh0", "dc0", "dWx", "dWh", "db", "dbh", "dpeephole"))
+_lstm = _differentiable("lstm", ("dx", "dh0", "dc0", "dWx", "dWh", "db", "dbh", "dpeephole", "dWr"))
 _gru = _differentiable("gru", ("dx", "dh0", "dWx", "dWh", "db", "dbh"))

@@ -7,11 +7,11 @@ onnx' own evaluator ignores sequence_lens, clip, activations and input_forget. T
 row's sequence_lens are 0 in Y, and Y_h and Y_c are the states at its own end (of length 0: the initial ones, where ONNX Runtime
 has zeros); clip bounds the inputs of the gates' functions, not the cell state; input_forget=1 is f = 1 - i.
 
-A node runs on kernels where there are some for all it asks for: the default activations; Sigmoid as an LSTM's second; Tanh,
-Relu, Sigmoid, and Affine with alpha 1 and beta 0 as an RNN's; clip of an LSTM. Any other of ONNX' functions, and clip of GRU
-and RNN, is computed in plain NumPy (compat/_onnx_plain.py), which is right and slow. Defaults of alpha and beta are those of
-ONNX' operators of these names, Affine's 1 and 0 and ThresholdedRelu's 1, where ONNX Runtime 1.31 has 0; those of ScaledTanh,
-which has none, are 0. What is no attribute of the operator is a ValueError that begins with its name.
+A node runs on kernels where there are some for all it asks for: the default activations; Sigmoid as an LSTM's or a GRU's
+second; Tanh, Relu, Sigmoid, and Affine with alpha 1 and beta 0 as an RNN's; clip of an LSTM. Any other of ONNX' functions, and
+clip of GRU and RNN, is computed in plain NumPy (compat/_onnx_plain.py), which is right and slow. Defaults of alpha and beta are
+those of ONNX' operators of these names, Affine's 1 and 0 and ThresholdedRelu's 1, where ONNX Runtime 1.31 has 0; those of
+ScaledTanh, which has none, are 0. What is no attribute of the operator is a ValueError that begins with its name.
 """
 
 from collections.abc import Iterable, Mapping

@@ -9,7 +9,7 @@ import numpy as np
 from fastgate import _arguments
 from fastgate.flow._dual import Dual, value_of
 from fastgate.flow._trace import Array, Trace, block_of, one
-from fastgate.flow.instruments import Floats
+from fastgate.flow.instruments import Floats, norm_of_rows
 from fastgate.reference import sequence
 
 HOLDS = ("states", "delta")
@@ -53,7 +53,7 @@ def omega(trace: Any, *, block: str = "state", hold: str = "states", smallest: f
     all_parts = ("h", "c")[: 1 + t.has_c]
     N, x, before = len(t.x), t.flat(t.x), {p: t.flat(t.previous(p)) for p in all_parts}
     delta = {p: t.flat(getattr(t, f"d{p}_total")) if p in parts else np.zeros_like(before[p]) for p in all_parts}
-    size = _norm([delta[p] for p in parts])
+    size = norm_of_rows([delta[p] for p in parts])
     counts = size > smallest
     unit = np.where(counts, size, 1)
     delta = {p: np.where(counts[:, None], d / unit[:, None], 0) for p, d in delta.items()}  # Omega knows its direction alone
@@ -61,7 +61,7 @@ def omega(trace: Any, *, block: str = "state", hold: str = "states", smallest: f
     step = t.function("step_forward")(x, *before.values(), **t.as_float64(), **t.options).cache
     back = t.function("step_backward")(*delta.values(), step, need=tuple(f"d{p}_prev" for p in all_parts))
     product = [getattr(back, f"d{p}_prev") for p in parts]
-    ratio = _norm(product)
+    ratio = norm_of_rows(product)
     value = float(np.square(ratio - 1)[counts].sum() / max(N, 1))
 
     # Omega's derivative with respect to the product is w; that of w·(delta J) is the derivative of delta·s_t along w.
@@ -77,14 +77,6 @@ def omega(trace: Any, *, block: str = "state", hold: str = "states", smallest: f
         gradients = _through_states(t, gradients, [t.spread(_tangent(d)) for d in d_before])
     gradients = {name: g.astype(t.weights[name[1:]].dtype) for name, g in gradients.items()}
     return Omega(value, t.spread(np.where(counts, ratio, np.nan), np.nan), gradients)
-
-
-def _norm(arrays: list[Floats]) -> Floats:
-    """Of the rows of arrays side by side, whatever their size."""
-    joined = np.concatenate(arrays, axis=-1)
-    scale = np.abs(joined).max(axis=-1, initial=0)
-    safe = np.where(scale > 0, scale, 1)
-    return np.linalg.norm(joined / safe[:, None], axis=-1) * scale
 
 
 def _tangent(d: Any) -> Floats:

@@ -26,7 +26,7 @@ class Verdict(NamedTuple):
 
     name: str
     word: str  # "vanish", "explode" or "flow"
-    factor: float  # the median over rows of ||ds_T/ds_1||, over `steps` steps
+    factor: float  # the median over rows of ||ds_T/ds_0||, over `steps` steps
     steps: int
     per_step: float  # factor^(1/steps)
     distance: float | None  # after how many steps 1 % is left, or it has grown a hundredfold; None where it never does
@@ -106,9 +106,12 @@ def spectrum_of(t: Trace) -> instruments.Spectrum:
 
 def judge(t: Trace, norms: JacobianNorms) -> Verdict:
     """The verdict about one trace."""
-    if not np.isfinite(norms.norm).any():
+    if not t.lengths.any():
         return Verdict(t.name, "flow", 1.0, 0, 1.0, None, f"{t.name}: no steps.")
-    seen = np.isfinite(norms.norm).any(axis=0)
+    seen = ~np.isnan(norms.norm).all(axis=0)
+    if not seen.any():
+        words = f"{t.name}: gradients explode. The states are NaN. {_why(t)}"
+        return Verdict(t.name, "explode", np.inf, int(t.lengths.max()), np.inf, None, words)
     distance, middle = norms.distance[seen], np.nanmedian(norms.norm[:, seen], axis=0)
     factor, steps = float(middle[-1]), int(distance[-1])
     per_step = factor ** (1 / steps)
@@ -153,7 +156,7 @@ def _why(t: Trace) -> str:
             words += f"; {share:.0%} of the values are " + ("0" if t.options.get("activation") == "relu" else "saturated")
         return words + "."
     constants = instruments.time_constants(t)
-    gate = "f" if t.cell == "lstm" else "z"
+    gate = "f" if t.cell == "lstm" else "1 - z" if t.options.get("update") == "new" else "z"
     keeps = float(np.exp(-1 / np.median(constants))) if np.median(constants) > 0 else 0.0
     words = f"Gate {gate} keeps {keeps:.2f} per step (median unit; time constant {np.median(constants):.2g} steps)"
     words += f"; Wh of {CANDIDATE[t.cell]} has radius {found.radius:.2f}"

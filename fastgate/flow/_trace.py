@@ -32,7 +32,7 @@ BLOCKS = ("state", "h", "c")
 
 @dataclass(frozen=True)
 class Trace:
-    """One layer in one direction, or one prepared cell, on N sequences. Past a row's length all is 0."""
+    """One layer in one direction, or one prepared cell, on N sequences, as it was then. Past a row's length all is 0."""
 
     name: str  # "LSTMCell", "layer 0", "layer 1, reverse"
     suffix: str  # what the names of a layer's weights end in: "0", "1_reverse"; "" of a cell
@@ -193,9 +193,13 @@ def _of_cell(cell, x, given, dh, upstream, lengths, reverse, rng, totals):
     backward = getattr(fastgate, f"{cell._cell}_backward")
     names = TOTALS[: 1 + cell._has_c]
     if any(a is not None for a in totals[: len(names)]):
+        for name, value in (("dh", dh), ("dh_T", upstream[0]), ("dc_T", upstream[1])):
+            if value is not None:
+                raise ValueError(f"{name}: expected None beside dh_total, which holds it already")
         totals = [_arguments._array(name, a, (call.dtype,), "the cell") for name, a in zip(names, totals, strict=False)]
         for name, a in zip(names, totals, strict=True):
             _arguments._shape(name, a, ("N", "T", "H"), (call.N, call.T, call.H))
+        totals = [np.array(a, call.dtype) for a in totals]
         return _traced(type(cell).__name__, "", cell._options, found.cache, found.h, totals, None)
     if dh is None and all(a is None for a in final):
         final = (_probe(rng, (call.N, call.H), call.dtype), None)[: len(final)]
@@ -233,7 +237,8 @@ def _of_layer(layer, x, given, dh, upstream, lengths, rng):
 def _traced(name, suffix, options, cache, h, totals, gradients):
     """The Trace of a forward call; h None: it is computed again."""
     call = cache.call
-    weights = {key: getattr(call, key) for key in WEIGHTS if getattr(call, key) is not None}
+    # Copies: a trace says how things stood, whatever becomes of the weights.
+    weights = {key: np.array(getattr(call, key)) for key in WEIGHTS if getattr(call, key) is not None}
     options = {key: value for key, value in options.items() if key in OPTIONS and value is not None}
     lengths = np.full(call.N, call.T) if call.lengths is None else call.lengths
     if h is None:
@@ -241,7 +246,7 @@ def _traced(name, suffix, options, cache, h, totals, gradients):
         forward = getattr(fastgate, f"{call.cell}_forward")
         h = forward(call.x, *states, **weights, **options, lengths=call.lengths, reverse=call.reverse, training=False).h
     zeros = np.zeros((call.N, call.H), call.dtype)
-    h0, c0 = (zeros if a is None else np.broadcast_to(a, zeros.shape) for a in (call.h0, call.c0))
+    h0, c0 = (zeros if a is None else np.array(np.broadcast_to(a, zeros.shape)) for a in (call.h0, call.c0))
     c = _cell_states(call, weights, options, lengths, h0, c0) if call.has_c else None
     kept = {} if gradients is None else {key: a for key, a in gradients._asdict().items() if key[1:] in weights}
     x = np.where((np.arange(call.T) < lengths[:, None])[..., None], call.x, 0)

@@ -21,19 +21,27 @@ def gradient_norms(trace: Any, block: str = "state") -> Floats:
     """||dL/dh_t|| for each row and step, (N, T); NaN past a row's length.
 
     block : "h", the norm of dh_total; "c", that of dc_total; "state", that of both side by side, for a cell without c the
-        same as "h". Norms are taken in float64.
+        same as "h". Norms are taken in float64, whose squares may be too large or too small for it.
     """
     t = one(trace)
     names = {"h": ("dh_total",), "c": ("dc_total",), "state": ("dh_total", "dc_total")[: 1 + t.has_c]}[block_of(t, block)]
-    squares = [np.square(getattr(t, name).astype(np.float64)).sum(axis=-1) for name in names]
-    return np.where(t.alive, np.sqrt(np.sum(squares, axis=0)), np.nan)
+    return np.where(t.alive, norm_of_rows([getattr(t, name).astype(np.float64) for name in names]), np.nan)
+
+
+def norm_of_rows(arrays: list[Floats]) -> Floats:
+    """Along the last axis, of arrays side by side, whatever their size."""
+    joined = np.concatenate(arrays, axis=-1)
+    scale = np.abs(joined).max(axis=-1, initial=0)
+    safe = np.where((scale > 0) & np.isfinite(scale), scale, 1)
+    with np.errstate(over="ignore"):
+        return np.asarray(np.linalg.norm(joined / safe[..., None], axis=-1) * safe)
 
 
 class JacobianNorms(NamedTuple):
-    """What jacobian_norms returns; K starts, in the order of computation, the last one next to the end."""
+    """What jacobian_norms returns, for K distances, the shortest first."""
 
     distance: NDArray[np.int64]  # (K,), t - k > 0
-    norm: Floats  # (N, K), ||ds_t/ds_k||; NaN where a row has no such step
+    norm: Floats  # (N, K), ||ds_t/ds_k||; NaN where a row has no such step, or its states are NaN
     estimate_error: float  # the largest relative change of a norm in the last iteration
 
 
@@ -48,16 +56,18 @@ def jacobian_norms(trace: Any, block: str = "state", *, points: int = 16, iterat
         of the cell, and one of a vector with it, by the backward kernels. No Jacobian is formed. The norm grows with them
         towards the largest singular value, and is exact at `iterations` >= the size of the block.
 
-    All in float64, whatever the dtype of the trace, so that norms as small as 1e-300 are seen.
+    All in float64, whatever the dtype of the trace, so that norms as small as 1e-300 are seen; one that it cannot hold is inf.
     """
     t = one(trace)
     block_of(t, block)
     points, iterations = _judge.size("points", points), _judge.size("iterations", iterations)
     longest = int(t.lengths.max(initial=0))
     distance = np.unique(np.geomspace(1, longest, points).round().astype(np.int64)) if longest else np.zeros(0, np.int64)
-    product = _Product(t, distance, block)
-    norm, error = _largest_singular_value(product, min(iterations, product.width))
-    return JacobianNorms(distance, np.where(product.exists, norm, np.nan), error)
+    with np.errstate(all="ignore"):  # as silent about infinities as the kernels are
+        product = _Product(t, distance, block)
+        norm, error = _largest_singular_value(product, min(iterations, product.width))
+    broken = np.any([np.isnan(a).any(axis=(1, 2)) for a in (t.h, t.c) if a is not None], axis=0)
+    return JacobianNorms(distance, np.where(product.exists & ~broken[:, None], norm, np.nan), error)
 
 
 class _Product:
@@ -143,16 +153,17 @@ def _largest_singular_value(product: _Product, iterations: int) -> tuple[Floats,
         right.append(v)
         B[:, :, k, k + 1] = beta
         norms = [norms[-1], _norm_of(B[:, :, : k + 1, : k + 2])]
-    with np.errstate(invalid="ignore", divide="ignore"):
-        change = np.nan_to_num((norms[-1] - norms[0]) / norms[-1]) * product.exists.T
+    change = np.nan_to_num((norms[-1] - norms[0]) / norms[-1]) * product.exists.T
     return norms[-1].T, float(np.abs(change).max(initial=0))
 
 
 def _norm_of(B: Floats) -> Floats:
-    """The largest singular value, of matrices of any size down to the smallest numbers."""
+    """The largest singular value, of matrices of any size down to the smallest numbers; inf where one is too large."""
     scale = np.abs(B).max(axis=(-2, -1))
-    safe = np.where(scale > 0, scale, 1)
-    return np.linalg.svd(B / safe[..., None, None], compute_uv=False)[..., 0] * scale
+    finite = np.isfinite(scale)
+    safe = np.where(finite & (scale > 0), scale, 1)[..., None, None]
+    found = np.linalg.svd(np.where(finite[..., None, None], B / safe, 0), compute_uv=False)[..., 0]
+    return np.where(finite, found * scale, np.inf)
 
 
 def _new_direction(w: Floats, basis: list[Floats]) -> tuple[Floats, Floats]:

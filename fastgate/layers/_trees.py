@@ -46,8 +46,15 @@ class Trees:
         self._place[self._order] = np.arange(len(self._order))
         self._ends = np.cumsum(np.bincount(height))
         self._levels: dict[int | None, list[Level]] = {}
+        self._freeze()
+
+    def _freeze(self) -> None:
         for a in (self._parent, self._order, self._place):
             a.flags.writeable = False
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        self._freeze()
 
     @property
     def num_nodes(self) -> int:

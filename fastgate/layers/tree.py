@@ -142,9 +142,9 @@ class Tree(Parameters, Generic[F]):
         training : False keeps nothing for backward, cache is None.
 
         Results (M, H) are the states of all nodes; those of whole trees are in the rows trees.roots. A node's bits depend on
-        the values at and below it alone: not on the other trees, the numbers of the nodes, or the number of threads. Many
-        threads may call it at once. What does not fit is a ValueError or TypeError that names the argument, before anything is
-        computed.
+        the values at and below it alone: not on the other trees, the numbers of the nodes, or the number of threads. (A sum
+        over three or more children is taken in their order, which of Trees(parent=) is that of their numbers.) Many threads may
+        call it at once. What does not fit is a ValueError or TypeError that names the argument, before anything is computed.
         """
         training = _arguments.flag("training", training)
         if not isinstance(trees, Trees):

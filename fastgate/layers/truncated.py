@@ -75,7 +75,8 @@ def truncated_bptt(
             layer.parameters -= rate * layer.gradients
 
     layer : an RNN, LSTM or GRU of one direction. x : (N, T, D). The last chunk has the steps that are left.
-    k1 : an integer > 0. k2 : an integer >= k1; None is k1, plain chunks, each step computed once.
+    k1 : an integer > 0. k2 : an integer >= k1; None is k1, plain chunks, each step computed once, but for a last chunk of fewer
+        than k1 new steps, whose window has k1, too.
     h0, c0, lengths, rng : as in layer.forward. To go on with the next part of long sequences: h0, c0 = chunk.state.
 
     The state in which a window begins is held constant; the gradients are the exact ones of the losses of the new steps, as

@@ -3,60 +3,52 @@ order, or over its own states alone."""
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Callable
-from typing import Any, ParamSpec, TypeVar
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fastgate.layers import _affine
 from fastgate.layers._types import Array
+from fastgate.structures._structure import silent
 
 Counts = NDArray[np.int64]
-P = ParamSpec("P")
-R = TypeVar("R")
 
 
-def _silent(function: Callable[P, R]) -> Callable[P, R]:
-    """The function, as silent about infinities as the kernels are."""
-
-    @functools.wraps(function)
-    def called(*arguments: P.args, **keywords: P.kwargs) -> R:
-        with np.errstate(all="ignore"):
-            return function(*arguments, **keywords)
-
-    return called
+@silent
+def summed(a: Array) -> Array:
+    """Over axis 1, one by one, so the zeros of padding count as nothing."""
+    return a.cumsum(axis=1)[:, -1:].sum(axis=1)
 
 
-@_silent
+@silent
 def softmax(e: Array) -> Array:
     """Along the last axis."""
     a = np.exp(e - e.max(axis=-1, keepdims=True))
     return a / a.sum(axis=-1, keepdims=True)
 
 
-@_silent
+@silent
 def softmax_backward(da: Array, a: Array) -> Array:
     """de from the gradient of a = softmax(e)."""
-    return a * (da - (a * da).sum(axis=-1, keepdims=True))
+    return a * (da - (a * da).cumsum(axis=-1)[..., -1:])  # one by one, so the zeros of padding count as nothing
 
 
-@_silent
+@silent
 def dot(h: Array, keys: Array) -> tuple[Array, Array]:
     """The contexts (T, H) and the weights (T, S) of queries h (T, H) over keys (S, H), S > 0."""
     a = softmax(_affine.forward(h, keys.T, training=False)[0])
     return _affine.forward(a, keys, training=False)[0], a
 
 
-@_silent
+@silent
 def dot_backward(dcontext: Array, a: Array, h: Array, keys: Array) -> tuple[Array, Array]:
     """(dh, dkeys) of `dot`."""
     de = softmax_backward(dcontext @ keys.T, a)
     return de @ keys, a.T @ dcontext + de.T @ h
 
 
-@_silent
+@silent
 def additive(q: Array, projected: Array, v: Array, keys: Array, lengths: Counts, active: Any) -> tuple[Array, Array]:
     """The contexts (N, H) and weights (N, S) of queries q (N, A), one for each row: e = v · tanh(q + projected)."""
     S = projected.shape[1]
@@ -75,7 +67,7 @@ def additive(q: Array, projected: Array, v: Array, keys: Array, lengths: Counts,
     return context, a
 
 
-@_silent
+@silent
 def additive_backward(
     dcontext: Array, a: Array, q: Array, projected: Array, v: Array, keys: Array
 ) -> tuple[Array, Array, Array, Array]:
@@ -83,4 +75,4 @@ def additive_backward(
     z = np.tanh(q[:, None] + projected)
     de = softmax_backward(np.einsum("nh,nsh->ns", dcontext, keys), a)
     dinner = de[..., None] * v * (1 - z * z)
-    return dinner.sum(axis=1), dinner, np.einsum("ns,nsa->a", de, z), a[..., None] * dcontext[:, None]
+    return summed(dinner), dinner, np.einsum("ns,nsa->a", de, z), a[..., None] * dcontext[:, None]

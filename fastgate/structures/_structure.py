@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Iterator
-from typing import Any, ClassVar, NamedTuple
+import functools
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, ClassVar, NamedTuple, ParamSpec, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +20,8 @@ from fastgate.layers._types import Array, Lengths, Rng
 CELLS = ("rnn", "lstm", "gru")
 Shapes = dict[str, tuple[tuple[str, ...], tuple[int, ...]]]
 State = Any  # (h,) or (h, c), arrays (num_layers, N, H)
+P = ParamSpec("P")
+R = TypeVar("R")
 
 
 class Outputs(NamedTuple):
@@ -225,6 +228,17 @@ def within(a: Array, lengths: NDArray[np.int64] | None) -> Array:
         return a
     inside = np.arange(a.shape[1]) < lengths[:, None]
     return np.where(inside.reshape(*inside.shape, *(1,) * (a.ndim - 2)), a, a.dtype.type(0))
+
+
+def silent(function: Callable[P, R]) -> Callable[P, R]:
+    """The function, as silent about infinities as the kernels are."""
+
+    @functools.wraps(function)
+    def called(*arguments: P.args, **keywords: P.kwargs) -> R:
+        with np.errstate(all="ignore"):
+            return function(*arguments, **keywords)
+
+    return called
 
 
 class Tape:

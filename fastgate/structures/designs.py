@@ -260,13 +260,14 @@ class OutputRecurrence(Structure):
         steps = []
         if y is None:
             before = first
-            for t in range(T):
-                joined[:, t, D:] = before
+            for t in range(T):  # past a row's end all is 0: it could run away there
+                joined[:, t, D:] = before if judged is None else np.where(judged[:, None] > t, before, self._dtype.type(0))
                 before, caches = self._outputs(joined[:, t], training)
                 steps.append(caches)
         elif T:
             joined[:, 0, D:] = first
-            joined[:, 1:, D:] = within(y, judged)[:, :-1]
+            joined[:, 1:, D:] = y[:, :-1]
+            joined = within(joined, judged)
         o, caches = self._outputs(joined, training)
         cache = (
             StructureCache(self, all=caches, steps=steps, lengths=judged, shape=(N, T), free=y is None) if training else None

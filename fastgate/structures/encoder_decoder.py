@@ -243,7 +243,7 @@ class EncoderDecoder(Structure):
             if self.context == "input":
                 dlast = [np.zeros_like(a) for a in dlast]
             if self.context in _FED:
-                dlast[0][-1] += dy[..., W:].sum(axis=1)
+                dlast[0][-1] += _attention.summed(dy[..., W:])
         encoder: Any = self.encoder
         dx = encoder.backward(dhs, kept["encoded"], *dlast, accumulate=True, need_dx=need_dx).dx
         return EncoderDecoderGradients(dx, np.ascontiguousarray(dy[..., :W]) if need_dx else None)
@@ -335,9 +335,14 @@ class DecoderStep:
         states = [np.zeros_like(a) for a in last] if self._context == "input" else last
         self.first = (np.arange(len(x)), *states)
 
-    def __call__(self, y: Any, state: Any) -> tuple[Array, Any]:
+    def __call__(self, y: Any, state: Any, left: Any = None) -> tuple[Array, Any]:
         y = _arguments._integers("y", y)
         symbols = self._width if self._E is None else len(self._E)
+        if left is not None:
+            hint = "pass lambda y, state, left: step(y, state), and select=step.select?"
+            raise ValueError(f"left: expected None, the decoder has no input for the symbols still to come; {hint}")
+        if not isinstance(state, tuple) or len(state) != len(self.first):
+            raise TypeError(f"state: expected that of decoder_step, got {_arguments._kind(state)}")
         rows, *states = state
         if y.shape != rows.shape:
             raise ValueError(f"y: expected (N,) = {rows.shape} as the state, got {y.shape}")

@@ -22,6 +22,7 @@ from fastgate.structures._structure import (
     TapeBackward,
     config_of,
     lengths_of,
+    silent,
     within,
 )
 
@@ -34,13 +35,14 @@ class MissingOutputs(NamedTuple):
     cache: Any  # None with training=False
 
 
+@silent
 def intervals(mask: NDArray[np.bool_], times: Array) -> Array:
     """delta (N, T, D): how long ago each value was last observed, from mask (N, T, D) and the times of the steps (N, T).
 
     delta_0 = 0;  delta_t = times_t - times_{t-1} + (0 where mask_{t-1}, else delta_{t-1}): Che et al. (2018), equation 2.
     mask : bools. times : float32 or float64, as delta. What does not fit is a ValueError or TypeError that names it.
     """
-    mask = _arguments._array("mask", mask, (np.dtype(bool),))
+    mask = _arguments._array("mask", mask, (np.dtype(bool),), cast="bool")
     times = _arguments._array("times", times, _arguments.KERNEL)
     if mask.ndim != 3:
         raise ValueError(f"mask: expected (N, T, D), got {mask.shape}")
@@ -132,6 +134,7 @@ class MissingValues(Structure):
 
     # --- forward -----------------------------------------------------------------------------------------------------
 
+    @silent
     def forward(
         self, x: Array, mask: NDArray[np.bool_], state: State = None, *, times: Array | None = None, mean: Array | None = None,
         lengths: Lengths = None, training: bool = True, rng: Rng = None,
@@ -142,12 +145,13 @@ class MissingValues(Structure):
         x = _judge.rows(x, self._dtype, ("N", "T", "D"), D)
         N, T, _ = x.shape
         judged = lengths_of(lengths, N, T)
-        mask = _arguments._array("mask", mask, (np.dtype(bool),))
+        mask = _arguments._array("mask", mask, (np.dtype(bool),), cast="bool")
         if mask.shape != x.shape:
             raise ValueError(f"mask: expected (N, T, D) = {x.shape} as x, got {mask.shape}")
         mean = np.zeros(D, self._dtype) if mean is None else self._array("mean", mean, ("D",), (D,))
         times = self._times(times, N, T, judged)
         first = self._state_of("state", state, layer, N)
+        rng = None if rng is None else _judge.generator(rng)
 
         mask = within(mask, judged)
         last = np.maximum.accumulate(np.where(mask, np.arange(T)[:, None], -1), axis=1)  # where each value was last observed
@@ -202,6 +206,7 @@ class MissingValues(Structure):
 
     # --- backward ----------------------------------------------------------------------------------------------------
 
+    @silent
     def backward(
         self, dh: Array | None, cache: Any, dstate: State = None, *, accumulate: bool = False, need_dx: bool = True
     ) -> StructureGradients:

@@ -328,8 +328,8 @@ def to_onnx(layer: Any, *, lengths: bool = False, states: bool = False, opset: i
         attributes["activations"] = [_ACTIVATIONS[layer.config["activation"]]] * S
         if layer.config["activation"] == "identity":
             attributes |= {"activation_alpha": [1.0] * S, "activation_beta": [0.0] * S}
-    if cell == "lstm" and layer.config["candidate"] == "sigmoid":
-        attributes["activations"] = ["Sigmoid", "Sigmoid", "Tanh"] * S
+    if layer.config.get("candidate") == "sigmoid":
+        attributes["activations"] = {"lstm": ["Sigmoid", "Sigmoid", "Tanh"], "gru": ["Sigmoid", "Sigmoid"]}[cell] * S
     if layer.config.get("preact_clip") is not None:
         attributes["clip"] = layer.config["preact_clip"]
     node("Transpose", ["x"], "x0", perm=[1, 0, 2])

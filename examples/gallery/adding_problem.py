@@ -1,0 +1,91 @@
+"""The adding problem.
+
+Each step brings a random number and a mark; two steps are marked, one in each half, and at the end the net is asked for the
+sum of their numbers. Whoever always answers 1 has an error of 1/6. The first mark lies up to T steps before the end, so
+that only a net whose gradients reach that far can learn it. Three cells of 32 units, the same optimiser, clipping and
+number of steps for all. (Hochreiter and Schmidhuber 1997.)
+
+See: at T = 10 all three learn. At 100 and 200 the plain net stays at the dashed line, the error of a constant answer, while
+lstm and gru solve it.
+"""
+
+import lesson
+import numpy as np
+from lesson import plt
+from optimizers import Adam
+
+import fastgate
+
+LAGS = (10, 100, 200)
+CELLS = (("rnn", fastgate.RNN), ("lstm", fastgate.LSTM), ("gru", fastgate.GRU))
+N, H, STEPS, RATE = 32, 32, 2500, 3e-3
+CONSTANT = 1 / 6  # error of the answer 1: the variance of a sum of two uniform numbers
+
+
+def batch(rng, T):
+    """x (N, T, 2): number, mark; and the sum (N,)."""
+    x = np.zeros((N, T, 2), np.float32)
+    x[..., 0] = rng.random((N, T))
+    rows = np.arange(N)
+    first, second = rng.integers(0, T // 2, N), rng.integers(T // 2, T, N)
+    x[rows, first, 1] = x[rows, second, 1] = 1
+    return x, x[rows, first, 0] + x[rows, second, 0]
+
+
+def train(layer_type, T):
+    """Mean squared error of each step."""
+    rng = np.random.default_rng(0)
+    layer = layer_type(2, H, rng=rng)
+    v, c = (rng.standard_normal(H) / np.sqrt(H)).astype(np.float32), np.zeros(1, np.float32)
+    adam = Adam([layer.parameters, v, c], rate=RATE)
+    errors = []
+    for _ in range(STEPS):
+        x, y = batch(rng, T)
+        found = layer.forward(x)
+        h_T = found.h_T[-1] if found.h_T.ndim == 3 else found.h_T
+        miss = h_T @ v + c - y
+        errors.append(float(np.mean(miss**2)))
+        do = 2 / N * miss
+        dh_T = np.outer(do, v).astype(np.float32).reshape(found.h_T.shape)
+        layer.backward(None, found.cache, dh_T=dh_T)
+        gradients = [layer.gradients, h_T.T @ do, do.sum(keepdims=True)]
+        fastgate.clip_grad_norm(gradients, 1.0)
+        adam.step(gradients)
+    return np.array(errors)
+
+
+def measure():
+    return {T: {name: train(kind, T) for name, kind in CELLS} for T in LAGS}
+
+
+def last(errors):
+    return float(errors[-200:].mean())
+
+
+def claims(found):
+    for name, _ in CELLS:
+        yield f"T = 10: {name} ends at {last(found[10][name]):.4f}", last(found[10][name]) < CONSTANT / 10
+    for T in LAGS[1:]:
+        yield (
+            f"T = {T}: rnn ends at {last(found[T]['rnn']):.4f}, no better than the answer 1",
+            last(found[T]["rnn"]) > 0.8 * CONSTANT,
+        )
+        for name in ("lstm", "gru"):
+            yield f"T = {T}: {name} ends at {last(found[T][name]):.4f}", last(found[T][name]) < CONSTANT / 10
+
+
+def draw(found):
+    figure, panels = plt.subplots(1, len(LAGS), figsize=(9, 3), sharey=True, constrained_layout=True)
+    smooth = np.ones(50) / 50
+    for panel, T in zip(panels, LAGS, strict=True):
+        for name, _ in CELLS:
+            panel.semilogy(np.convolve(found[T][name], smooth, "valid"), label=name)
+        panel.axhline(CONSTANT, color=lesson.INK, ls="--", lw=0.8)
+        panel.set(title=f"T = {T}", xlabel="training step")
+    panels[0].set_ylabel("squared error")
+    panels[0].legend()
+    return figure
+
+
+if __name__ == "__main__":
+    lesson.main()
