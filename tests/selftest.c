@@ -400,10 +400,6 @@ static double check_cells(void)
                     const double error = check_gradients(&p);
                     worst = error > worst ? error : worst;
                 }
-                p.s.grad_clip = 0.1;
-                backward(&p);
-                for (int i = DX; i < H_; i++)
-                    add_to_hash(p.data[i], p.size[i]);
                 free_problem(&p);
             }
     }

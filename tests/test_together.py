@@ -1,7 +1,7 @@
 """Options of a call drawn together: masks, periods, bounds, projection, lengths, direction, gate order. What they compute, and
 the same bits by threads, prepared cells, budgets of memory, flat rows, rows alone.
 
-FASTGATE_CASES is eight times the number of drawn calls per cell, option and dtype.
+FASTGATE_CASES is sixteen times the number of drawn calls per cell, option and dtype.
 """
 
 import os
@@ -26,7 +26,7 @@ from test_threads import shared
 import fastgate
 from fastgate import _kernels, reference
 
-CASES = max(2, int(os.environ.get("FASTGATE_CASES", "96")) // 8)
+CASES = max(2, int(os.environ.get("FASTGATE_CASES", "96")) // 16)
 N_T = [(1, 1), (1, 7), (3, 5), (7, 33), (18, 4), (33, 6), (66, 2)]
 D_H = [(4, 7), (5, 16), (33, 17), (3, 1), (9, 70), (2, 130)]
 
