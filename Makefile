@@ -10,8 +10,8 @@ PEERS ?= bench
 LEVELLESS := $(patsubst %,--ignore=tests/test_%.py,activations adding_a_cell arguments bench bench_swap demo docs malformed parallel threads types)
 # Tests of wings, which reach the kernels through the public functions alone: neither level by level nor under sanitizers.
 WINGED := $(patsubst %,--ignore-glob='tests/test_%.py',check compat_* decode flow gallery structures trees truncated weights)
-# Tests of numbers and words, which reach no memory that others do not.
-NUMBERED := $(patsubst %,--ignore=tests/test_%.py,accuracy activations adding_a_cell bench bench_swap demo docs house reference types)
+# Tests of numbers and words, which reach no memory that others do not, and those that guard it by themselves.
+NUMBERED := $(patsubst %,--ignore=tests/test_%.py,accuracy activations adding_a_cell bench bench_swap demo docs guard house reference types)
 # Tests that run beside other libraries; each skips, with the reason, what is not installed.
 PEERED := $(wildcard $(patsubst %,tests/test_%.py,compat_* docs layers parallel weights))
 STUBBED := $(patsubst fastgate/%.pyi,fastgate.%,$(wildcard fastgate/[a-z]*.pyi))
