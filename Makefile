@@ -10,6 +10,8 @@ PEERS ?= bench
 LEVELLESS := $(patsubst %,--ignore=tests/test_%.py,activations adding_a_cell arguments bench bench_swap demo docs malformed parallel threads types)
 # Tests of wings, which reach the kernels through the public functions alone: neither level by level nor under sanitizers.
 WINGED := $(patsubst %,--ignore-glob='tests/test_%.py',check compat_* decode flow gallery structures trees truncated weights)
+# Tests of numbers and words, which reach no memory that others do not, and those that guard it by themselves.
+NUMBERED := $(patsubst %,--ignore=tests/test_%.py,accuracy activations adding_a_cell bench bench_swap demo docs guard house reference types)
 # Tests that run beside other libraries; each skips, with the reason, what is not installed.
 PEERED := $(wildcard $(patsubst %,tests/test_%.py,compat_* docs layers parallel weights))
 STUBBED := $(patsubst fastgate/%.pyi,fastgate.%,$(wildcard fastgate/[a-z]*.pyi))
@@ -50,15 +52,15 @@ types: build $(VENV)/has-lint  ## mypy on the package and on a typed user's file
 	$(RUN) -m mypy.stubtest --concise --mypy-config-file pyproject.toml $(STUBBED)
 
 # A build of its own in build/sanitize, which PYTHONPATH puts before the one in fastgate/.
-sanitize: build $(VENV)/has-test  ## all tests but those of wings under AddressSanitizer and UndefinedBehaviorSanitizer
+sanitize: build $(VENV)/has-test  ## the tests that reach memory under AddressSanitizer and UndefinedBehaviorSanitizer
 	$(RUN) tests/selftest.py --sanitize address gcc
 	FASTGATE_SANITIZE=1 $(RUN) setup.py -q build --build-base build/sanitize --build-lib build/sanitize/lib
-	FASTGATE_CASES=$${FASTGATE_CASES-8} FASTGATE_MALFORMED=$${FASTGATE_MALFORMED-50} \
+	FASTGATE_CASES=$${FASTGATE_CASES-2} FASTGATE_MALFORMED=$${FASTGATE_MALFORMED-20} \
 	FASTGATE_CALLS=$${FASTGATE_CALLS-1000} FASTGATE_FORKS=$${FASTGATE_FORKS-10} FASTGATE_CTRL_C=$${FASTGATE_CTRL_C-1} \
 	FASTGATE_DRAWS=$${FASTGATE_DRAWS-4} PYTHONPATH="$(CURDIR)/build/sanitize/lib:$(CURDIR)" PYTHONSAFEPATH=1 \
 	LD_PRELOAD="$$(gcc -print-file-name=libasan.so) $$(gcc -print-file-name=libubsan.so)" \
 	ASAN_OPTIONS=detect_leaks=0:allocator_may_return_null=1 UBSAN_OPTIONS=print_stacktrace=1 \
-	$(RUN) $(SUITE) $(WINGED) $(ARGS)
+	$(RUN) $(SUITE) $(WINGED) $(NUMBERED) $(ARGS)
 
 races: build  ## the team of threads and shared kernels under ThreadSanitizer, by gcc and by clang
 	$(RUN) tests/selftest.py --sanitize thread gcc clang
@@ -69,7 +71,7 @@ model:  ## the protocol of the threads, by the model checker spin
 levels: build $(VENV)/has-test  ## the kernels at each instruction-set level of this CPU
 	$(RUN) tests/selftest.py gcc clang
 	red=0; for level in $$($(RUN) -c 'import fastgate; print(*fastgate.get_config()["isa_levels"])'); do \
-	    echo "FASTGATE_ISA=$$level"; FASTGATE_ISA=$$level FASTGATE_CASES=$${FASTGATE_CASES-24} FASTGATE_MALFORMED=$${FASTGATE_MALFORMED-50} \
+	    echo "FASTGATE_ISA=$$level"; FASTGATE_ISA=$$level FASTGATE_CASES=$${FASTGATE_CASES-16} FASTGATE_MALFORMED=$${FASTGATE_MALFORMED-50} \
 	    FASTGATE_CALLS=$${FASTGATE_CALLS-1000} FASTGATE_FORKS=$${FASTGATE_FORKS-10} FASTGATE_CTRL_C=$${FASTGATE_CTRL_C-1} $(RUN) $(SUITE) $(LEVELLESS) $(WINGED) $(ARGS) || red=1; done; exit $$red
 
 arm64: build  ## the C core for arm64 under qemu: the bits of avx2 and avx512

@@ -7,8 +7,8 @@
 
 Every level with FMA must print the same hash, on x86-64 and on arm64, whoever compiled it: nothing in the core may depend on
 the compiler, its optimisation, or the width of a vector. A compiler that is not there is skipped, with a line that says so.
-The program runs alone and, but under qemu, with 3 threads for every call and several callers at once; with a sanitizer, the
-team of threads is exercised by itself, too (team_stress.c). ThreadSanitizer sees the best level only. Flags come from setup.py,
+The program runs alone and, but under qemu, with 3 threads for every call and several callers at once; with a sanitizer, only
+so, and the team of threads is exercised by itself, too (team_stress.c). ThreadSanitizer sees the best level only. Flags come from setup.py,
 but for -O1, which compiles in a third of the time; warnings are errors.
 """
 
@@ -98,7 +98,7 @@ def run(name, command, flags, sanitizers, level, bits, runner, folder):
         if done.returncode:
             return name, level, bits, None, "\n".join(done.stderr.splitlines()[:20])
     found, words = set(), []
-    for threads in ("1", "3")[: 1 if runner else 2]:
+    for threads in ("1",) if runner else ("3",) if sanitizers else ("1", "3"):
         done = subprocess.run([*runner, program, threads], capture_output=True, text=True, check=False)
         found.add(done.stdout.split()[0] if done.stdout.split() and done.returncode == 0 else None)
         words.append((done.stdout + done.stderr).strip())
