@@ -62,9 +62,9 @@ class Masks(NamedTuple):
     """Factors of a call, constants of its gradients: views of these shapes. Any stride may be 0, that of the last axis is 0 or
     one element."""
 
-    recurrent: ndarray | None  # (N, H), on the left operand of the products with Wh
-    zoneout_h: ndarray | None  # (N, T, H), a step: (N, H), flat rows: (sum T, H); how much of h_prev is kept
-    zoneout_c: ndarray | None  # the same of c_prev
+    recurrent: ndarray | None  # (N, P), on the left operand of the products with Wh
+    zoneout_h: ndarray | None  # (N, T, P), a step: (N, P), flat rows: (sum T, P); how much of h_prev is kept
+    zoneout_c: ndarray | None  # the same of c_prev, H wide
 
 
 class Forward(NamedTuple):

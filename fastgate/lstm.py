@@ -56,7 +56,8 @@ def lstm_forward(
     bh : (4H,) or None, recurrent bias
     peephole : (3H,) or None, element-wise weights from c to the gates, always in the order i f o: i and f see c_{t-1}, o
         sees c_t (Gers, Schraudolph and Schmidhuber 2002; ONNX P holds i o f)
-    Wr : (H, P) or None. With it h, h0, h_T and their gradients are P wide, not H, and Wh is (P, 4H); c stays H wide.
+    Wr : (H, P) or None. With it h, h0, h_T, their gradients, recurrent_mask and zoneout_h are P wide, not H, and Wh is
+        (P, 4H); c stays H wide. There is no period beside it.
     gate_order : a permutation of "ifgo"
         The order of the 4 blocks of H columns in Wx, Wh, b, bh, and in their gradients.
     candidate : "tanh" or "sigmoid"
@@ -229,7 +230,7 @@ def lstm_step_forward(
 
     x : (N, D). h_prev, c_prev : (N, H), (H,) for all rows, or None = zeros. Wx : (D, 4H). Wh : (H, 4H). b, bh : (4H,)
     or None.
-    peephole : (3H,) or None. Wr : (H, P) or None; with it h_prev and h_next are P wide, and Wh is (P, 4H).
+    peephole : (3H,) or None. Wr : (H, P) or None; with it h_prev, h_next and their masks are P wide, and Wh is (P, 4H).
     gate_order : a permutation of "ifgo". candidate, coupled, cell_clip, preact_clip, grad_clip : as in lstm_forward.
     recurrent_mask, zoneout_h, zoneout_c : broadcast to (N, H); as in lstm_forward.
     period, start : as in lstm_forward; start is the number of this step.

@@ -1033,7 +1033,7 @@ def test_what_is_not_accelerated():
     assert [type(module) for module in model] == kinds
     assert [str(w.message) for w in warned] == [
         "0: this Mine is left to torch, for it is a subclass, whose forward may be its own",
-        "2: this LSTM is left to torch, for fastgate has no proj_size",
+        "2: this LSTM is left to torch, for it has proj_size > 0",
         "3: this ParametrizedGRU is left to torch, for it is parametrized; accelerate first, parametrize then",
     ]
     assert all(w.filename == __file__ for w in warned)

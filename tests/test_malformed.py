@@ -196,6 +196,19 @@ def damaged_start(rng):
     return rng.choice([-1, 2**62, -(2**80), 1.0, "1", None, True, np.bool_(False), [0], np.zeros(1, int), object(), 1j, np.nan])
 
 
+def damaged_mask(rng, shape, dtype):
+    """Neither a number, nor bools or floats of the dtype of the call that broadcast to `shape`."""
+    good = np.full(shape, 0.5, dtype)
+    while True:
+        bad = rng.choice([damaged_kind, damaged_shape, lambda *_: 10**400])(rng, good)
+        if not isinstance(bad, (np.ndarray, np.generic)) or bad.dtype not in (dtype, bool):
+            return bad
+        try:
+            np.broadcast_to(bad, shape)
+        except ValueError:
+            return bad
+
+
 def damaged_out(rng, shapes, dtype, absent):
     """shapes: name -> shape of the outputs; absent: names that this call does not return."""
     name = rng.choice(list(shapes))
@@ -262,7 +275,7 @@ def forward_case(rng, cell, options, step, ragged):
         call["lengths"] = [2, 0, T]
     if rng.random() < 0.3:
         call["training"] = False
-    kinds = ["kind"] * 3 + ["shape"] * 5 + ["missing", "out", "flag", "huge", "period", "start"]
+    kinds = ["kind"] * 3 + ["shape"] * 5 + ["missing", "out", "flag", "huge", "period", "start", "mask"]
     kinds += ["option"] * bool(options) + ["gate_order"] * (cell.G > 1) + ["table" if ragged else "lengths"] * 2 * (not step)
     damage = rng.choice(kinds)
     if damage == "kind":
@@ -292,6 +305,12 @@ def forward_case(rng, cell, options, step, ragged):
     if damage == "period" or damage == "start":
         call[damage] = damaged_period(rng) if damage == "period" else damaged_start(rng)
         return call, [damage], False
+    if damage == "mask":
+        P, before = cell.P(H), (N,) if step else (ROWS,) if ragged else (N, T)
+        shapes = {"recurrent_mask": (N, P), "zoneout_h": (*before, P), "zoneout_c": (*before, H)}
+        name = rng.choice(list(shapes)[: 2 + cell.has_c])
+        call[name] = damaged_mask(rng, shapes[name], dtype)
+        return call, [name], False
     if damage == "lengths":
         call["lengths"] = damaged_lengths(rng)
         return call, ["lengths"], False

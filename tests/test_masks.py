@@ -325,8 +325,8 @@ def test_padding_flat_rows_and_budgets(cell, options, dtype):
         least = int(str(error.value).split("at least ")[1].split()[0])
         for memory in (least, 2 * least):
             kept = forward(**call, **masks, lengths=lengths, memory=memory, **keywords)
-            assert_same(backward(cache=kept.cache, **gradients)._asdict(), expected, ["dx", "dh0", "dWx", "dWh"])
-        assert kept.cache.recomputed >= 0
+            found = backward(cache=kept.cache, **gradients)._asdict()
+            assert_same(found, expected, found)
 
 
 @variants

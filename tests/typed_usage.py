@@ -143,6 +143,7 @@ def main() -> None:
     print(train(array(N, T, D), array(D, 4 * H), array(H, 4 * H)))
     print(steps(np.ones((N, T, D)), np.ones((D, 3 * H)), np.ones((H, 3 * H))))
     print(streaming(array(N, T, D)))
+    print(masks(array(N, T, D), rng))
     print(options(array(N, T, D)))
     print(plain(np.ones((N, T, D))))
     print(ragged(array(N, T, D)))

@@ -82,7 +82,7 @@ def _reason_to_leave(module: nn.Module) -> str | None:
         return "it is parametrized; accelerate first, parametrize then"
     if type(module) not in _FASTGATE:
         return "it is a subclass, whose forward may be its own"
-    return "fastgate has no proj_size" if getattr(module, "proj_size", 0) else None
+    return "it has proj_size > 0" if getattr(module, "proj_size", 0) else None
 
 
 class LSTM(Layers, nn.LSTM):

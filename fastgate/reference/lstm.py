@@ -130,7 +130,7 @@ def lstm_forward(
     Axes (N, T, D), batch first; gate order "ifgo"; weights multiply from the right.
 
     x: (N, T, D). h0, c0: (N, H), (H,) or None = zeros. Wx: (D, 4H). Wh: (H, 4H). b, bh: (4H,) or None.
-    Wr: (H, P) or None; with it h, h0, h_T and their gradients are P wide, Wh is (P, 4H).
+    Wr: (H, P) or None; with it h, h0, h_T, their gradients and masks are P wide, Wh is (P, 4H), and there is no period.
     peephole: (3H,) or None, in the order i f o. candidate: "tanh" or "sigmoid". coupled: i = 1 - f; the blocks of i are not
     used. cell_clip, preact_clip: numbers > 0 or None; no gradient passes where a value is clipped. grad_clip:
     number > 0 or None, the bound of each step's da in backward.

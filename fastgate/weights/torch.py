@@ -29,8 +29,9 @@ def from_torch(state: Any, prefix: str = "", *, layer: Any = None, dtype: Any = 
     dtype : converts the weights, np.float32 or np.float64. Without it they keep theirs, and float16 or mixed ones are refused.
     options : of a new layer, what weights do not tell: activation="relu", dropout=, gate_order=, …
 
-    Returns the layer. nn.LSTM(proj_size=…) has no equal. Raises ValueError for names that are missing or not expected, and for
-    shapes, TypeError for dtypes, naming the array as `state` does; a layer that was given is unchanged then.
+    Returns the layer. No layer has a projection: nn.LSTM(proj_size=…) is refused. Raises ValueError for names that are missing
+    or not expected, and for shapes, TypeError for dtypes, naming the array as `state` does; a layer that was given is unchanged
+    then.
     """
     if not isinstance(state, Mapping):
         hint = "; load it first, by torch.load(path, weights_only=True)" if isinstance(state, str) else ""

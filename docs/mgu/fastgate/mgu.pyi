@@ -17,6 +17,8 @@ class MGUStep(NamedTuple, Generic[F]):
 class _Gradients(Gradients[F]):
     @property
     def dh0(self) -> NDArray[F] | Any: ...
+    @property
+    def dh_total(self) -> NDArray[F] | Any: ...
 
 class _StepGradients(Gradients[F]):
     @property
