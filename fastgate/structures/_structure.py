@@ -32,6 +32,14 @@ class Outputs(NamedTuple):
     cache: Any  # None with training=False
 
 
+class StateOutputs(NamedTuple):
+    """What forward of a structure without an output of its own returns."""
+
+    h: Array  # (N, T, output_size of the layer)
+    state: State  # (h_T,) or (h_T, c_T)
+    cache: Any  # None with training=False
+
+
 class StructureGradients(NamedTuple):
     """What backward of a structure returns; the weights' gradients are in its `gradients`."""
 

@@ -49,6 +49,15 @@ class _LayerAndOutput(Structure):
         options = cls._cell_options(config)
         return {"layer": (config["cell"], config_of(config["cell"], config["input_size"], config["hidden_size"], options))}
 
+    def _run_layer(self, x, state, lengths, training, rng, *, return_sequences):
+        """What the layer's forward returns, and the lengths, all arguments judged."""
+        training = _arguments.flag("training", training)
+        layer: Any = self.layer
+        x = _judge.rows(x, self._dtype, ("N", "T", "D"), layer.input_size)
+        judged = lengths_of(lengths, *x.shape[:2])
+        states = self._state_of("state", state, layer, len(x))
+        return layer.forward(x, *states, lengths=judged, training=training, return_sequences=return_sequences, rng=rng), judged
+
     @property
     def layer(self) -> Layer:
         """The layer, whose weights lie in `parameters`."""
@@ -92,16 +101,10 @@ class OutputEveryStep(_LayerAndOutput):
         self, x: Array, state: State = None, *, lengths: Lengths = None, training: bool = True, rng: Rng = None
     ) -> Outputs:
         """(o, state, cache); see the class."""
-        training = _arguments.flag("training", training)
-        layer: Any = self.layer
-        x = _judge.rows(x, self._dtype, ("N", "T", "D"), layer.input_size)
-        judged = lengths_of(lengths, *x.shape[:2])
-        h, *after, inner = layer.forward(
-            x, *self._state_of("state", state, layer, len(x)), lengths=judged, training=training, rng=rng
-        )
+        (h, *after, inner), judged = self._run_layer(x, state, lengths, training, rng, return_sequences=True)
         o, output = _affine.forward(h, self._weights["V"], self._weights["c"], training=training)
         cache = StructureCache(self, inner=inner, output=output, lengths=judged, shape=o.shape) if training else None
-        return Outputs(within(o, judged), layer._State._make(after), cache)
+        return Outputs(within(o, judged), self.layer._State._make(after), cache)
 
     def backward(
         self, do: Array | None, cache: Any, dstate: State = None, *, accumulate: bool = False, need_dx: bool = True
@@ -147,22 +150,11 @@ class FinalOutput(_LayerAndOutput):
         self, x: Array, state: State = None, *, lengths: Lengths = None, training: bool = True, rng: Rng = None
     ) -> Outputs:
         """(o, state, cache); see the class."""
-        training = _arguments.flag("training", training)
-        layer: Any = self.layer
-        x = _judge.rows(x, self._dtype, ("N", "T", "D"), layer.input_size)
-        judged = lengths_of(lengths, *x.shape[:2])
-        _, *after, inner = layer.forward(
-            x,
-            *self._state_of("state", state, layer, len(x)),
-            lengths=judged,
-            training=training,
-            return_sequences=False,
-            rng=rng,
-        )
-        last = np.concatenate(after[0][-layer.num_directions :], axis=1)
+        (_, *after, inner), _ = self._run_layer(x, state, lengths, training, rng, return_sequences=False)
+        last = np.concatenate(after[0][-self.layer.num_directions :], axis=1)
         o, output = _affine.forward(last, self._weights["V"], self._weights["c"], training=training)
         cache = StructureCache(self, inner=inner, output=output, shape=o.shape) if training else None
-        return Outputs(o, layer._State._make(after), cache)
+        return Outputs(o, self.layer._State._make(after), cache)
 
     def backward(
         self, do: Array | None, cache: Any, dstate: State = None, *, accumulate: bool = False, need_dx: bool = True

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Literal, NamedTuple
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +15,7 @@ from fastgate.layers._types import Array, Lengths, Rng
 from fastgate.structures._structure import (
     Shapes,
     State,
+    StateOutputs,
     Structure,
     StructureCache,
     StructureGradients,
@@ -25,14 +26,6 @@ from fastgate.structures._structure import (
     silent,
     within,
 )
-
-
-class MissingOutputs(NamedTuple):
-    """What forward returns."""
-
-    h: Array  # (N, T, output_size of the layer)
-    state: State  # (h_T,) or (h_T, c_T)
-    cache: Any  # None with training=False
 
 
 @silent
@@ -138,7 +131,7 @@ class MissingValues(Structure):
     def forward(
         self, x: Array, mask: NDArray[np.bool_], state: State = None, *, times: Array | None = None, mean: Array | None = None,
         lengths: Lengths = None, training: bool = True, rng: Rng = None,
-    ) -> MissingOutputs:  # fmt: skip
+    ) -> StateOutputs:  # fmt: skip
         """(h, state, cache); see the class."""
         training = _arguments.flag("training", training)
         D, layer = self._config["input_size"], self.layer
@@ -170,7 +163,7 @@ class MissingValues(Structure):
         else:
             h, *after, kept["inner"] = layer.forward(joined, *first, lengths=judged, training=training, rng=rng)  # type: ignore[attr-defined]
         cache = StructureCache(self, **kept) if training else None
-        return MissingOutputs(h, layer._State._make(after), cache)
+        return StateOutputs(h, layer._State._make(after), cache)
 
     def _times(self, times, N, T, lengths):
         if times is None:

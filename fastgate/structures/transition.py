@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Literal, NamedTuple
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 
@@ -14,6 +14,7 @@ from fastgate.layers._types import Array, Lengths, Rng
 from fastgate.structures._structure import (
     Shapes,
     State,
+    StateOutputs,
     Structure,
     StructureCache,
     StructureGradients,
@@ -23,14 +24,6 @@ from fastgate.structures._structure import (
     lengths_of,
     within,
 )
-
-
-class TransitionOutputs(NamedTuple):
-    """What forward returns."""
-
-    h: Array  # (N, T, H)
-    state: State  # (h_T,) or (h_T, c_T), arrays (1, N, H)
-    cache: Any  # None with training=False
 
 
 class DeepTransition(Structure):
@@ -139,7 +132,7 @@ class DeepTransition(Structure):
         found = {name: self._weights[f"{name}{k}"] for name in WEIGHTS if f"{name}{k}" in self._weights}
         return found if k == 0 else {"Wx": np.empty((0, found["Wh"].shape[1]), self._dtype)} | found
 
-    def forward(self, x: Array, state: State = None, *, lengths: Lengths = None, training: bool = True) -> TransitionOutputs:
+    def forward(self, x: Array, state: State = None, *, lengths: Lengths = None, training: bool = True) -> StateOutputs:
         """(h, state, cache); see the class."""
         training = _arguments.flag("training", training)
         D, H = self._config["input_size"], self._config["hidden_size"]
@@ -153,7 +146,7 @@ class DeepTransition(Structure):
             states = self._step(tapes, x[:, t], states, None if judged is None else judged > t)
             h[:, t] = states[0]
         cache = StructureCache(self, tapes=tapes, lengths=judged, shape=(N, T)) if training else None
-        return TransitionOutputs(within(h, judged), self._as_state(states), cache)
+        return StateOutputs(within(h, judged), self._as_state(states), cache)
 
     def step(self, x: Array, state: State = None) -> State:
         """The state after one time step of x (N, D), a named tuple h[, c] of arrays (1, N, H)."""
