@@ -1,4 +1,5 @@
-"""What an option of a cell costs: `python -m bench.options`. The speed with it, as a share of the speed of the plain cell.
+"""What an option of a cell costs: `python -m bench.options`. The speed with it, as a share of the speed of the plain cell;
+that of the leaky cell, as a share of that of rnn.
 
 Calls of one shape take turns in one process, on one thread, plain ones among them; a share is the median over the rounds,
 with its quartiles.
@@ -39,12 +40,22 @@ GRU = {
     "zoneout": {"zoneout_h": 0.1},
     **TIME_SCALES,
 }
-RNN = {"plain": {}, **TIME_SCALES}
+RNN = {
+    "plain": {},
+    "leaky, a number": {"cell": "leaky"},
+    "leaky, an array": {"cell": "leaky", "alpha": True},
+    "leaky without Wh": {"cell": "leaky", "Wh": None},
+    **TIME_SCALES,
+}
 
 
 def call_of(cell: str, options: dict[str, object], shape: tuple[int, int, int, int], training: bool) -> Callable[[], object]:
-    case = make_case(cell, "training" if training else "forward", *shape)
     options = dict(options)
+    cell = str(options.pop("cell", cell))
+    case = make_case(cell, "training" if training else "forward", *shape)
+    Wh = options.pop("Wh", case.Wh)
+    if options.pop("alpha", False):
+        options["alpha"] = fastgate.draw_alpha(shape[3], 1, 100, np.random.default_rng(0), case.x.dtype)
     if options.pop("peephole", False):
         options["peephole"] = np.random.default_rng(0).standard_normal(3 * shape[3]).astype(case.x.dtype)
     if scales := options.pop("period", ()):
@@ -54,7 +65,7 @@ def call_of(cell: str, options: dict[str, object], shape: tuple[int, int, int, i
             (shape[1], shape[3]), 0.25, np.random.default_rng(0), case.x.dtype
         )
     forward, backward = (getattr(fastgate, f"{cell}_{direction}") for direction in ("forward", "backward"))
-    arguments = (case.x, *case.states.values(), case.Wx, case.Wh, case.b)
+    arguments = (case.x, *case.states.values(), case.Wx, Wh, case.b)
 
     def call() -> object:
         result = forward(*arguments, **options, training=training)

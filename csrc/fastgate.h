@@ -23,7 +23,7 @@ enum fg_cell_id {
 
 enum fg_dtype { FG_F32, FG_F64, FG_DTYPES };
 
-/* Values of fg_sequence.option for the cell `rnn`. */
+/* Values of fg_sequence.option for the cells `rnn` and `leaky`. */
 enum fg_activation { FG_TANH, FG_RELU, FG_SIGMOID, FG_IDENTITY };
 
 /* … for the cells `lstm` and `lstm_projected`, added up: g = sigmoid(a_g); i = 1 - f. */
@@ -80,19 +80,21 @@ typedef struct fg_sequence {
     const int64_t *sequence_start;            /* (N,) or NULL; flat x, h, dh, dx, sequence after sequence: the first row of each */
     const int64_t *step_start;                /* (T,) or NULL; flat, step after step: the row of sequence 0 at each step */
     int reverse;                              /* a sequence runs from its own last step to its first */
-    int option;                               /* of the cell; rnn: enum fg_activation, lstm: enum fg_lstm, gru: enum fg_gru */
+    int option;                               /* of the cell; rnn, leaky: enum fg_activation, lstm: enum fg_lstm, gru: enum fg_gru */
     double cell_clip, preact_clip;            /* lstm: bounds of |c| and of |a|; 0 = none */
     double grad_clip;                         /* backward: bound of |da|, the gradient of every slot's sum; 0 = none */
+    double alpha;                             /* leaky: how much of its state a unit keeps, 0 … 1, … */
     const int64_t *period;                    /* (H,) >= 1, or NULL: unit j changes its state at steps t where (start + t) % period[j] is 0 */
     int64_t start;                            /* >= 0, below 2^62, the number of the first step; t counts steps as they are done */
     ptrdiff_t gate_column[FG_MAX_GATES];      /* first column in Wx, Wh, b, bh of each gate, in the cell's own order */
 
     fg_steps x;                               /* (N, T, D), read */
     fg_rows h0, c0;                           /* (N, P), (N, H), read; data NULL = zeros, row 0 = one state for all */
-    fg_matrix Wx, Wh;                         /* (D, G H), (P, G H), read */
+    fg_matrix Wx, Wh;                         /* (D, G H), (P, G H), read; Wh.data NULL = there is no product with h */
     fg_matrix Wr;                             /* lstm_projected: (H, P), read */
     const void *b, *bh;                       /* (G H,), read; NULL = zeros */
     const void *peephole;                     /* lstm: (3 H,) for i, f, o, read, by backward too; NULL = none */
+    const void *unit_alpha;                   /* leaky: … or (H,), a number for each unit, read by backward too; NULL = alpha for all */
 
     fg_mask recurrent_mask;                   /* (N, P) on the left operand of every product with Wh, read by backward too; data NULL = ones */
     fg_mask zoneout_h, zoneout_c;             /* as h and c: how much of its state a unit keeps, read by backward too; data NULL = zeros */
@@ -114,6 +116,7 @@ typedef struct fg_sequence {
     fg_matrix dWx, dWh, dWr;                  /* as Wx, Wh, Wr, written; row or column stride is 1 */
     void *db, *dbh;                           /* (G H,), written */
     void *dpeephole;                          /* (3 H,), written */
+    void *dalpha;                             /* (H,), written, where there is a unit_alpha */
     fg_steps dh_total, dc_total;              /* (N, T, P), (N, T, H), written: gradients of the states after each step, dh included */
 
     void *scratch;                            /* temporary, size from fg_kernels; 64-byte aligned like cache */

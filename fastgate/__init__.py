@@ -1,9 +1,10 @@
 """The recurrent engine that NumPy never had.
 
 rnn.py lstm.py gru.py     the cells: a step, whole sequences, ragged batches, forward and backward; prepared cells
+leaky.py                  leaky units, in the same way
 clip.py                   gradient clipping, in place
 loss.py                   softmax cross-entropy
-masks.py                  masks of dropout and zoneout, drawn
+masks.py                  masks of dropout and zoneout, time constants of leaky units: drawn
 threads.py                how many threads a call may use
 config.py                 what this build and this machine have
 reference/                the definition of all of it in NumPy: the same names, the same signatures
@@ -32,6 +33,15 @@ from fastgate.gru import (
     gru_step_backward,
     gru_step_forward,
 )
+from fastgate.leaky import (
+    LeakyCell,
+    leaky_backward,
+    leaky_forward,
+    leaky_ragged_backward,
+    leaky_ragged_forward,
+    leaky_step_backward,
+    leaky_step_forward,
+)
 from fastgate.loss import softmax_cross_entropy
 from fastgate.lstm import (
     LSTMCell,
@@ -42,7 +52,7 @@ from fastgate.lstm import (
     lstm_step_backward,
     lstm_step_forward,
 )
-from fastgate.masks import draw_dropout_mask, draw_zoneout_mask
+from fastgate.masks import draw_alpha, draw_dropout_mask, draw_zoneout_mask
 from fastgate.rnn import (
     RNNCell,
     rnn_backward,
@@ -75,14 +85,17 @@ __all__ = [
     "rnn_forward", "rnn_backward", "rnn_ragged_forward", "rnn_ragged_backward", "rnn_step_forward", "rnn_step_backward",
     "lstm_forward", "lstm_backward", "lstm_ragged_forward", "lstm_ragged_backward", "lstm_step_forward", "lstm_step_backward",
     "gru_forward", "gru_backward", "gru_ragged_forward", "gru_ragged_backward", "gru_step_forward", "gru_step_backward",
+    "leaky_forward", "leaky_backward", "leaky_ragged_forward", "leaky_ragged_backward", "leaky_step_forward",
+    "leaky_step_backward",
     "RNNCell",
     "LSTMCell",
     "GRUCell",
+    "LeakyCell",
     "RNN", "LSTM", "GRU",
     "StreamPool",
     "clip_grad_norm", "clip_grad_value", "clip_norm_each",
     "softmax_cross_entropy",
-    "draw_dropout_mask", "draw_zoneout_mask",
+    "draw_dropout_mask", "draw_zoneout_mask", "draw_alpha",
     "set_num_threads", "get_num_threads", "num_threads",
     "get_config", "show_config",
     "__version__",

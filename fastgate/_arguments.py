@@ -85,7 +85,7 @@ class Forward(NamedTuple):
     h0: ndarray | None  # (N, P) or (P,)
     c0: ndarray | None  # (N, H) or (H,)
     Wx: ndarray  # (D, G·H)
-    Wh: ndarray  # (P, G·H)
+    Wh: ndarray | None  # (P, G·H); None: a leaky cell without it
     b: ndarray | None  # (G·H,)
     bh: ndarray | None  # (G·H,)
     peephole: ndarray | None  # (3H,), contiguous
@@ -100,6 +100,7 @@ class Forward(NamedTuple):
     memory: int | None  # bytes, with training only
     rhythm: Rhythm | None  # None: every unit at every step
     masks: Masks | None
+    alpha: float | ndarray | None  # of a leaky cell, each from 0 to 1; (H,), contiguous
 
 
 class Backward(NamedTuple):
@@ -159,6 +160,7 @@ def forward(
     recurrent_mask: Any = None,
     zoneout_h: Any = None,
     zoneout_c: Any = None,
+    alpha: Any = None,
 ) -> Forward:
     """Judge a call of `<cell>_forward`, of `<cell>_step_forward` with step=True, of `<cell>_ragged_forward` with ragged=True.
 
@@ -167,6 +169,7 @@ def forward(
     input_size: D, where the weights are known to be right (those of a prepared cell).
     peephole, Wr: of a cell that has one. period, start: of any cell.
     recurrent_mask, zoneout_h, zoneout_c: numbers, or bools or floats that broadcast to the shapes in Masks.
+    alpha: what leak() returns, of a leaky cell, whose Wh may be None.
     """
     # A caller's code may run while these become plain data, so that comes before any shape is read.
     if lengths is not None:
@@ -180,7 +183,7 @@ def forward(
     if ragged and type(x) is ndarray and x.ndim == 2:
         flat, lengths, N, T = _flat(offsets, batch_sizes, len(x))
     if (
-        _kernels.is_plain(dims, G, N, x, h0, c0, Wx, Wh, b, bh, peephole, Wr)
+        _kernels.is_plain(dims, G, N, x, h0, c0, Wx, Wh, b, bh, peephole, Wr, alpha)
         and (training is True or training is False)
         and (reverse is True or reverse is False)
         and (return_sequences is True or return_sequences is False)
@@ -210,6 +213,7 @@ def forward(
             if out is not None:
                 out = outputs(out, _forward_outputs(step, has_c, return_sequences, shape, N, H, P), dtype)
                 x, h0, c0, Wx, Wh, b, bh, peephole, Wr = _apart(out, x, h0, c0, Wx, Wh, b, bh, peephole, Wr)
+                alpha = _leak_apart(out, alpha)
             if training:
                 x, Wx, Wh = x[...], Wx[...], Wh[...]
                 h0 = None if h0 is None else h0[...]
@@ -218,16 +222,17 @@ def forward(
                 bh = None if bh is None else bh[...]
                 peephole = None if peephole is None else peephole[...]
                 Wr = None if Wr is None else Wr[...]
+                alpha = alpha[...] if type(alpha) is ndarray else alpha
             # fmt: off
             return _new(Forward, (
                 cell, step, has_c, N, T, D, H, P, G, dtype, x, h0, c0, Wx, Wh, b, bh, peephole, Wr, lengths, position,
-                reverse, training, return_sequences, out, flat, None, None, None))
+                reverse, training, return_sequences, out, flat, None, None, None, alpha))
             # fmt: on
     # fmt: off
     return _forward_in_words(
         cell, x, h0, c0, Wx, Wh, b, bh, step, gates, has_c, gate_order, lengths, ragged, offsets, batch_sizes, reverse,
         training, memory, return_sequences, out, dtypes, input_size, peephole, Wr, period, start,
-        (recurrent_mask, zoneout_h, zoneout_c))
+        (recurrent_mask, zoneout_h, zoneout_c), alpha)
     # fmt: on
 
 
@@ -260,6 +265,7 @@ def _forward_in_words(
     period,
     start,
     masks,
+    alpha,
 ):
     period = None if period is None else _integers("period", period)
     start = _step_number("start", start)
@@ -275,11 +281,12 @@ def _forward_in_words(
     h0 = None if h0 is None else _array(h_name, h0, (dtype,), "x")
     c0 = None if c0 is None else _array(c_name, c0, (dtype,), "x")
     Wx = _array("Wx", Wx, (dtype,), "x")
-    Wh = _array("Wh", Wh, (dtype,), "x")
+    Wh = None if Wh is None and alpha is not None else _array("Wh", Wh, (dtype,), "x")
     b = None if b is None else _array("b", b, (dtype,), "x")
     bh = None if bh is None else _array("bh", bh, (dtype,), "x")
     peephole = None if peephole is None else _array("peephole", peephole, (dtype,), "x")
     Wr = None if Wr is None else _array("Wr", Wr, (dtype,), "x")
+    alpha = alpha if alpha is None or type(alpha) is float else _array("alpha", alpha, (dtype,), "x")
     names = ("recurrent_mask", "zoneout_h", "zoneout_c")
     masks = tuple(None if m is None else _factors(name, m, dtype) for name, m in zip(names, masks, strict=True))
     masks = masks if any(m is not None for m in masks) else None
@@ -298,13 +305,15 @@ def _forward_in_words(
         letters = ("N", "D") if step else ("N", "T", "D")
         _shape("x", x, letters, (*x.shape[:-1], input_size))
     G = len(gates)
-    H, P = _state_sizes(D, G, Wx, Wh, h0, c0, _bias_sizes(G, b, bh, peephole), Wr)
+    H, P = _state_sizes(D, G, Wx, Wh, h0, c0, _bias_sizes(G, b, bh, peephole, alpha), Wr)
     for name, state, letter, size in ((h_name, h0, "H" if Wr is None else "P", P), (c_name, c0, "H", H)):
         if state is not None:
             _shape(name, state, ("N", letter), (N, size), also=((letter,), (size,)))
-    _weight_shapes(D, H, P, G, Wx, Wh, b, bh, peephole, Wr)
+    _weight_shapes(D, H, P, G, Wx, Wh, b, bh, peephole, Wr, alpha)
     if Wr is not None and period is not None:
         raise _period_beside_Wr()
+    if Wh is None and masks is not None and masks[0] is not None:
+        raise ValueError("recurrent_mask: expected None beside Wh=None, got one")
     rhythm = None if period is None else Rhythm(_periods(period, H), start)
 
     # What a call writes: h, the cache, final states, packed weights. An x that takes no memory counts as if it did.
@@ -319,11 +328,12 @@ def _forward_in_words(
     x = _direct(x, dtype, rows=True)
     h0 = None if h0 is None else _direct(h0, dtype, rows=True)
     c0 = None if c0 is None else _direct(c0, dtype, rows=True)
-    Wx, Wh = _direct(Wx, dtype), _direct(Wh, dtype)
+    Wx, Wh = _direct(Wx, dtype), None if Wh is None else _direct(Wh, dtype)
     b = None if b is None else _direct(b, dtype)
     bh = None if bh is None else _direct(bh, dtype)
     peephole = None if peephole is None else _direct(peephole, dtype, rows=True)
     Wr = None if Wr is None else _direct(Wr, dtype)
+    alpha = alpha if alpha is None or type(alpha) is float else _direct(alpha, dtype, rows=True)
     h = "H" if Wr is None else "P"
     before = ("N",) if step else ("sum T",) if ragged else ("N", "T")
     masks = masks and Masks(
@@ -336,13 +346,15 @@ def _forward_in_words(
         out = outputs(out, _forward_outputs(step, has_c, return_sequences, x.shape, N, H, P), dtype)
         x, h0, c0, Wx, Wh, b, bh, peephole, Wr = _apart(out, x, h0, c0, Wx, Wh, b, bh, peephole, Wr)
         masks = masks and Masks._make(_apart(out, *masks))
+        alpha = _leak_apart(out, alpha)
     if training:
         arrays = (x, h0, c0, Wx, Wh, b, bh, peephole, Wr)
         x, h0, c0, Wx, Wh, b, bh, peephole, Wr = (None if a is None else a[...] for a in arrays)
+        alpha = alpha[...] if type(alpha) is ndarray else alpha
     # fmt: off
     return Forward(
         cell, step, has_c, N, T, D, H, P, G, dtype, x, h0, c0, Wx, Wh, b, bh, peephole, Wr, lengths, position,
-        reverse, training, return_sequences, out, flat, memory, rhythm, masks)
+        reverse, training, return_sequences, out, flat, memory, rhythm, masks, alpha)
     # fmt: on
 
 
@@ -425,9 +437,14 @@ def _forward_outputs(step, has_c, return_sequences, x_shape, N, H, P):
     return expected | {"c_T": (N, H)} if has_c else expected
 
 
-def _bias_sizes(G, b, bh, peephole):
-    """H as each of these says it, (G·H,), (G·H,) and (3H,)."""
-    given = ((a.shape, blocks) for a, blocks in ((b, G), (bh, G), (peephole, 3)) if a is not None)
+def _leak_apart(out, alpha):
+    """As _apart, of alpha."""
+    return _apart(out, alpha)[0] if type(alpha) is ndarray else alpha
+
+
+def _bias_sizes(G, b, bh, peephole, alpha):
+    """H as each of these says it, (G·H,), (G·H,), (3H,) and (H,) or a number."""
+    given = ((a.shape, blocks) for a, blocks in ((b, G), (bh, G), (peephole, 3), (alpha, 1)) if isinstance(a, ndarray))
     return [shape[0] // blocks for shape, blocks in given if len(shape) == 1 and shape[0] % blocks == 0]
 
 
@@ -440,7 +457,8 @@ def _state_sizes(D, G, Wx, Wh, h0, c0, sizes, Wr):
     """(H, P): H by the vote of all arguments that speak of it, so that the odd one out is the one named in the error, and so P
     where there is a Wr. `sizes`: H as the vectors say it."""
     if Wr is None:
-        H = _hidden_size(D, G, Wx.shape, Wh.shape, [a.shape for a in (h0, c0) if a is not None], sizes)
+        states = [a.shape for a in (h0, c0) if a is not None]
+        H = _hidden_size(D, G, Wx.shape, () if Wh is None else Wh.shape, states, sizes)
         return H, H
     by_h0, by_c0 = ([a.shape[-1]] if a is not None and 1 <= a.ndim <= 3 else [] for a in (h0, c0))
     by_H = [W.shape[1] // G for W in (Wh, Wx) if W.ndim == 2 and W.shape[1] % G == 0] + sizes + by_c0 + list(Wr.shape[:1])
@@ -450,11 +468,12 @@ def _state_sizes(D, G, Wx, Wh, h0, c0, sizes, Wr):
     return H, Counter(by_P).most_common(1)[0][0] if by_P else 0
 
 
-def _weight_shapes(D, H, P, G, Wx, Wh, b, bh, peephole, Wr):
-    """The weights have the shapes of these sizes."""
+def _weight_shapes(D, H, P, G, Wx, Wh, b, bh, peephole, Wr, alpha):
+    """The weights have the shapes of these sizes, and each alpha is from 0 to 1."""
     GH = "H" if G == 1 else f"{G}H"
     _shape("Wx", Wx, ("D", GH), (D, G * H))
-    _shape("Wh", Wh, ("H" if Wr is None else "P", GH), (P, G * H))
+    if Wh is not None:
+        _shape("Wh", Wh, ("H" if Wr is None else "P", GH), (P, G * H))
     for name, bias in (("b", b), ("bh", bh)):
         if bias is not None:
             _shape(name, bias, (GH,), (G * H,))
@@ -462,6 +481,12 @@ def _weight_shapes(D, H, P, G, Wx, Wh, b, bh, peephole, Wr):
         _shape("peephole", peephole, ("3H",), (3 * H,))
     if Wr is not None:
         _shape("Wr", Wr, ("H", "P"), (H, P))
+    if isinstance(alpha, ndarray):
+        _shape("alpha", alpha, ("H",), (H,))
+        wrong = ~((alpha >= 0) & (alpha <= 1))
+        if wrong.any():
+            unit = int(wrong.argmax())
+            raise ValueError(f"alpha: expected numbers from 0 to 1, got {alpha[unit]} for unit {unit}")
 
 
 def _hidden_size(D, G, Wx, Wh, states, sizes):
@@ -568,11 +593,12 @@ class Weights(NamedTuple):
     P: int
     dtype: np.dtype
     Wx: ndarray  # (D, G·H)
-    Wh: ndarray  # (P, G·H)
+    Wh: ndarray | None  # (P, G·H)
     b: ndarray | None  # (G·H,)
     bh: ndarray | None  # (G·H,)
     peephole: ndarray | None  # (3H,)
     Wr: ndarray | None  # (H, P)
+    alpha: float | ndarray | None  # (H,)
     gate_order: str | None
     period: ndarray | None  # (H,) int64
     position: tuple[int, ...]  # of the gates, as in Forward
@@ -585,6 +611,7 @@ def weights(
     bh: Any,
     peephole: Any,
     Wr: Any,
+    alpha: Any,
     gates: str,
     gate_order: Any,
     period: Any = None,
@@ -599,29 +626,31 @@ def weights(
     # Views: whoever reshapes a caller's array meanwhile, another thread or code of the next argument, does not reach them.
     Wx = _array("Wx", Wx, KERNEL if like is None else (like.dtype,), None if like is None else "before")[...]
     dtype = _native(Wx.dtype, KERNEL)
-    Wh = _array("Wh", Wh, (dtype,), "Wx")[...]
+    Wh = None if Wh is None and alpha is not None else _array("Wh", Wh, (dtype,), "Wx")[...]
     b = None if b is None else _array("b", b, (dtype,), "Wx")[...]
     bh = None if bh is None else _array("bh", bh, (dtype,), "Wx")[...]
     peephole = None if peephole is None else _array("peephole", peephole, (dtype,), "Wx")[...]
     Wr = None if Wr is None else _array("Wr", Wr, (dtype,), "Wx")[...]
+    alpha = alpha if alpha is None or type(alpha) is float else _array("alpha", alpha, (dtype,), "Wx")[...]
     G = len(gates)
     if like is None:
         D = Wx.shape[0] if Wx.ndim == 2 else -1
-        H, P = _state_sizes(D, G, Wx, Wh, None, None, _bias_sizes(G, b, bh, peephole), Wr)
+        H, P = _state_sizes(D, G, Wx, Wh, None, None, _bias_sizes(G, b, bh, peephole, alpha), Wr)
         if D < 0:
             GH = "H" if G == 1 else f"{G}H"
             raise ValueError(f"Wx: expected (D, {GH}) = (D, {G * H}), got {Wx.shape}")
     else:
         D, H, P = like.D, like.H, like.P
-    _weight_shapes(D, H, P, G, Wx, Wh, b, bh, peephole, Wr)
+    _weight_shapes(D, H, P, G, Wx, Wh, b, bh, peephole, Wr, alpha)
     if Wr is not None and period is not None:
         raise _period_beside_Wr()
     if period is not None:
         period = _periods(period, H)
         period.flags.writeable = False
     _affordable(3 * ((D + P) * G * H + H * P * (Wr is not None)) * dtype.itemsize, 0, f"Wx, Wh: D, H = {D}, {H}")
-    Wx, Wh, b, bh, peephole, Wr = (None if a is None else _frozen(a, dtype) for a in (Wx, Wh, b, bh, peephole, Wr))
-    return Weights(D, H, P, dtype, Wx, Wh, b, bh, peephole, Wr, gate_order, period, position)
+    arrays = (Wx, Wh, b, bh, peephole, Wr, alpha)
+    Wx, Wh, b, bh, peephole, Wr, alpha = (_frozen(a, dtype) if isinstance(a, ndarray) else a for a in arrays)
+    return Weights(D, H, P, dtype, Wx, Wh, b, bh, peephole, Wr, alpha, gate_order, period, position)
 
 
 def _frozen(a: ndarray, dtype: np.dtype) -> ndarray:
@@ -741,32 +770,33 @@ def _backward_in_words(call, dh, dh_T, dc_T, need, out):
         upstream = _apart(out, *upstream)
         kept = ("x", "h0", "c0", "Wx", "Wh", "peephole", "Wr")
         call = call._replace(**dict(zip(kept, _apart(out, *(getattr(call, name) for name in kept)), strict=True)))
-        call = call._replace(masks=call.masks and Masks._make(_apart(out, *call.masks)))
+        call = call._replace(masks=call.masks and Masks._make(_apart(out, *call.masks)), alpha=_leak_apart(out, call.alpha))
     return Backward(call, *upstream, names, need, out)
 
 
-def _names(step, has_c, b, bh, peephole, Wr):
+def _names(step, has_c, Wh, b, bh, peephole, Wr, alpha):
     names = ["dx", "dh_prev" if step else "dh0"]
     names += ["dc_prev" if step else "dc0"] * has_c
-    names += ["dWx", "dWh"] + ["db"] * b + ["dbh"] * bh + ["dpeephole"] * peephole + ["dWr"] * Wr
+    names += ["dWx"] + ["dWh"] * Wh + ["db"] * b + ["dbh"] * bh + ["dpeephole"] * peephole + ["dWr"] * Wr + ["dalpha"] * alpha
     return tuple(names)
 
 
-_NAMES = {given: _names(*given) for given in itertools.product((False, True), repeat=6)}
-_ALL = tuple((True,) * n for n in range(10))
+_NAMES = {given: _names(*given) for given in itertools.product((False, True), repeat=8)}
+_ALL = tuple((True,) * n for n in range(11))
 
 
 def gradient_names(call: Forward) -> tuple[str, ...]:
     """The names of the gradients of a call, in the order of the result."""
-    given = (a is not None for a in (call.b, call.bh, call.peephole, call.Wr))
-    return _NAMES[call.step, call.has_c, *given]
+    given = (a is not None for a in (call.Wh, call.b, call.bh, call.peephole, call.Wr))
+    return _NAMES[call.step, call.has_c, *given, type(call.alpha) is ndarray]
 
 
 def gradient_shapes(call: Forward) -> dict[str, tuple[int, ...]]:
     """The shape of each gradient: that of its argument, (N, P) or (N, H) for a state that was None."""
     states = ((call.h0, call.P), (call.c0, call.H))[: 1 + call.has_c]
     shapes = [call.x.shape, *((call.N, size) if state is None else state.shape for state, size in states)]
-    shapes += [a.shape for a in (call.Wx, call.Wh, call.b, call.bh, call.peephole, call.Wr) if a is not None]
+    weights = (call.Wx, call.Wh, call.b, call.bh, call.peephole, call.Wr, call.alpha)
+    shapes += [a.shape for a in weights if isinstance(a, ndarray)]
     return dict(zip(gradient_names(call), shapes, strict=True))
 
 
@@ -958,6 +988,23 @@ def bound(name: str, value: Any) -> float | None:
     return None if value is None else number(name, value, positive=True)
 
 
+def leak(value: Any) -> Any:
+    """alpha of a leaky cell: a number from 0 to 1, as a float; what is no number is an array, judged beside the others."""
+    if isinstance(value, ndarray):
+        return value
+    if value is None or isinstance(value, (bool, np.bool_, str, bytes)):
+        raise TypeError(f"alpha: expected a number from 0 to 1 or an array (H,) of them, got {_kind(value)}")
+    if not isinstance(value, Real):
+        return value
+    try:
+        share = float(value)
+    except OverflowError:
+        share = math.inf
+    if not 0 <= share <= 1:
+        raise ValueError(f"alpha: expected a number from 0 to 1, got {share}")
+    return share
+
+
 def dtype(value: Any) -> np.dtype[Any]:
     """float32 or float64, native."""
     try:
@@ -987,11 +1034,29 @@ def drawing(shape: Any, p: Any, rng: Any, *, below_one: bool) -> tuple[tuple[int
     p = number("p", p)
     if p > 1 or (below_one and p == 1):
         raise ValueError(f"p: expected a number from 0 to {'below 1' if below_one else '1'}, got {p}")
-    if not isinstance(rng, np.random.Generator):
-        raise TypeError(f"rng: expected a numpy Generator, got {_kind(rng)}; pass np.random.default_rng(seed)")
+    _generator(rng)
     values = math.prod(int(size) for size in sizes)
     _affordable(9 * values, 0, f"shape: {sizes}")
     return tuple(int(size) for size in sizes), p
+
+
+def time_constants(hidden_size: Any, low: Any, high: Any, rng: Any) -> tuple[int, float, float]:
+    """Judge what alphas are drawn from: an integer >= 0, and 0 < low <= high, finite."""
+    if isinstance(hidden_size, (bool, np.bool_)) or not isinstance(hidden_size, Integral):
+        raise TypeError(f"hidden_size: expected an integer >= 0, got {_kind(hidden_size)}")
+    if hidden_size < 0:
+        raise ValueError(f"hidden_size: expected an integer >= 0, got {int(hidden_size)}")
+    low, high = number("low", low, positive=True), number("high", high, positive=True)
+    if not low <= high < math.inf:
+        raise ValueError(f"high: expected a finite number >= low = {low}, got {high}")
+    _generator(rng)
+    _affordable(8 * 4 * hidden_size, 0, f"hidden_size: {hidden_size}")
+    return int(hidden_size), low, high
+
+
+def _generator(rng):
+    if not isinstance(rng, np.random.Generator):
+        raise TypeError(f"rng: expected a numpy Generator, got {_kind(rng)}; pass np.random.default_rng(seed)")
 
 
 # --- clipping ----------------------------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""What LSTMCell, GRUCell and RNNCell share: weights that are judged, copied and packed once, for many calls.
+"""What LSTMCell, GRUCell, RNNCell and LeakyCell share: weights that are judged, copied and packed once, for many calls.
 
 A public class names its `_cell`, `_gates` and `_Forward`, and derives from PreparedCell or PreparedCellWithC. All that a call
 reads of a cell is one _kernels.Prepared, taken at its beginning, so a cell may be updated while other threads use it.
@@ -15,9 +15,11 @@ class _Cell(_kernels.Holder):
         """For annotations: LSTMCell[np.float32]."""
         return GenericAlias(cls, dtype)
 
-    def _prepare(self, Wx, Wh, b, bh, kernel, option=_call.PLAIN, peephole=None, Wr=None, period=None, **options):
+    def _prepare(
+        self, Wx, Wh, b, bh, kernel, option=_call.PLAIN, peephole=None, Wr=None, alpha=None, period=None, **options
+    ):  # fmt: skip
         """`kernel`: the name in csrc/cells.def, `option`: its options there; `options`: the other ones of the constructor."""
-        weights = _arguments.weights(Wx, Wh, b, bh, peephole, Wr, self._gates, options.get("gate_order"), period)
+        weights = _arguments.weights(Wx, Wh, b, bh, peephole, Wr, alpha, self._gates, options.get("gate_order"), period)
         self._options = options
         self._hold(_kernels.Prepared(kernel, option, weights))
 
@@ -27,12 +29,12 @@ class _Cell(_kernels.Holder):
         Calls that are running, and caches of calls that have run, keep the weights that they began with. Errors as in the
         constructor; the cell is unchanged then.
         """
-        self._update(Wx, Wh, b, bh, None, None)
+        self._update(Wx, Wh, b, bh)
 
-    def _update(self, Wx, Wh, b, bh, peephole, Wr):
+    def _update(self, Wx, Wh, b, bh, peephole=None, Wr=None, alpha=None):
         held = self._held()
         like = held.weights
-        weights = _arguments.weights(Wx, Wh, b, bh, peephole, Wr, self._gates, like.gate_order, like.period, like)
+        weights = _arguments.weights(Wx, Wh, b, bh, peephole, Wr, alpha, self._gates, like.gate_order, like.period, like)
         self._hold(_kernels.Prepared(held.kernel, held.option, weights))
 
     def _judge(self, prepared, x, h, c, masks, **options):
@@ -40,8 +42,8 @@ class _Cell(_kernels.Holder):
         recurrent_mask, zoneout_h, zoneout_c = masks
         return _arguments.forward(
             self._cell, x, h, c, w.Wx, w.Wh, w.b, w.bh, gates=self._gates, has_c=self._has_c, gate_order=w.gate_order,
-            dtypes=(w.dtype,), input_size=w.D, peephole=w.peephole, Wr=w.Wr, period=w.period, recurrent_mask=recurrent_mask,
-            zoneout_h=zoneout_h, zoneout_c=zoneout_c, **options,
+            dtypes=(w.dtype,), input_size=w.D, peephole=w.peephole, Wr=w.Wr, alpha=w.alpha, period=w.period,
+            recurrent_mask=recurrent_mask, zoneout_h=zoneout_h, zoneout_c=zoneout_c, **options,
         )  # fmt: skip
 
     def _run(self, x, h0, c0, masks, lengths, reverse, start, training, memory, return_sequences, out):
@@ -68,8 +70,9 @@ class _Cell(_kernels.Holder):
 
     @property
     def Wh(self):
-        """(H, G·H), or (P, G·H) beside a Wr; the cell's own copy, read-only."""
-        return self._held().weights.Wh[...]
+        """(H, G·H), or (P, G·H) beside a Wr; the cell's own copy, read-only. None: a leaky cell without it."""
+        Wh = self._held().weights.Wh
+        return None if Wh is None else Wh[...]
 
     @property
     def b(self):
@@ -108,7 +111,7 @@ class _Cell(_kernels.Holder):
     def nbytes(self):
         """Bytes of the copies and of the packed weights."""
         held = self._held()
-        return held.memory.size + sum(a.nbytes for a in _arrays(held.weights) if a is not None)
+        return held.memory.size + sum(getattr(a, "nbytes", 0) for a in _weights(held.weights))
 
     def __repr__(self):
         w = self._held().weights
@@ -119,6 +122,8 @@ class _Cell(_kernels.Holder):
             *[f"P={w.P}"] * (w.Wr is not None),
             str(w.dtype),
             *["peephole"] * (w.peephole is not None),
+            *["no Wh"] * (w.Wh is None),
+            *[f"alpha={w.alpha}" if isinstance(w.alpha, float) else "alpha"] * (w.alpha is not None),
             *["period"] * (w.period is not None),
             *options,
         ]
@@ -127,8 +132,8 @@ class _Cell(_kernels.Holder):
     def __reduce__(self):
         held = self._held()
         w = held.weights
-        arrays = (*_arrays(w), w.gate_order, w.period)
-        return copyreg.__newobj__, (type(self),), (vars(self), held.kernel, held.option, *arrays)
+        weights = (*_weights(w), w.gate_order, w.period)
+        return copyreg.__newobj__, (type(self),), (vars(self), held.kernel, held.option, *weights)
 
     def __setstate__(self, state):
         attributes, kernel, option, *weights, gate_order, period = state
@@ -136,9 +141,9 @@ class _Cell(_kernels.Holder):
         self._hold(_kernels.Prepared(kernel, option, _arguments.weights(*weights, self._gates, gate_order, period)))
 
 
-def _arrays(weights):
-    """Wx, Wh, b, bh, peephole, Wr."""
-    return weights.Wx, weights.Wh, weights.b, weights.bh, weights.peephole, weights.Wr
+def _weights(weights):
+    """Wx, Wh, b, bh, peephole, Wr, alpha."""
+    return weights.Wx, weights.Wh, weights.b, weights.bh, weights.peephole, weights.Wr, weights.alpha
 
 
 class PreparedCell(_Cell, _kernels.Cell):

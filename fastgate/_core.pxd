@@ -62,6 +62,7 @@ cdef extern from "fastgate.h" nogil:
         double cell_clip
         double preact_clip
         double grad_clip
+        double alpha
         const int64_t *period
         int64_t start
         ptrdiff_t gate_column[FG_MAX_GATES]
@@ -74,6 +75,7 @@ cdef extern from "fastgate.h" nogil:
         const void *b
         const void *bh
         const void *peephole
+        const void *unit_alpha
         fg_mask recurrent_mask
         fg_mask zoneout_h
         fg_mask zoneout_c
@@ -96,6 +98,7 @@ cdef extern from "fastgate.h" nogil:
         void *db
         void *dbh
         void *dpeephole
+        void *dalpha
         fg_steps dh_total
         fg_steps dc_total
         void *scratch

@@ -104,13 +104,17 @@ cdef int run(kernel function, core.fg_cell_id cell, core.fg_sequence *s, const c
     return -1 if stop.is_set and PyErr_Occurred() != NULL else 0
 
 
-cdef void set_weights(core.fg_sequence *s, Wx, Wh, b, bh, peephole, Wr, tuple position) noexcept:
-    """`position`: see _arguments.Forward. s.H is set."""
+cdef void set_weights(core.fg_sequence *s, Wx, Wh, b, bh, peephole, Wr, alpha, tuple position) noexcept:
+    """`alpha`, `position`: see _arguments.Forward. s.H is set."""
     cdef Py_ssize_t g
     for g in range(len(position)):
         s.gate_column[g] = <Py_ssize_t>position[g] * s.H
     s.Wx, s.Wh, s.Wr = matrix_of(Wx), matrix_of(Wh), matrix_of(Wr)
     s.b, s.bh, s.peephole = data_of(b), data_of(bh), data_of(peephole)
+    if type(alpha) is float:
+        s.alpha = alpha
+    else:
+        s.unit_alpha = data_of(alpha)
 
 
 cdef int set_masks(core.fg_sequence *s, masks) except -1:
@@ -148,7 +152,7 @@ cdef class Run:
 
     def __cinit__(self, int cell, call, option, cnp.ndarray order, Py_ssize_t rows, Prepared prepared=None):
         (_, _, self.has_c, N, T, D, H, P, _, _, x, h0, c0, Wx, Wh, b, bh, peephole, Wr, lengths, position, reverse, training, _, _,
-         flat, memory, rhythm, masks) = <tuple>call
+         flat, memory, rhythm, masks, alpha) = <tuple>call
         b, bh = (a if a is None or cnp.PyArray_IS_C_CONTIGUOUS(a) else a.copy() for a in (b, bh))
         cdef core.fg_sequence *s = &self.s
 
@@ -156,7 +160,7 @@ cdef class Run:
         self.cell = <core.fg_cell_id>cell
         self.kernels = kernels_of(<cnp.ndarray?>x)
         self.type_number = cnp.PyArray_TYPE(<cnp.ndarray>x)
-        self.arrays = (x, h0, c0, Wx, Wh, b, bh, peephole, Wr, lengths, order, flat, rhythm, prepared, masks)
+        self.arrays = (x, h0, c0, Wx, Wh, b, bh, peephole, Wr, lengths, order, flat, rhythm, prepared, masks, alpha)
         if prepared is not None:
             s.prepared = prepared.memory.data
         s.N, s.T, s.D, s.H, s.P = N, T, D, H, P
@@ -174,7 +178,7 @@ cdef class Run:
         s.shares = 1
         s.x = steps_of(x)
         s.h0, s.c0 = rows_of(h0), rows_of(c0)
-        set_weights(s, Wx, Wh, b, bh, peephole, Wr, position)
+        set_weights(s, Wx, Wh, b, bh, peephole, Wr, alpha, position)
         set_masks(s, masks)
         self.rows = rows
         self.most_shares = INT_MAX
@@ -189,7 +193,8 @@ cdef class Run:
         s.segment, s.checkpoints = segment, checkpoints
         self.share_out(&s, &stop)
         s.cache = s.dx.data = <void *>&self.s  # so much as: given
-        s.Wh.data = <char *>s.Wh.data + 1      # so much as: not in whole cache lines. A copy may lie elsewhere in the next call
+        if s.Wh.data != NULL:
+            s.Wh.data = <char *>s.Wh.data + 1  # so much as: not in whole cache lines. A copy may lie elsewhere in the next call
         if s.Wr.data != NULL:
             s.Wr.data = <char *>s.Wr.data + 1
         kept = allocated(self.kernels.cache_size(self.cell, &s, self.rows))
@@ -235,8 +240,8 @@ cdef class Run:
 
     def backward(self, tuple inputs, cnp.ndarray dh, cnp.ndarray dh_T, cnp.ndarray dc_T, cnp.ndarray dx, cnp.ndarray dh0, cnp.ndarray dc0,
                  cnp.ndarray dWx, cnp.ndarray dWh, cnp.ndarray db, cnp.ndarray dbh, cnp.ndarray dpeephole, cnp.ndarray dWr,
-                 cnp.ndarray dh_total=None, cnp.ndarray dc_total=None):
-        """Fills the gradients; None: not wanted. `inputs` are x, Wx, Wh, peephole, Wr, masks: those of the forward call, or copies."""
+                 cnp.ndarray dh_total=None, cnp.ndarray dc_total=None, cnp.ndarray dalpha=None):
+        """Fills the gradients; None: not wanted. `inputs` are x, Wx, Wh, peephole, Wr, masks, alpha: those of the forward call, or copies."""
         cdef core.fg_sequence s = self.s
         cdef core.fg_stop stop
         cdef Memory scratch
@@ -244,12 +249,14 @@ cdef class Run:
         s.x, s.Wx, s.Wh, s.peephole = steps_of(inputs[0]), matrix_of(inputs[1]), matrix_of(inputs[2]), data_of(inputs[3])
         s.Wr, s.dWr = matrix_of(inputs[4]), matrix_of(dWr)
         set_masks(&s, inputs[5])
+        if type(inputs[6]) is not float:
+            s.unit_alpha = data_of(inputs[6])
         s.dh = steps_of(dh)
         s.dh_T, s.dc_T = rows_of(dh_T), rows_of(dc_T)
         s.dx = steps_of(dx)
         s.dh0, s.dc0 = rows_of(dh0), rows_of(dc0)
         s.dWx, s.dWh = matrix_of(dWx), matrix_of(dWh)
-        s.db, s.dbh, s.dpeephole = data_of(db), data_of(dbh), data_of(dpeephole)
+        s.db, s.dbh, s.dpeephole, s.dalpha = data_of(db), data_of(dbh), data_of(dpeephole), data_of(dalpha)
         s.dh_total, s.dc_total = steps_of(dh_total), steps_of(dc_total)
         self.share_out(&s, &stop)
         scratch = Memory(self.kernels.backward_scratch(self.cell, &s, self.rows))

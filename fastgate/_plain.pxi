@@ -23,7 +23,23 @@ cdef inline bint is_bias(a, object dtype, Py_ssize_t width) noexcept:
     return a is None or is_array(a, dtype, 1) and cnp.PyArray_DIM(<cnp.ndarray>a, 0) == width
 
 
-def is_plain(int dims, Py_ssize_t G, Py_ssize_t N, x, h0, c0, Wx, Wh, b, bh, peephole, Wr):
+cdef bint are_shares(cnp.ndarray a) noexcept:
+    """Numbers from 0 to 1, of an array whose only axis is contiguous."""
+    cdef Py_ssize_t i, n = cnp.PyArray_DIM(a, 0)
+    cdef float *f = <float *>cnp.PyArray_DATA(a)
+    cdef double *d = <double *>f
+    if cnp.PyArray_TYPE(a) == cnp.NPY_FLOAT32:
+        for i in range(n):
+            if not 0 <= f[i] <= 1:
+                return False
+    else:
+        for i in range(n):
+            if not 0 <= d[i] <= 1:
+                return False
+    return True
+
+
+def is_plain(int dims, Py_ssize_t G, Py_ssize_t N, x, h0, c0, Wx, Wh, b, bh, peephole, Wr, alpha):
     """Whether all arrays of a forward call are ndarrays as kernels read them, of one dtype and with shapes that fit: x of `dims` axes,
     G gates, states of N rows (-1: as many as x)."""
     cdef Py_ssize_t H, P, width
@@ -40,4 +56,6 @@ def is_plain(int dims, Py_ssize_t G, Py_ssize_t N, x, h0, c0, Wx, Wh, b, bh, pee
     return (G * H == width and cnp.PyArray_DIM(<cnp.ndarray>Wx, 0) == cnp.PyArray_DIM(<cnp.ndarray>x, dims - 1)
             and cnp.PyArray_DIM(<cnp.ndarray>Wx, 1) == width and (Wr is None or cnp.PyArray_DIM(<cnp.ndarray>Wr, 1) == P)
             and is_state(h0, dtype, N, P) and is_state(c0, dtype, N, H) and is_bias(b, dtype, width) and is_bias(bh, dtype, width)
-            and (peephole is None or is_bias(peephole, dtype, 3 * H) and has_rows(<cnp.ndarray>peephole, 1)))
+            and (peephole is None or is_bias(peephole, dtype, 3 * H) and has_rows(<cnp.ndarray>peephole, 1))
+            and (alpha is None or type(alpha) is float
+                 or is_bias(alpha, dtype, H) and has_rows(<cnp.ndarray>alpha, 1) and are_shares(<cnp.ndarray>alpha)))

@@ -13,6 +13,7 @@ F = TypeVar("F", np.float32, np.float64)  # one for all arrays of a call
 
 Lengths: TypeAlias = Sequence[int] | NDArray[np.integer[Any]] | None  # or offsets, or batch_sizes
 Mask: TypeAlias = NDArray[F] | NDArray[np.bool_] | float | None  # recurrent_mask, zoneout_h, zoneout_c
+Alpha: TypeAlias = float | NDArray[F]
 Period: TypeAlias = int | Sequence[int] | NDArray[np.integer[Any]] | None
 Out: TypeAlias = NDArray[F] | Mapping[str, NDArray[F]] | None
 
@@ -44,7 +45,7 @@ class PreparedCell(Generic[F]):
     @property
     def Wx(self) -> NDArray[F]: ...
     @property
-    def Wh(self) -> NDArray[F]: ...
+    def Wh(self) -> NDArray[F] | Any: ...  # None: a leaky cell without it
     @property
     def b(self) -> NDArray[F] | None: ...
     @property

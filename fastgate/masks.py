@@ -1,4 +1,4 @@
-"""Masks for recurrent dropout and zoneout, drawn from a generator that the caller holds."""
+"""Masks for recurrent dropout and zoneout, and alphas of leaky units: drawn from a generator that the caller holds."""
 
 import numpy as np
 
@@ -37,3 +37,28 @@ def draw_zoneout_mask(shape, p, rng):
     """
     shape, p = _arguments.drawing(shape, p, rng, below_one=False)
     return rng.random(shape, np.float32) < np.float32(p)
+
+
+def draw_alpha(hidden_size, low, high, rng, dtype="float32"):
+    """One alpha for each leaky unit, for `alpha=`: time constants between low and high steps, their logarithms uniform.
+
+        tau = low * (high / low) ** u,  u uniform from 0 to 1;   alpha = exp(-1 / tau)
+
+    so that each unit forgets at a pace of its own, and as many live on a scale of 1 to 10 steps as on one of 10 to 100.
+
+    hidden_size : H, an integer >= 0
+    low, high : numbers > 0, low <= high: time constants, in steps
+    rng : a numpy Generator; rng.random(H) is all that is drawn
+    dtype : float32 or float64, that of the call which alpha is for
+
+    Returns (H,), from 0 to below 1. Drawn once, at the beginning, it is kept constant or learned. Bad input: ValueError or
+    TypeError that names the argument, before anything is drawn. Mozer (1992) and Goodfellow et al., Deep Learning, 10.9.2:
+    time constants sampled once.
+    """
+    hidden_size, low, high = _arguments.time_constants(hidden_size, low, high, rng)
+    dtype = _arguments.dtype(dtype)
+    u = rng.random(hidden_size)
+    with np.errstate(over="ignore", under="ignore"):
+        tau = np.exp(np.log(low) + u * (np.log(high) - np.log(low)))
+        alpha = np.exp(-1 / tau).astype(dtype)
+    return np.minimum(alpha, np.nextafter(dtype.type(1), dtype.type(0)))

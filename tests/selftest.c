@@ -72,18 +72,18 @@ static void *allocate(ptrdiff_t bytes)                            /* at 64, full
 /* ---- One problem ---- */
 
 enum buffer {
-    X, H0, C0, WX, WH, B, BH, P, WR,                              /* inputs */
-    DX, DH0, DC0, DWX, DWH, DB, DBH, DP, DWR,                     /* their gradients, in the same order */
+    X, H0, C0, WX, WH, B, BH, P, WR, ALPHA,                       /* inputs */
+    DX, DH0, DC0, DWX, DWH, DB, DBH, DP, DWR, DALPHA,             /* their gradients, in the same order */
     DH_TOTAL, DC_TOTAL,                                           /* gradients of the states after each step */
     H_, H_T, C_T, DH, DH_T, DC_T,                                 /* outputs, and the gradients that arrive at them */
     BUFFERS
 };
 enum { INPUTS = DX, OUTPUTS = DH - H_ };
-static const char *const input_names[INPUTS] = { "x", "h0", "c0", "Wx", "Wh", "b", "bh", "peephole", "Wr" };
+static const char *const input_names[INPUTS] = { "x", "h0", "c0", "Wx", "Wh", "b", "bh", "peephole", "Wr", "alpha" };
 
 struct problem {
     enum fg_cell_id cell;
-    int has_c, has_peephole, has_Wr, has_masks;
+    int has_c, has_peephole, has_Wr, has_alpha, has_masks;
     fg_sequence s;
     REAL *mask[3];                                                /* recurrent, of h, of c; or NULL */
     ptrdiff_t rows, size[BUFFERS];
@@ -97,7 +97,7 @@ static void make_problem(struct problem *p, int variant, ptrdiff_t N, ptrdiff_t 
     const ptrdiff_t width = FG_MAX_GATES * H, odd = variant % 2, h_width = p->has_Wr ? H / 2 + 1 : H;
     const ptrdiff_t size[BUFFERS] = {
         [X] = N * T * D, [H0] = N * h_width, [C0] = N * H, [WX] = D * width, [WH] = h_width * width, [B] = width, [BH] = width,
-        [P] = 3 * H, [WR] = H * h_width, [H_] = N * T * h_width, [H_T] = N * h_width, [C_T] = N * H };
+        [P] = 3 * H, [WR] = H * h_width, [ALPHA] = H, [H_] = N * T * h_width, [H_T] = N * h_width, [C_T] = N * H };
     fg_sequence *s = &p->s;
 
     memset(s, 0, sizeof *s);
@@ -110,7 +110,7 @@ static void make_problem(struct problem *p, int variant, ptrdiff_t N, ptrdiff_t 
         p->data[i] = malloc(p->size[i] * sizeof(REAL) + !p->size[i]);
         const double scale = i == WX ? 1 / sqrt((double)D + 1) : i == WH || i == WR ? 1 / sqrt((double)H + 1) : 1;
         for (ptrdiff_t j = 0; j < p->size[i]; j++)
-            p->data[i][j] = (REAL)((i >= DX && i < DH) ? 0 : scale * uniform());
+            p->data[i][j] = (REAL)((i >= DX && i < DH) ? 0 : i == ALPHA ? (1 + uniform()) / 2 : scale * uniform());
     }
     if (odd) {
         int64_t *lengths = malloc(N * sizeof *lengths + 1), *order = malloc(N * sizeof *order + 1);
@@ -142,6 +142,8 @@ static void make_problem(struct problem *p, int variant, ptrdiff_t N, ptrdiff_t 
     s->b = p->data[B], s->bh = p->data[BH], s->db = p->data[DB], s->dbh = p->data[DBH];
     if (p->has_peephole)
         s->peephole = p->data[P], s->dpeephole = p->data[DP];
+    if (p->has_alpha)
+        s->unit_alpha = p->data[ALPHA], s->dalpha = p->data[DALPHA];
     if (p->has_Wr)
         s->Wr = MATRIX(WR, H, h_width), s->dWr = MATRIX(DWR, H, h_width);
     for (int i = 0; i < 3 && p->has_masks; i++) {
@@ -294,7 +296,8 @@ static double check_gradients(struct problem *p)
     double worst = 0;
 
     for (int i = 0; i < INPUTS; i++) {
-        if ((i == C0 && !p->has_c) || (i == P && !p->has_peephole) || (i == WR && !p->has_Wr))
+        if ((i == C0 && !p->has_c) || (i == P && !p->has_peephole) || (i == WR && !p->has_Wr)
+            || (i == ALPHA && !p->has_alpha))
             continue;
         const double step = 1e-5;
         double exact = 0, size = 0, ends[2];
@@ -340,9 +343,9 @@ static int cell_has_c(enum fg_cell_id cell)
     return has_c;
 }
 
-/* Options of a cell: values of fg_sequence.option; of gru and lstm, both added up in all ways, each plain, with a peephole,
- * and with a peephole and bounds that clip. */
-enum { LSTM_OPTIONS = 4, LSTM_WITH = 3 };
+/* Options of a cell: values of fg_sequence.option; of gru and lstm, both added up in all ways. Each of lstm plain, with a peephole,
+ * and with a peephole and bounds that clip; each of leaky with one alpha, with one for each unit, and so without Wh. */
+enum { LSTM_OPTIONS = 4, LSTM_WITH = 3, LEAKY_OPTIONS = FG_IDENTITY + 1, LEAKY_WITH = 3 };
 static int option_count(enum fg_cell_id cell)
 {
     switch (cell) {
@@ -354,6 +357,8 @@ static int option_count(enum fg_cell_id cell)
     case FG_CELL_lstm:
     case FG_CELL_lstm_projected:
         return LSTM_OPTIONS * LSTM_WITH;
+    case FG_CELL_leaky:
+        return LEAKY_OPTIONS * LEAKY_WITH;
     default:
         return 1;
     }
@@ -362,7 +367,7 @@ static int option_count(enum fg_cell_id cell)
 /* Recurrent dropout and zoneout: with the plain cell, and with a peephole. */
 static int is_masked_too(enum fg_cell_id cell, int option)
 {
-    return option == 0 || (cell == FG_CELL_lstm && option == LSTM_OPTIONS);
+    return option == 0 || (cell == FG_CELL_lstm && option == LSTM_OPTIONS) || (cell == FG_CELL_leaky && option == LEAKY_OPTIONS);
 }
 
 static double check_cells(void)
@@ -376,16 +381,21 @@ static double check_cells(void)
         const int has_c = cell_has_c(cell), options = option_count(cell);
         for (int variant = 0; variant < 2 * (int)(sizeof sizes / sizeof *sizes); variant++)
             for (int call = 0; call < 2 * options; call++) {
-                const int option = call / 2, is_masked = call % 2, with = is_lstm(cell) ? option / LSTM_OPTIONS : 0;
-                struct problem p = { .cell = cell, .has_c = has_c, .has_peephole = with > 0, .has_Wr = is_projected(cell),
+                const int values = is_lstm(cell) ? LSTM_OPTIONS : cell == FG_CELL_leaky ? LEAKY_OPTIONS : options;
+                const int option = call / 2, is_masked = call % 2, with = option / values;
+                struct problem p = { .cell = cell, .has_c = has_c, .has_peephole = is_lstm(cell) && with > 0,
+                                     .has_Wr = is_projected(cell), .has_alpha = cell == FG_CELL_leaky && with > 0,
                                      .has_masks = is_masked };
                 if (is_masked && !is_masked_too(cell, option))
                     continue;
                 random_state = 1000 * variant + option;
                 make_problem(&p, variant, sizes[variant / 2].N, sizes[variant / 2].T, sizes[variant / 2].D, sizes[variant / 2].H);
-                p.s.option = is_lstm(cell) ? option % LSTM_OPTIONS : option;
-                p.s.cell_clip = with == 2 ? 0.5 : 0;
-                p.s.preact_clip = with == 2 ? 1.5 : 0;
+                p.s.option = option % values;
+                p.s.cell_clip = is_lstm(cell) && with == 2 ? 0.5 : 0;
+                p.s.preact_clip = is_lstm(cell) && with == 2 ? 1.5 : 0;
+                p.s.alpha = 0.75;
+                if (cell == FG_CELL_leaky && with == 2)
+                    p.s.Wh.data = p.s.dWh.data = NULL;
                 forward_and_keep(&p);
                 for (int i = H_; i < H_ + OUTPUTS; i++)
                     add_to_hash(p.data[i], p.size[i]);
@@ -396,7 +406,7 @@ static double check_cells(void)
                 same_again(&p, "other bits from a second backward", backward, DX, H_ - DX);
                 same_again(&p, "other bits on flat rows", on_flat_rows, DX, DH - DX);
                 same_again(&p, "other bits from checkpoints", from_checkpoints, DX, DH - DX);
-                if (DTYPE == 64 && threads == 1 && with < 2) {            /* a difference may straddle a bound */
+                if (DTYPE == 64 && threads == 1 && p.s.cell_clip == 0) {  /* a difference may straddle a bound */
                     const double error = check_gradients(&p);
                     worst = error > worst ? error : worst;
                 }

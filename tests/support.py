@@ -40,6 +40,7 @@ class Cell:
     options: tuple  # combinations of the cell's own options, as tuples of (name, value), the plain cell first
     peephole: bool = False  # whether its calls have one
     projection: bool = False  # whether they have a Wr
+    alpha: bool = False  # whether they have one for each unit
 
     @property
     def G(self):
@@ -48,6 +49,11 @@ class Cell:
     def function(self, module, what):
         """what: forward or backward, ragged_… or step_… too."""
         return getattr(module, f"{self.name}_{what}")
+
+    @property
+    def prepared(self):
+        """The name of its prepared class."""
+        return f"{self.name.upper() if len(self.name) < 5 else self.name.capitalize()}Cell"
 
     def states(self, step=False):
         h, c = ("h_prev", "c_prev") if step else ("h0", "c0")
@@ -62,10 +68,10 @@ class Cell:
         return (call["Wh"].shape[0], call["Wh"].shape[1] // self.G)[: 1 + self.has_c]
 
     def __repr__(self):
-        return self.name + "-peephole" * self.peephole + "-projection" * self.projection
+        return self.name + "-peephole" * self.peephole + "-projection" * self.projection + "-alpha" * self.alpha
 
 
-WEIGHTS = ("Wx", "Wh", "b", "bh", "peephole", "Wr")
+WEIGHTS = ("Wx", "Wh", "b", "bh", "peephole", "Wr", "alpha")
 
 # Of a cell whose combinations are too many to run everything on: these. test_options.py runs through all.
 CHOSEN = {
@@ -73,6 +79,7 @@ CHOSEN = {
         *((("activation", name),) for name in ("tanh", "relu", "sigmoid", "identity")),
         (("activation", "sigmoid"), ("grad_clip", 0.1)),
     ),
+    "leaky": ((), (("activation", "sigmoid"), ("grad_clip", 0.1))),
     "lstm": (
         (),
         (("candidate", "sigmoid"), ("coupled", True)),
@@ -103,10 +110,13 @@ CELLS = tuple(_cell(name.removesuffix("_step_forward")) for name in reference.__
 LSTM = next(cell for cell in CELLS if cell.name == "lstm")
 PEEPHOLE = replace(LSTM, peephole=True)
 PROJECTED = replace(LSTM, projection=True)
+LEAKY = next(cell for cell in CELLS if cell.name == "leaky")
+LEAKY_UNITS = replace(LEAKY, alpha=True)
 VARIANTS = tuple((cell, options) for cell in CELLS for options in cell.options)
 VARIANTS += ((PEEPHOLE, ()), (PEEPHOLE, (("grad_clip", 0.1),)))
 ALL_BUT_GRAD_CLIP = tuple(option for option in itertools.chain(*LSTM.options) if option[0] != "grad_clip")
 VARIANTS += ((PEEPHOLE, ALL_BUT_GRAD_CLIP), (PROJECTED, ()), (replace(PEEPHOLE, projection=True), ALL_BUT_GRAD_CLIP))
+VARIANTS += ((LEAKY_UNITS, ()),)
 EXACT = tuple(variant for variant in VARIANTS if "grad_clip" not in dict(variant[1]))
 
 
@@ -148,6 +158,8 @@ def random_call(cell, rng, *, N=3, T=5, D=4, H=6, dtype=np.float64, step=False, 
         call["peephole"] = values(rng, (3 * H,), dtype, 0.5)
     if cell.projection:
         call["Wr"] = values(rng, (H, P), dtype, 2 / np.sqrt(H + 1))
+    if cell.alpha:
+        call["alpha"] = rng.uniform(0.05, 0.95, H).astype(dtype)
     return call
 
 
@@ -165,7 +177,7 @@ def prepare(cell, call, **options):
     import fastgate
 
     left = {name: a for name, a in call.items() if name not in WEIGHTS}
-    return getattr(fastgate, f"{cell.name.upper()}Cell")(**weights_of(call), **options), left
+    return getattr(fastgate, cell.prepared)(**weights_of(call), **options), left
 
 
 def weights_of(call):

@@ -1,6 +1,7 @@
 """Errors in units in the last place of the largest exact value, against the reference in 80 bits.
 
-Ordinary calls: weights and biases uniform between ±1/sqrt(H), inputs and states uniform between ±1, upstream gradients normal.
+Ordinary calls: weights and biases uniform between ±1/sqrt(H), inputs and states uniform between ±1, upstream gradients normal;
+leaky units forget within 10 steps (what is remembered for n steps sums up their roundings).
 `pytest -s tests/test_accuracy.py` prints the largest errors met.
 """
 
@@ -38,6 +39,7 @@ def ordinary_call(cell, options, dtype, N, T, D, H, seed):
         shapes = {"Wx": (D, cell.G * H), "Wh": (H, cell.G * H), "b": cell.G * H, "bh": cell.G * H}
         shapes |= {"peephole": 3 * H} if cell.peephole else {}
         call |= {name: rng.uniform(-width, width, shape).astype(dtype) for name, shape in shapes.items()}
+        call |= {"alpha": rng.uniform(0, 0.9, H).astype(dtype)} if cell.alpha else {}
         if is_steady(cell, call, **dict(options)):
             return call, upstream(cell, rng, call)
     raise AssertionError("no input of relu stays away from 0, or none of a clip from its bound")

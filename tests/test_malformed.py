@@ -291,11 +291,11 @@ def forward_case(rng, cell, options, step, ragged):
                 bad = damaged_shape(rng, good)
             call["x"] = bad
             return call, [*arrays, "lengths", table], False
-        while call[name].shape == good.shape or (name in states and call[name].shape == good.shape[1:]):
+        while call[name].shape == good.shape or (name in (*states, "alpha") and call[name].shape == good.shape[1:]):
             call[name] = damaged_shape(rng, good)
         return call, ["x", *arrays], False
     if damage == "missing":
-        name = rng.choice(["x", "Wx", "Wh"])
+        name = rng.choice(["x", "Wx"] + ["Wh"] * (cell.name != "leaky"))
         call[name] = None
         return call, [name], False
     if damage == "flag":

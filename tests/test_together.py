@@ -36,7 +36,7 @@ def drawn(cell, options, dtype, rng):
     (N, T), (D, H) = (choices[rng.integers(len(choices))] for choices in (N_T, D_H))
     call = random_call(cell, rng, N=N, T=T, D=D, H=H, dtype=dtype, b=rng.random() < 0.7, bh=rng.random() < 0.7)
     keywords = dict(options) | {"lengths": rng.integers(0, T + 1, N), "reverse": bool(rng.integers(2))}
-    if cell.name != "rnn":
+    if cell.G > 1:
         keywords["gate_order"] = "".join(rng.permutation([*cell.gates]))
     if not cell.projection and rng.random() < 0.7:
         period = rng.choice([1, 2, 3, 5], H)

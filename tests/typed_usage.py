@@ -93,6 +93,15 @@ def plain(x: NDArray[np.float64]) -> NDArray[np.float64]:
     return gradients._asdict()["dx"] + losses[..., None]
 
 
+def leaky(x: NDArray[np.float32]) -> NDArray[np.float32]:
+    alpha: NDArray[np.float32] = fastgate.draw_alpha(H, 1, 100, rng)
+    forward = fastgate.leaky_forward(x, None, array(D, H), None, alpha=alpha, activation="identity")
+    gradients = fastgate.leaky_backward(forward.h, forward.cache, need=["dalpha"])
+    cell: fastgate.LeakyCell[np.float32] = fastgate.LeakyCell(array(D, H), array(H, H), alpha=0.5)
+    cell.update(array(D, H), None, alpha=alpha - gradients.dalpha * np.float32(1e-9))
+    return cell.step(x[:, 0], forward.h_T)
+
+
 def ragged(x: NDArray[np.float32]) -> NDArray[np.float32]:
     Wx, Wh, rows = array(D, 3 * H), array(H, 3 * H), x.reshape(N * T, D)
     forward = fastgate.gru_ragged_forward(rows, None, Wx, Wh, offsets=[0, 1, N * T])
@@ -127,6 +136,7 @@ def refused(x: NDArray[np.float32], W: NDArray[np.float64]) -> None:
     fastgate.GRUCell(x, x, update="keep")  # type: ignore[arg-type]
     fastgate.LSTMCell(x, x, peephole=W)  # type: ignore[type-var]
     fastgate.LSTMCell(x, x, cell_clip="3")  # type: ignore[arg-type]
+    fastgate.rnn_forward(x, None, x, None)  # type: ignore[arg-type]
 
 
 def recursive(x: NDArray[np.float32]) -> float:
@@ -146,6 +156,7 @@ def main() -> None:
     print(masks(array(N, T, D), rng))
     print(options(array(N, T, D)))
     print(plain(np.ones((N, T, D))))
+    print(leaky(array(N, T, D)))
     print(ragged(array(N, T, D)))
     print(layered(array(N, T, D)))
     print(recursive(array(3, D)))

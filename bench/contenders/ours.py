@@ -9,7 +9,7 @@ import numpy as np
 
 import fastgate
 
-from ..cases import PREPARED, STEP, Case, Unsupported
+from ..cases import PREPARED, STEP, Case
 from ..clip import Gradients
 from . import OURS, Calls, named
 
@@ -59,9 +59,7 @@ def calls_of(functions: ModuleType, case: Case, lengths: np.ndarray | None = Non
 
 
 def prepared(case: Case) -> Calls:
-    name = f"{case.cell.upper()}Cell"
-    if not hasattr(fastgate, name):
-        raise Unsupported(f"{NAME} has no {name}")
+    name = next(name for name in fastgate.__all__ if name.lower() == f"{case.cell}cell")
     cell = getattr(fastgate, name)(case.Wx, case.Wh, case.b)
     states = case.states.values()
     if case.x.shape[1] > 1:

@@ -1,6 +1,7 @@
 """The definition of fastgate in NumPy: the same functions, the same signatures, readable as the textbook.
 
 rnn.py lstm.py gru.py    a cell: equations forward, and backward with the number of the line undone
+leaky.py                 another
 sequence.py              a step run over time
 clip.py loss.py          clipping in place; softmax cross-entropy
 
@@ -15,6 +16,14 @@ from fastgate.reference.gru import (
     gru_ragged_forward,
     gru_step_backward,
     gru_step_forward,
+)
+from fastgate.reference.leaky import (
+    leaky_backward,
+    leaky_forward,
+    leaky_ragged_backward,
+    leaky_ragged_forward,
+    leaky_step_backward,
+    leaky_step_forward,
 )
 from fastgate.reference.loss import softmax_cross_entropy
 from fastgate.reference.lstm import (
@@ -38,6 +47,8 @@ __all__ = [
     "rnn_forward", "rnn_backward", "rnn_ragged_forward", "rnn_ragged_backward", "rnn_step_forward", "rnn_step_backward",
     "lstm_forward", "lstm_backward", "lstm_ragged_forward", "lstm_ragged_backward", "lstm_step_forward", "lstm_step_backward",
     "gru_forward", "gru_backward", "gru_ragged_forward", "gru_ragged_backward", "gru_step_forward", "gru_step_backward",
+    "leaky_forward", "leaky_backward", "leaky_ragged_forward", "leaky_ragged_backward", "leaky_step_forward",
+    "leaky_step_backward",
     "clip_grad_norm", "clip_grad_value", "clip_norm_each",
     "softmax_cross_entropy",
 ]  # fmt: skip

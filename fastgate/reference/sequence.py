@@ -3,7 +3,7 @@
 A cell is two functions on canonical weights (gates in the order of the cell's letters):
 
     forward(x, states, W, option)        -> states, kept                     states is (h,) or (h, c)
-    backward(dstates, states_prev, kept, x, W, option) -> dx, dstates_prev, dWx, dWh, db, dbh, and dpeephole, dWr if given
+    backward(dstates, states_prev, kept, x, W, option) -> dx, dstates_prev, dWx, dWh, db, dbh, dpeephole, dWr, dalpha if given
 
 Everything else that a sequence needs is in this file.
 """
@@ -19,11 +19,12 @@ class Weights(NamedTuple):
     """The weights with their gates in canonical order; a bias that was not given is zero, a peephole or Wr None."""
 
     Wx: np.ndarray  # (D, G·H)
-    Wh: np.ndarray  # (P, G·H); P is H, the width of c, unless Wr gives h a width of its own
+    Wh: np.ndarray  # (P, G·H); P is H, the width of c, unless Wr gives h a width of its own. Not given: (0, G·H)
     b: np.ndarray  # (G·H,)
     bh: np.ndarray  # (G·H,)
     peephole: np.ndarray | None  # (3H,)
     Wr: np.ndarray | None  # (H, P)
+    alpha: Any = None  # a number or (H,), of a leaky cell
     mask: Any = 1  # (N, P), what h_prev is multiplied by where it meets Wh
 
 
@@ -83,7 +84,7 @@ def backward(cache, judged):
     call, cell = judged.call, cache.cell
     W = canonical_weights(call)
     dx = zeros_like_rows(call, call.D)
-    dW = [np.zeros_like(w) for w in W[:6] if w is not None]
+    dW = [np.zeros_like(w) for w in W[:7] if isinstance(w, np.ndarray)]
     dstates = [np.zeros((call.N, size), call.dtype) for size in state_sizes(call)]
     for dstate, upstream in zip(dstates, (judged.dh_T, judged.dc_T), strict=False):
         if upstream is not None:
@@ -205,7 +206,9 @@ def canonical_weights(call):
     columns = gate_columns(call)
     zero = np.zeros(call.G * call.H, call.dtype)
     b, bh = (zero if bias is None else bias[columns] for bias in (call.b, call.bh))
-    return Weights(call.Wx[:, columns], call.Wh[:, columns], b, bh, call.peephole, call.Wr)
+    Wh = np.zeros((0, call.G * call.H), call.dtype) if call.Wh is None else call.Wh[:, columns]
+    alpha = call.dtype.type(call.alpha) if isinstance(call.alpha, float) else call.alpha
+    return Weights(call.Wx[:, columns], Wh, b, bh, call.peephole, call.Wr, alpha)
 
 
 def zeros_like_rows(call, width):

@@ -1,0 +1,274 @@
+"""Leaky units: running averages of what a plain recurrent cell computes."""
+
+from fastgate import _arguments, _call, _cell
+from fastgate.reference.leaky import GATES, OPTIONS, LeakyForward, LeakyStep
+
+
+def _option(activation, grad_clip):
+    """The options as the kernel reads them, enum fg_activation and a bound."""
+    number = OPTIONS["activation"].index(_arguments.option("activation", activation, OPTIONS["activation"]))
+    return _call.clipping(_call.Option(number), grad_clip)
+
+
+def leaky_forward(
+    x, h0, Wx, Wh, b=None, *, bh=None, alpha=0.875, activation="tanh", grad_clip=None, recurrent_mask=None, zoneout_h=None,
+    period=None, start=0, lengths=None, reverse=False, training=True, memory=None, return_sequences=True, out=None,
+):  # fmt: skip
+    """Run the cell over sequences; returns (h, h_T, cache).
+
+    Axes batch first: x (N, T, D), h (N, T, H). Weights multiply from the right: x @ Wx, with Wx (D, H); whoever holds
+    (H, D), as PyTorch and ONNX do, passes W.T. Weights come in any memory order: a sequence packs them anyway, a
+    single step of a few rows runs fastest on C order.
+
+        h_t = alpha * h_{t-1} + (1 - alpha) * activation(x_t Wx + h_{t-1} Wh + b + bh)
+
+    With alpha near 1 a unit remembers for long, with alpha = 0 it is one of rnn_forward; its time constant is -1 / ln(alpha)
+    steps. With Wh=None and activation="identity", h is the running average of x Wx + b.
+
+    Parameters
+    ----------
+    x : (N, T, D) float32 or float64. All arrays of a call have its dtype.
+        Any strides; no copy where the last axis is contiguous (a time-major array comes as x.swapaxes(0, 1)).
+    h0 : (N, H), or (H,) for all rows, or None = zeros
+    Wx : (D, H)
+    Wh : (H, H), or None: units that see nothing of each other, activation(x_t Wx + b + bh). There is no recurrent_mask then.
+    b : (H,) or None, input bias
+    bh : (H,) or None, recurrent bias
+    alpha : number or (H,), one for each unit, in the dtype of x; all from 0 to 1
+        How much of its state a unit keeps; 7/8 forgets in 7.5 steps. A number is a constant: it is rounded to the dtype of
+        x, has the bits of an array full of it, and no gradient. An array is a weight: backward returns dalpha (H,).
+        draw_alpha draws one; whoever learns it keeps it within 0 and 1, as by alpha = sigmoid(a), whose
+        da = dalpha * alpha * (1 - alpha).
+    activation : "tanh", "relu", "sigmoid" or "identity"
+    grad_clip : number > 0, or None
+        In backward, the gradient of each step's input of the activation is clipped to ±grad_clip before anything is made of
+        it: the weights' gradients, dx, and what passes to the step before by Wh (Graves 2013, arXiv:1308.0850, 2.1). NaN
+        stays. dalpha, and what passes by alpha, are not clipped.
+    recurrent_mask : broadcasts to (N, H), or None = ones
+        Recurrent dropout: a factor of h_{t-1} where it meets Wh. One mask for all steps of a sequence
+        (Gal and Ghahramani 2016); draw_dropout_mask draws one.
+    zoneout_h : broadcasts to (N, T, H), or None = zeros
+        Zoneout: how much of its state a unit keeps at a step. The next h is m * h_{t-1} + (1 - m) * h_t, with h_t of the
+        equations and m at the time of x (Krueger et al. 2017).
+        draw_zoneout_mask draws one; after training stands the mean, zoneout_h=p.
+        Each mask is a number, bools, or floats of the dtype of x, any values. An axis of size 1 or of stride 0 takes no
+        memory, bools are copied as floats. Masks are constants of the gradients.
+    period : integer >= 1, or integers (H,), or None
+        Several time scales: unit j changes its state only at the steps t where (start + t) % period[j] == 0, and holds it
+        in between; t counts the steps of a row in the order in which they run. El Hihi and Bengio (1996); Koutnik et al.
+        (2014), without the blocks of their Wh. The gradient of a state that is held passes unchanged.
+    start : integer >= 0, the number of the first step, so that chunks of a sequence know where they stand
+    lengths : (N,) integers 0..T, in any order, or None
+        Steps of each row. Outputs past a row's length are 0, h_T is the state at the row's own end, padding (even
+        NaN) influences nothing, and the cost grows with the sum of lengths.
+    reverse : bool
+        Run from a row's own last step to its first. h keeps the order of x; h_T is the state after the row's first
+        step.
+    training : bool
+        False keeps nothing for backward: cache is None, and memory beyond the outputs does not grow with T.
+    memory : int or None
+        The most bytes that this call and its backward may take besides arguments and results, what is kept between them
+        included. Where that does not hold everything, some states are kept, and backward runs forward again between them:
+        cache.recomputed says beforehand how much. Gradients are the same bit for bit. Too few bytes are a ValueError
+        that says how many are needed. Griewank and Walther (2000).
+    return_sequences : bool
+        False returns only the final state; h is None.
+    out : array for h, or dict with any of "h", "h_T"
+        Any strides. Overlap with an input gives the result as if the inputs had been copied first.
+
+    Returns
+    -------
+    h : (N, T, H), in the memory order of x. h_T : (N, H), the final state.
+    cache : what leaky_backward needs. It refers to x, weights and masks: write into them after backward, not before.
+
+    Raises
+    ------
+    ValueError, TypeError
+        Naming the argument that does not fit, before anything is computed. Nothing is ever converted in silence.
+    MemoryError, OverflowError
+        Sizes that no memory holds. Every array is unchanged.
+
+    The result has the same bits whatever the batch a row sits in, its padding, the chunks in which a sequence is fed,
+    strides and alignment, and at every instruction-set level with FMA. Mozer (1992), "Induction of multiscale temporal
+    structure"; Jaeger, Lukosevicius, Popovici and Siewert (2007); Bengio, Boulanger-Lewandowski and Pascanu (2013);
+    Goodfellow et al., Deep Learning, 10.9.2.
+    """
+    call = _arguments.forward(
+        "leaky", x, h0, None, Wx, Wh, b, bh, step=False, gates=GATES, period=period, start=start, lengths=lengths,
+        reverse=reverse, training=training,
+        memory=memory, return_sequences=return_sequences, out=out, recurrent_mask=recurrent_mask, zoneout_h=zoneout_h,
+        alpha=_arguments.leak(alpha),
+    )  # fmt: skip
+    return LeakyForward._make(_call.forward(call, "leaky", _option(activation, grad_clip)))
+
+
+def leaky_backward(dh, cache, dh_T=None, *, need=None, out=None):
+    """The gradients of leaky_forward; returns (dx, dh0, dWx, …).
+
+    dh : (N, T, H) or None = zeros, gradient of the loss with respect to h. Past a row's length it is ignored, even
+    NaN.
+    cache : from leaky_forward, good for any number of calls. One of another function is a ValueError, a gradient of
+    another dtype a TypeError.
+    dh_T : (N, H) or None = zeros, gradient of the final state
+    need : names of the gradients wanted, e.g. ("dWx", "dWh"); the others are not computed and are None. "dh_total" among
+        them adds a field at the end: dh_total (N, T, H), in the memory order of x, the gradient of the state after each
+        step as dh0 is that of the state before the first, dh and what arrives through time; 0 past a row's length.
+    out : array for dx, or dict with any of the gradients by name
+
+    Returns (dx, dh0, dWx), then dWh, db, dbh and dalpha for the arrays that were given to forward. Each has the shape of its
+    argument ((H,) for a state given as (H,): summed over the batch), weights' gradients the gate order and memory
+    order of their weight. dx past a row's length is 0. Backpropagation through time over the whole sequence (Werbos
+    1990). Errors as in leaky_forward.
+    """
+    call = _arguments.cache(cache, _call.Cache, "leaky", False)
+    return _call.backward(cache, _arguments.backward(call, dh, dh_T, need=need, out=out), "Leaky")
+
+
+def leaky_ragged_forward(
+    x, h0, Wx, Wh, b=None, *, bh=None, alpha=0.875, offsets=None, batch_sizes=None, activation="tanh", grad_clip=None,
+    recurrent_mask=None, zoneout_h=None, period=None, start=0, reverse=False, training=True, memory=None,
+    return_sequences=True, out=None,
+):  # fmt: skip
+    """Run the cell over sequences of different lengths on flat rows, without padding; returns (h, h_T, cache).
+
+    The rows of all N sequences stand in one array: x (ΣT, D), h (ΣT, H), ΣT the sum of lengths. Exactly one of two tables
+    says which row is whose:
+
+        offsets      (N + 1,) sequence after sequence: x[offsets[n]:offsets[n + 1]] are the steps of sequence n
+        batch_sizes  (T,) step after step: batch_sizes[t] sequences have a step t, and row sum(batch_sizes[:t]) + n is
+                     step t of sequence n; so they stand longest first, as in PyTorch's PackedSequence
+
+    The results are those of leaky_forward on the padded batch with lengths=, bit for bit; equations and conventions as there.
+
+    Parameters
+    ----------
+    x : (ΣT, D) float32 or float64. All arrays of a call have its dtype. Any strides.
+    h0 : (N, H), or (H,) for all sequences, or None = zeros
+    Wx : (D, H)
+    Wh : (H, H) or None
+    b, bh : (H,) or None, input and recurrent bias
+    alpha : number or (H,), as in leaky_forward
+    offsets : integers that never fall, from 0 to ΣT. A sequence may have no step: its states stay.
+    batch_sizes : integers > 0 that never grow, whose sum is ΣT. N is the first of them, 0 where there is none.
+    activation : "tanh", "relu", "sigmoid" or "identity". grad_clip : as in leaky_forward
+    period, start : as in leaky_forward
+    reverse : run each sequence from its last step to its first; h keeps the order of x.
+    recurrent_mask, zoneout_h : as in leaky_forward; zoneout on rows as those of x, (ΣT, H)
+    training : False keeps nothing for backward, cache is None. return_sequences : False returns h = None.
+    memory : the most bytes besides arguments and results, as leaky_forward.
+    out : array for h, or dict with any of "h", "h_T"
+
+    Returns
+    -------
+    h : (ΣT, H), row for row as x. h_T : (N, H), the states at each sequence's own end.
+    cache : what leaky_ragged_backward needs. It refers to x, weights and masks: write into them after backward, not before.
+
+    Raises
+    ------
+    ValueError, TypeError, MemoryError, OverflowError
+        As leaky_forward.
+    """
+    call = _arguments.forward(
+        "leaky", x, h0, None, Wx, Wh, b, bh, step=False, gates=GATES, period=period, start=start, ragged=True, offsets=offsets,
+        batch_sizes=batch_sizes,
+        reverse=reverse, training=training, memory=memory, return_sequences=return_sequences, out=out,
+        recurrent_mask=recurrent_mask, zoneout_h=zoneout_h, alpha=_arguments.leak(alpha),
+    )  # fmt: skip
+    return LeakyForward._make(_call.forward(call, "leaky", _option(activation, grad_clip)))
+
+
+def leaky_ragged_backward(dh, cache, dh_T=None, *, need=None, out=None):
+    """The gradients of leaky_ragged_forward; returns (dx, dh0, dWx, …).
+
+    dh : (ΣT, H) or None = zeros, row for row as h. dh_T : (N, H) or None = zeros. cache : from leaky_ragged_forward.
+    need : names of the gradients wanted, the others are None; "dh_total" adds (ΣT, H), see leaky_backward. out : array for dx,
+    or dict.
+
+    Returns (dx, dh0, dWx), then dWh, db, dbh and dalpha for the arrays that were given: the bits of leaky_backward on the
+    padded batch, dx (ΣT, D) row for row as x. Errors as in leaky_forward.
+    """
+    call = _arguments.cache(cache, _call.Cache, "leaky", False, ragged=True)
+    return _call.backward(cache, _arguments.backward(call, dh, dh_T, need=need, out=out), "Leaky")
+
+
+def leaky_step_forward(
+    x, h_prev, Wx, Wh, b=None, *, bh=None, alpha=0.875, activation="tanh", grad_clip=None, recurrent_mask=None, zoneout_h=None,
+    period=None, start=0, training=True, out=None,
+):  # fmt: skip
+    """One step; returns (h_next, cache).
+
+    x : (N, D). h_prev : (N, H), (H,) for all rows, or None = zeros. Wx : (D, H). Wh : (H, H) or None. b, bh : (H,) or None.
+    alpha : number or (H,). activation, grad_clip : as in leaky_forward.
+    recurrent_mask, zoneout_h : broadcast to (N, H); as in leaky_forward.
+    period, start : as in leaky_forward; start is the number of this step.
+    training : False keeps nothing, cache is None. out : array for h_next, or dict with "h_next".
+
+    T steps one by one give the bits of leaky_forward over the sequence. Conventions, equations and errors as there. Many
+    steps with the same weights: LeakyCell.
+    """
+    call = _arguments.forward(
+        "leaky", x, h_prev, None, Wx, Wh, b, bh, step=True, gates=GATES, period=period, start=start, training=training, out=out,
+        recurrent_mask=recurrent_mask, zoneout_h=zoneout_h, alpha=_arguments.leak(alpha),
+    )  # fmt: skip
+    return LeakyStep._make(_call.forward(call, "leaky", _option(activation, grad_clip)))
+
+
+def leaky_step_backward(dh_next, cache, *, need=None, out=None):
+    """The gradients of leaky_step_forward; returns (dx, dh_prev, dWx, …).
+
+    dh_next : (N, H) or None = zeros. need : names of the gradients wanted, the others are None. out : array for dx,
+    or dict.
+
+    Returns (dx, dh_prev, dWx), then dWh, db, dbh and dalpha for the arrays that were given. Errors as in leaky_forward.
+    """
+    call = _arguments.cache(cache, _call.Cache, "leaky", True)
+    return _call.backward(cache, _arguments.backward(call, dh_next, None, None, need=need, out=out), "Leaky")
+
+
+class LeakyCell(_cell.PreparedCell):
+    """The cell with its weights, prepared for many calls.
+
+    Wx : (D, H). Wh : (H, H) or None. b, bh : (H,) or None. alpha : number or (H,). All float32 or all float64.
+    activation : "tanh", "relu", "sigmoid" or "identity". grad_clip : as in leaky_forward.
+    period : as in leaky_forward; step and forward take start=.
+
+    The weights are judged, copied and packed here, once. What happens to the arrays afterwards changes nothing (update takes
+    others), and no call packs anything, which makes a step of a few rows much cheaper than leaky_step_forward. A cell may be
+    used from many threads at once, update included. It pickles and copies.
+
+    step(x, h_prev=None, out=None, start=0, *, recurrent_mask=None, zoneout_h=None) -> h_next
+        One step, nothing kept for backward. Only the result is allocated; not even this with out=, which may be the state
+        that came in: cell.step(x, h, out=h).
+    forward(x, h0=None, *, recurrent_mask=None, zoneout_h=None, lengths=None,
+            reverse=False, start=0, training=True, memory=None, return_sequences=True, out=None)
+        As leaky_forward; its cache goes to leaky_backward.
+    update(Wx, Wh, b=None, *, bh=None, alpha=None)
+        Takes other weights of the same sizes and dtype; alpha stays as it is where none is given.
+    Wx, Wh, b, bh, alpha, period, input_size, hidden_size, dtype, nbytes
+        Read-only.
+
+    Results have the bits of leaky_step_forward and leaky_forward; equations, conventions and errors as there.
+    """
+
+    _cell, _gates, _Forward = "leaky", GATES, LeakyForward
+
+    def __init__(self, Wx, Wh, b=None, *, bh=None, alpha=0.875, activation="tanh", grad_clip=None, period=None):
+        self._prepare(
+            Wx, Wh, b, bh, "leaky", _option(activation, grad_clip), alpha=_arguments.leak(alpha), period=period,
+            activation=activation, grad_clip=grad_clip,
+        )  # fmt: skip
+
+    def update(self, Wx, Wh, b=None, *, bh=None, alpha=None):
+        """Take other weights, of the same sizes and dtype, as the constructor does; a bias that is not given is zeros, alpha
+        stays as it is.
+
+        Calls that are running, and caches of calls that have run, keep the weights that they began with. Errors as in the
+        constructor; the cell is unchanged then.
+        """
+        self._update(Wx, Wh, b, bh, alpha=self._held().weights.alpha if alpha is None else _arguments.leak(alpha))
+
+    @property
+    def alpha(self):
+        """A number, or (H,), the cell's own copy, read-only."""
+        alpha = self._held().weights.alpha
+        return alpha if isinstance(alpha, float) else alpha[...]

@@ -1,0 +1,164 @@
+"""Leaky units: a running average of what a plain recurrent cell would be.
+
+a = x Wx + m_prev Wh + b + bh,  y = φ(a),  m = α⊙m_prev + (1−α)⊙y;  backward, grad_clip v keeps da between ±v
+
+α: a number, or (H,), one for each unit; all from 0 to 1. The state m is called h in arguments and results. Without Wh,
+a = x Wx + b + bh.
+
+Row vectors: x (N, D), Wx (D, H), Wh (H, H). Sequences are (N, T, D).
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from fastgate import _arguments
+from fastgate.reference import sequence
+from fastgate.reference.rnn import GATES, OPTIONS, Options, activated, activation_slope
+from fastgate.reference.sequence import clipped
+
+
+class LeakyForward(NamedTuple):
+    h: np.ndarray | None
+    h_T: np.ndarray
+    cache: sequence.Cache | None
+
+
+class LeakyStep(NamedTuple):
+    h_next: np.ndarray
+    cache: sequence.Cache | None
+
+
+def _forward(x, states, W, option):
+    (m_prev,) = states
+    left = (W.mask * m_prev)[:, : len(W.Wh)]  # nothing where there is no Wh
+    a = x @ W.Wx + left @ W.Wh + W.b + W.bh  # 1
+    y = activated(a, option.activation)  # 2
+    m = W.alpha * m_prev + (1 - W.alpha) * y  # 3
+    return (m,), y
+
+
+def _backward(dstates, states_prev, y, x, W, option):
+    (dm,), (m_prev,) = dstates, states_prev
+    left = (W.mask * m_prev)[:, : len(W.Wh)]
+    dy, dm_prev = (1 - W.alpha) * dm, W.alpha * dm  # 3
+    da = clipped(activation_slope(dy, y, option.activation), option.grad_clip)  # 2
+    dx, dWx, dWh = da @ W.Wx.T, x.T @ da, left.T @ da  # 1
+    if len(W.Wh):
+        dm_prev = dm_prev + W.mask * (da @ W.Wh.T)  # 1
+    db = dbh = da.sum(axis=0)  # 1
+    dalpha = [(dm * (m_prev - y)).sum(axis=0)] * isinstance(W.alpha, np.ndarray)  # 3
+    return dx, (dm_prev,), dWx, dWh, db, dbh, *dalpha
+
+
+def _cell(activation, grad_clip):
+    activation = _arguments.option("activation", activation, OPTIONS["activation"])
+    return sequence.Cell(_forward, _backward, Options(activation, _arguments.bound("grad_clip", grad_clip)))
+
+
+def leaky_forward(
+    x, h0, Wx, Wh, b=None, *, bh=None, alpha=0.875, activation="tanh", grad_clip=None, recurrent_mask=None, zoneout_h=None,
+    period=None, start=0, lengths=None, reverse=False, training=True, memory=None, return_sequences=True, out=None,
+):  # fmt: skip
+    """Run the cell over a sequence; returns (h, h_T, cache).
+
+    Axes (N, T, D), batch first; weights multiply from the right.
+
+    x: (N, T, D). h0: (N, H), (H,) or None = zeros. Wx: (D, H). Wh: (H, H) or None. b, bh: (H,) or None.
+    alpha: α, a number or (H,), each from 0 to 1; a number is rounded to the dtype of x.
+    activation: φ, one of "tanh", "relu", "sigmoid", "identity". grad_clip: number > 0 or None, the bound of each step's da in
+    backward.
+    recurrent_mask: to (N, H), what h_prev is multiplied by where it meets Wh. zoneout_h: to (N, T, H), how much of its
+    state a unit keeps: m⊙prev + (1−m)⊙new. Numbers, bools or floats that broadcast; constants of the gradients.
+    period: an integer >= 1, integers (H,) or None. Unit j changes its state only at steps t with (start + t) % period[j] == 0,
+    t counted as they run, and holds it in between. start: the number of the first step.
+    lengths: (N,) integers 0..T; outputs past a row's length are 0, h_T is the state at the row's own end.
+    reverse: run from a row's last step to its first; h keeps the order of x.
+    training: False keeps nothing for backward, cache is None. return_sequences: False returns h = None.
+    memory: judged, and otherwise without meaning here: the definition keeps everything.
+    out: an array for h, or a dict with any of h, h_T; where it overlaps an input, as if the input had been copied.
+    h: (N, T, H). h_T: (N, H). The cache refers to x and the weights, it does not copy them.
+    """
+    call = _arguments.forward(
+        "leaky", x, h0, None, Wx, Wh, b, bh, step=False, gates=GATES, period=period, start=start, lengths=lengths,
+        reverse=reverse, training=training,
+        memory=memory, return_sequences=return_sequences, out=out, dtypes=_arguments.REFERENCE,
+        recurrent_mask=recurrent_mask, zoneout_h=zoneout_h, alpha=_arguments.leak(alpha),
+    )  # fmt: skip
+    cell = _cell(activation, grad_clip)
+    h, (h_T,), cache = sequence.forward(call, cell)
+    return LeakyForward(sequence.placed(call, "h", h), sequence.placed(call, "h_T", h_T), cache)
+
+
+def leaky_backward(dh, cache, dh_T=None, *, need=None, out=None):
+    """The gradients of leaky_forward: (dx, dh0, dWx), then dWh, db, dbh, dalpha of the arrays that were given.
+
+    dh: (N, T, H), dh_T: (N, H), each may be None = zeros. dh past a row's length is ignored.
+    need: names of the gradients wanted, the others are None; "dh_total" adds a field (N, T, H), the gradient of the state
+    after each step. out: an array for dx, or a dict by name.
+    """
+    call = _arguments.cache(cache, sequence.Cache, "leaky", False)
+    judged = _arguments.backward(call, dh, dh_T, need=need, out=out)
+    return sequence.gradients_type("LeakyGradients", judged.names)(*sequence.backward(cache, judged))
+
+
+def leaky_ragged_forward(
+    x, h0, Wx, Wh, b=None, *, bh=None, alpha=0.875, offsets=None, batch_sizes=None, activation="tanh", grad_clip=None,
+    recurrent_mask=None, zoneout_h=None, period=None, start=0, reverse=False, training=True, memory=None,
+    return_sequences=True, out=None,
+):  # fmt: skip
+    """Run the cell over sequences of different lengths on flat rows, without padding; returns (h, h_T, cache).
+
+    x: (ΣT, D). h0: (N, H), (H,) or None = zeros. Weights and all other options as in leaky_forward. Exactly one of
+    offsets: (N + 1,) from 0 to ΣT; time t of sequence n is row offsets[n] + t of x.
+    batch_sizes: (T,) > 0, never growing, their sum ΣT; time t of sequence n is row sum(batch_sizes[:t]) + n of x.
+    h: (ΣT, H). h_T: (N, H), the states at each sequence's own end.
+    """
+    call = _arguments.forward(
+        "leaky", x, h0, None, Wx, Wh, b, bh, step=False, gates=GATES, period=period, start=start, ragged=True, offsets=offsets,
+        batch_sizes=batch_sizes,
+        reverse=reverse, training=training, memory=memory, return_sequences=return_sequences, out=out,
+        dtypes=_arguments.REFERENCE, recurrent_mask=recurrent_mask, zoneout_h=zoneout_h, alpha=_arguments.leak(alpha),
+    )  # fmt: skip
+    cell = _cell(activation, grad_clip)
+    h, (h_T,), cache = sequence.forward(call, cell)
+    return LeakyForward(sequence.placed(call, "h", h), sequence.placed(call, "h_T", h_T), cache)
+
+
+def leaky_ragged_backward(dh, cache, dh_T=None, *, need=None, out=None):
+    """The gradients of leaky_ragged_forward: (dx, dh0, dWx), then dWh, db, dbh, dalpha of the arrays that were given.
+
+    dh: (ΣT, H), dh_T: (N, H), each may be None = zeros. need, out: as in leaky_backward.
+    """
+    call = _arguments.cache(cache, sequence.Cache, "leaky", False, ragged=True)
+    judged = _arguments.backward(call, dh, dh_T, need=need, out=out)
+    return sequence.gradients_type("LeakyGradients", judged.names)(*sequence.backward(cache, judged))
+
+
+def leaky_step_forward(
+    x, h_prev, Wx, Wh, b=None, *, bh=None, alpha=0.875, activation="tanh", grad_clip=None, recurrent_mask=None, zoneout_h=None,
+    period=None, start=0, training=True, out=None,
+):  # fmt: skip
+    """One step; returns (h_next, cache).
+
+    x: (N, D). h_prev: (N, H), (H,) or None = zeros. Wx: (D, H). Wh: (H, H) or None. b, bh: (H,) or None.
+    alpha, activation, grad_clip, period, start: as in leaky_forward; start is the number of this step.
+    out: an array for h_next, or a dict {"h_next": array}.
+    """
+    call = _arguments.forward(
+        "leaky", x, h_prev, None, Wx, Wh, b, bh, step=True, gates=GATES, period=period, start=start, training=training, out=out,
+        dtypes=_arguments.REFERENCE, recurrent_mask=recurrent_mask, zoneout_h=zoneout_h, alpha=_arguments.leak(alpha),
+    )  # fmt: skip
+    cell = _cell(activation, grad_clip)
+    (h_next,), cache = sequence.step_forward(call, cell)
+    return LeakyStep(sequence.placed(call, "h_next", h_next), cache)
+
+
+def leaky_step_backward(dh_next, cache, *, need=None, out=None):
+    """The gradients of leaky_step_forward: (dx, dh_prev, dWx), then dWh, db, dbh, dalpha of the arrays that were given.
+
+    dh_next: (N, H) or None = zeros. need, out: as in leaky_backward.
+    """
+    call = _arguments.cache(cache, sequence.Cache, "leaky", True)
+    judged = _arguments.backward(call, dh_next, need=need, out=out)
+    return sequence.gradients_type("LeakyStepGradients", judged.names)(*sequence.step_backward(cache, judged))
