@@ -26,6 +26,9 @@ enum fg_dtype { FG_F32, FG_F64, FG_DTYPES };
 /* Values of fg_sequence.option for the cells `rnn` and `leaky`. */
 enum fg_activation { FG_TANH, FG_RELU, FG_SIGMOID, FG_IDENTITY };
 
+/* … for the cell `memory`, on top of an enum fg_activation: h = tanh(c). */
+enum fg_memory { FG_TANH_OUTPUT = 4 };
+
 /* … for the cells `lstm` and `lstm_projected`, added up: g = sigmoid(a_g); i = 1 - f. */
 enum fg_lstm { FG_SIGMOID_CANDIDATE = 1, FG_COUPLED = 2 };
 
@@ -80,7 +83,7 @@ typedef struct fg_sequence {
     const int64_t *sequence_start;            /* (N,) or NULL; flat x, h, dh, dx, sequence after sequence: the first row of each */
     const int64_t *step_start;                /* (T,) or NULL; flat, step after step: the row of sequence 0 at each step */
     int reverse;                              /* a sequence runs from its own last step to its first */
-    int option;                               /* of the cell; rnn, leaky: enum fg_activation, lstm: enum fg_lstm, gru: enum fg_gru */
+    int option;                               /* of the cell; rnn, leaky, memory: enum fg_activation, lstm: enum fg_lstm, gru: enum fg_gru */
     double cell_clip, preact_clip;            /* lstm: bounds of |c| and of |a|; 0 = none */
     double grad_clip;                         /* backward: bound of |da|, the gradient of every slot's sum; 0 = none */
     double alpha;                             /* leaky: how much of its state a unit keeps, 0 … 1, … */

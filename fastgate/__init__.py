@@ -1,7 +1,7 @@
 """The recurrent engine that NumPy never had.
 
 rnn.py lstm.py gru.py     the cells: a step, whole sequences, ragged batches, forward and backward; prepared cells
-leaky.py                  leaky units, in the same way
+leaky.py memory.py        leaky units, a memory cell without gates: in the same way
 clip.py                   gradient clipping, in place
 loss.py                   softmax cross-entropy
 masks.py                  masks of dropout and zoneout, time constants of leaky units: drawn
@@ -53,6 +53,15 @@ from fastgate.lstm import (
     lstm_step_forward,
 )
 from fastgate.masks import draw_alpha, draw_dropout_mask, draw_zoneout_mask
+from fastgate.memory import (
+    MemoryCell,
+    memory_backward,
+    memory_forward,
+    memory_ragged_backward,
+    memory_ragged_forward,
+    memory_step_backward,
+    memory_step_forward,
+)
 from fastgate.rnn import (
     RNNCell,
     rnn_backward,
@@ -87,10 +96,13 @@ __all__ = [
     "gru_forward", "gru_backward", "gru_ragged_forward", "gru_ragged_backward", "gru_step_forward", "gru_step_backward",
     "leaky_forward", "leaky_backward", "leaky_ragged_forward", "leaky_ragged_backward", "leaky_step_forward",
     "leaky_step_backward",
+    "memory_forward", "memory_backward", "memory_ragged_forward", "memory_ragged_backward", "memory_step_forward",
+    "memory_step_backward",
     "RNNCell",
     "LSTMCell",
     "GRUCell",
     "LeakyCell",
+    "MemoryCell",
     "RNN", "LSTM", "GRU",
     "StreamPool",
     "clip_grad_norm", "clip_grad_value", "clip_norm_each",

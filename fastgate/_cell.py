@@ -1,4 +1,4 @@
-"""What LSTMCell, GRUCell, RNNCell and LeakyCell share: weights that are judged, copied and packed once, for many calls.
+"""What LSTMCell, GRUCell, RNNCell and their kin share: weights that are judged, copied and packed once, for many calls.
 
 A public class names its `_cell`, `_gates` and `_Forward`, and derives from PreparedCell or PreparedCellWithC. All that a call
 reads of a cell is one _kernels.Prepared, taken at its beginning, so a cell may be updated while other threads use it.

@@ -108,7 +108,8 @@ static void make_problem(struct problem *p, int variant, ptrdiff_t N, ptrdiff_t 
         p->size[i] = i < DX || (i >= H_ && i < DH) ? size[i] : i < DH_TOTAL ? size[i - DX] : i == DH_TOTAL ? size[H_]
                      : i == DC_TOTAL ? N * T * H : size[i - DH + H_];
         p->data[i] = malloc(p->size[i] * sizeof(REAL) + !p->size[i]);
-        const double scale = i == WX ? 1 / sqrt((double)D + 1) : i == WH || i == WR ? 1 / sqrt((double)H + 1) : 1;
+        const double loop = i == WH && p->cell == FG_CELL_memory ? 0.1 : 1;   /* what is added up grows by what comes back */
+        const double scale = i == WX ? 1 / sqrt((double)D + 1) : i == WH || i == WR ? loop / sqrt((double)H + 1) : 1;
         for (ptrdiff_t j = 0; j < p->size[i]; j++)
             p->data[i][j] = (REAL)((i >= DX && i < DH) ? 0 : i == ALPHA ? (1 + uniform()) / 2 : scale * uniform());
     }
@@ -357,6 +358,8 @@ static int option_count(enum fg_cell_id cell)
     case FG_CELL_lstm:
     case FG_CELL_lstm_projected:
         return LSTM_OPTIONS * LSTM_WITH;
+    case FG_CELL_memory:
+        return FG_TANH_OUTPUT + FG_IDENTITY + 1;
     case FG_CELL_leaky:
         return LEAKY_OPTIONS * LEAKY_WITH;
     default:

@@ -79,6 +79,7 @@ CHOSEN = {
         *((("activation", name),) for name in ("tanh", "relu", "sigmoid", "identity")),
         (("activation", "sigmoid"), ("grad_clip", 0.1)),
     ),
+    "memory": ((), (("output", "identity"), ("activation", "sigmoid"), ("grad_clip", 0.1))),
     "leaky": ((), (("activation", "sigmoid"), ("grad_clip", 0.1))),
     "lstm": (
         (),
@@ -150,6 +151,8 @@ def random_call(cell, rng, *, N=3, T=5, D=4, H=6, dtype=np.float64, step=False, 
         call[state] = values(rng, (N, size), dtype, 0.7)
     call["Wx"] = values(rng, (D, G * H), dtype, 1 / np.sqrt(D + 1))
     call["Wh"] = values(rng, (P, G * H), dtype, 1 / np.sqrt(P + 1))
+    if cell.name == "memory":
+        call["Wh"] = called_back(call["Wh"])
     if b:
         call["b"] = values(rng, (G * H,), dtype, 0.5)
     if bh:
@@ -161,6 +164,12 @@ def random_call(cell, rng, *, N=3, T=5, D=4, H=6, dtype=np.float64, step=False, 
     if cell.alpha:
         call["alpha"] = rng.uniform(0.05, 0.95, H).astype(dtype)
     return call
+
+
+def called_back(Wh):
+    """Wh of a cell that adds up all it is given: smaller, and so that a state is called back by what comes of it. With others
+    errors grow as the state does, exponentially, in any arithmetic."""
+    return Wh / 4 - np.eye(len(Wh), dtype=Wh.dtype) / 2
 
 
 def upstream(cell, rng, call, step=False):

@@ -1,7 +1,8 @@
 """Errors in units in the last place of the largest exact value, against the reference in 80 bits.
 
 Ordinary calls: weights and biases uniform between ±1/sqrt(H), inputs and states uniform between ±1, upstream gradients normal;
-leaky units forget within 10 steps (what is remembered for n steps sums up their roundings).
+leaky units forget within 10 steps (what is remembered for n steps sums up their roundings), memory cells see their own states
+with a negative weight.
 `pytest -s tests/test_accuracy.py` prints the largest errors met.
 """
 
@@ -9,7 +10,7 @@ from collections import defaultdict
 
 import numpy as np
 import pytest
-from support import VARIANTS, is_steady, run, upstream, variant_id
+from support import VARIANTS, called_back, is_steady, run, upstream, variant_id
 
 import fastgate
 from fastgate import reference
@@ -39,6 +40,8 @@ def ordinary_call(cell, options, dtype, N, T, D, H, seed):
         shapes = {"Wx": (D, cell.G * H), "Wh": (H, cell.G * H), "b": cell.G * H, "bh": cell.G * H}
         shapes |= {"peephole": 3 * H} if cell.peephole else {}
         call |= {name: rng.uniform(-width, width, shape).astype(dtype) for name, shape in shapes.items()}
+        if cell.name == "memory":
+            call["Wh"] = called_back(call["Wh"])
         call |= {"alpha": rng.uniform(0, 0.9, H).astype(dtype)} if cell.alpha else {}
         if is_steady(cell, call, **dict(options)):
             return call, upstream(cell, rng, call)

@@ -1,7 +1,7 @@
 """The definition of fastgate in NumPy: the same functions, the same signatures, readable as the textbook.
 
 rnn.py lstm.py gru.py    a cell: equations forward, and backward with the number of the line undone
-leaky.py                 another
+leaky.py memory.py       two more
 sequence.py              a step run over time
 clip.py loss.py          clipping in place; softmax cross-entropy
 
@@ -34,6 +34,14 @@ from fastgate.reference.lstm import (
     lstm_step_backward,
     lstm_step_forward,
 )
+from fastgate.reference.memory import (
+    memory_backward,
+    memory_forward,
+    memory_ragged_backward,
+    memory_ragged_forward,
+    memory_step_backward,
+    memory_step_forward,
+)
 from fastgate.reference.rnn import (
     rnn_backward,
     rnn_forward,
@@ -49,6 +57,8 @@ __all__ = [
     "gru_forward", "gru_backward", "gru_ragged_forward", "gru_ragged_backward", "gru_step_forward", "gru_step_backward",
     "leaky_forward", "leaky_backward", "leaky_ragged_forward", "leaky_ragged_backward", "leaky_step_forward",
     "leaky_step_backward",
+    "memory_forward", "memory_backward", "memory_ragged_forward", "memory_ragged_backward", "memory_step_forward",
+    "memory_step_backward",
     "clip_grad_norm", "clip_grad_value", "clip_norm_each",
     "softmax_cross_entropy",
 ]  # fmt: skip

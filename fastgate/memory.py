@@ -1,0 +1,271 @@
+"""A memory cell without gates."""
+
+from fastgate import _arguments, _call, _cell
+from fastgate.reference.memory import GATES, OPTIONS, MemoryForward, MemoryStep, judged_options
+
+
+def _option(output, activation, grad_clip):
+    """The options as the kernel reads them, enum fg_memory and a bound."""
+    o = judged_options(output, activation, grad_clip)
+    activations = OPTIONS["activation"]
+    number = activations.index(o.activation) + len(activations) * OPTIONS["output"].index(o.output)
+    return _call.Option(number, grad_clip=o.grad_clip or 0.0)
+
+
+def memory_forward(
+    x, h0, c0, Wx, Wh, b=None, *, bh=None, output="tanh", activation="tanh", grad_clip=None, recurrent_mask=None,
+    zoneout_h=None, zoneout_c=None, period=None, start=0, lengths=None, reverse=False, training=True, memory=None,
+    return_sequences=True, out=None,
+):  # fmt: skip
+    """Run the cell over sequences; returns (h, h_T, c_T, cache).
+
+    Axes batch first: x (N, T, D), h (N, T, H). Weights multiply from the right: x @ Wx, with Wx (D, H); whoever holds
+    (H, D), as PyTorch and ONNX do, passes W.T. Weights come in any memory order: a sequence packs them anyway, a
+    single step of a few rows runs fastest on C order.
+
+        c_t = c_{t-1} + activation(x_t Wx + h_{t-1} Wh + b + bh)
+        h_t = tanh(c_t), or with output="identity" h_t = c_t
+
+    The two steps from the plain cell to the LSTM: a linear self-loop of weight 1, through which a gradient passes unchanged
+    however long it takes (output="identity"), and then a memory of its own behind an output (output="tanh"); what is still
+    missing are the gates.
+
+    The states are two arguments with either output: h0 is what meets Wh at the first step, c0 what the first value is added
+    to. Whoever thinks of output="identity" as of one state s passes it as both, and adds the gradients of both: dh0 + dc0.
+    h_T and c_T are then alike, too, unless zoneout keeps something else of each.
+
+    Parameters
+    ----------
+    x : (N, T, D) float32 or float64. All arrays of a call have its dtype.
+        Any strides; no copy where the last axis is contiguous (a time-major array comes as x.swapaxes(0, 1)).
+    h0, c0 : (N, H), or (H,) for all rows, or None = zeros
+    Wx : (D, H)
+    Wh : (H, H)
+    b : (H,) or None, input bias
+    bh : (H,) or None, recurrent bias
+    output : "tanh" or "identity", h = tanh(c) or h = c
+    activation : "tanh", "relu", "sigmoid" or "identity". Nothing forgets: c grows as long as it is given something.
+    grad_clip : number > 0, or None
+        In backward, the gradient of each step's input of the activation is clipped to ±grad_clip before anything is made of
+        it: the weights' gradients, dx, and what passes to the step before by Wh (Graves 2013, arXiv:1308.0850, 2.1). NaN
+        stays. What passes by c is not clipped.
+    recurrent_mask : broadcasts to (N, H), or None = ones
+        Recurrent dropout: a factor of h_{t-1} where it meets Wh. One mask for all steps of a sequence
+        (Gal and Ghahramani 2016); draw_dropout_mask draws one.
+    zoneout_h, zoneout_c : broadcast to (N, T, H), or None = zeros
+        Zoneout: how much of its state a unit keeps at a step. The next h is m * h_{t-1} + (1 - m) * h_t, with h_t of the
+        equations and m at the time of x; c alike, and h_t is made of the c_t of the equations (Krueger et al. 2017).
+        draw_zoneout_mask draws one; after training stands the mean, zoneout_h=p.
+        Each mask is a number, bools, or floats of the dtype of x, any values. An axis of size 1 or of stride 0 takes no
+        memory, bools are copied as floats. Masks are constants of the gradients.
+    period : integer >= 1, or integers (H,), or None
+        Several time scales: unit j changes its state only at the steps t where (start + t) % period[j] == 0, and holds it
+        in between; t counts the steps of a row in the order in which they run. El Hihi and Bengio (1996); Koutnik et al.
+        (2014), without the blocks of their Wh. The gradient of a state that is held passes unchanged.
+    start : integer >= 0, the number of the first step, so that chunks of a sequence know where they stand
+    lengths : (N,) integers 0..T, in any order, or None
+        Steps of each row. Outputs past a row's length are 0, h_T and c_T are the states at the row's own end, padding
+        (even NaN) influences nothing, and the cost grows with the sum of lengths.
+    reverse : bool
+        Run from a row's own last step to its first. h keeps the order of x; h_T and c_T are the states after the
+        row's first step.
+    training : bool
+        False keeps nothing for backward: cache is None, and memory beyond the outputs does not grow with T.
+    memory : int or None
+        The most bytes that this call and its backward may take besides arguments and results, what is kept between them
+        included. Where that does not hold everything, some states are kept, and backward runs forward again between them:
+        cache.recomputed says beforehand how much. Gradients are the same bit for bit. Too few bytes are a ValueError
+        that says how many are needed. Griewank and Walther (2000).
+    return_sequences : bool
+        False returns only the final state; h is None.
+    out : array for h, or dict with any of "h", "h_T", "c_T"
+        Any strides. Overlap with an input gives the result as if the inputs had been copied first.
+
+    Returns
+    -------
+    h : (N, T, H), in the memory order of x. h_T, c_T : (N, H), the final states.
+    cache : what memory_backward needs. It refers to x, weights and masks: write into them after backward, not before.
+
+    Raises
+    ------
+    ValueError, TypeError
+        Naming the argument that does not fit, before anything is computed. Nothing is ever converted in silence.
+    MemoryError, OverflowError
+        Sizes that no memory holds. Every array is unchanged.
+
+    The result has the same bits whatever the batch a row sits in, its padding, the chunks in which a sequence is fed,
+    strides and alignment, and at every instruction-set level with FMA. Hochreiter and Schmidhuber (1997), 3.2, the
+    constant error carousel; Goodfellow et al., Deep Learning, 10.9.2 and 10.10.
+    """
+    call = _arguments.forward(
+        "memory", x, h0, c0, Wx, Wh, b, bh, step=False, gates=GATES, has_c=True, period=period,
+        start=start, lengths=lengths,
+        reverse=reverse, training=training, memory=memory, return_sequences=return_sequences, out=out,
+        recurrent_mask=recurrent_mask, zoneout_h=zoneout_h, zoneout_c=zoneout_c,
+    )  # fmt: skip
+    return MemoryForward._make(_call.forward(call, "memory", _option(output, activation, grad_clip)))
+
+
+def memory_backward(dh, cache, dh_T=None, dc_T=None, *, need=None, out=None):
+    """The gradients of memory_forward; returns (dx, dh0, dc0, dWx, dWh, …).
+
+    dh : (N, T, H) or None = zeros, gradient of the loss with respect to h. Past a row's length it is ignored, even
+    NaN.
+    cache : from memory_forward, good for any number of calls. One of another function is a ValueError, a gradient of
+    another dtype a TypeError.
+    dh_T, dc_T : (N, H) or None = zeros, gradients of the final states.
+    need : names of the gradients wanted, e.g. ("dWx", "dWh"); the others are not computed and are None. "dh_total" and
+        "dc_total" among them add fields at the end, (N, T, H) in the memory order of x: the gradients of the states after
+        each step as dh0 and dc0 are those of the states before the first, dh and what arrives through time; 0 past a row's
+        length. The two are independent: dc_total holds nothing that passes through h of the same
+        step.
+    out : array for dx, or dict with any of the gradients by name
+
+    Returns (dx, dh0, dc0, dWx, dWh), then db and dbh for the biases that were given to forward. Each has the shape of
+    its argument ((H,) for a state given as (H,): summed over the batch), weights' gradients the gate order and memory
+    order of their weight. dx past a row's length is 0. Backpropagation through time over the whole sequence (Werbos
+    1990). Errors as in memory_forward.
+    """
+    call = _arguments.cache(cache, _call.Cache, "memory", False)
+    return _call.backward(cache, _arguments.backward(call, dh, dh_T, dc_T, need=need, out=out), "Memory")
+
+
+def memory_ragged_forward(
+    x, h0, c0, Wx, Wh, b=None, *, bh=None, offsets=None, batch_sizes=None, output="tanh", activation="tanh",
+    grad_clip=None, recurrent_mask=None, zoneout_h=None, zoneout_c=None, period=None, start=0, reverse=False,
+    training=True, memory=None, return_sequences=True, out=None,
+):  # fmt: skip
+    """Run the cell over sequences of different lengths on flat rows, without padding; returns (h, h_T, c_T, cache).
+
+    The rows of all N sequences stand in one array: x (ΣT, D), h (ΣT, H), ΣT the sum of lengths. Exactly one of two tables
+    says which row is whose:
+
+        offsets      (N + 1,) sequence after sequence: x[offsets[n]:offsets[n + 1]] are the steps of sequence n
+        batch_sizes  (T,) step after step: batch_sizes[t] sequences have a step t, and row sum(batch_sizes[:t]) + n is
+                     step t of sequence n; so they stand longest first, as in PyTorch's PackedSequence
+
+    The results are those of memory_forward on the padded batch with lengths=, bit for bit; equations and conventions as there.
+
+    Parameters
+    ----------
+    x : (ΣT, D) float32 or float64. All arrays of a call have its dtype. Any strides.
+    h0, c0 : (N, H), or (H,) for all sequences, or None = zeros
+    Wx : (D, H)
+    Wh : (H, H)
+    b, bh : (H,) or None, input and recurrent bias
+    output, activation, grad_clip : as in memory_forward
+    offsets : integers that never fall, from 0 to ΣT. A sequence may have no step: its states stay.
+    batch_sizes : integers > 0 that never grow, whose sum is ΣT. N is the first of them, 0 where there is none.
+    period, start : as in memory_forward
+    reverse : run each sequence from its last step to its first; h keeps the order of x.
+    recurrent_mask, zoneout_h, zoneout_c : as in memory_forward; zoneout on rows as those of x, (ΣT, H)
+    training : False keeps nothing for backward, cache is None. return_sequences : False returns h = None.
+    memory : the most bytes besides arguments and results, as memory_forward.
+    out : array for h, or dict with any of "h", "h_T", "c_T"
+
+    Returns
+    -------
+    h : (ΣT, H), row for row as x. h_T, c_T : (N, H), the states at each sequence's own end.
+    cache : what memory_ragged_backward needs. It refers to x, weights and masks: write into them after backward, not before.
+
+    Raises
+    ------
+    ValueError, TypeError, MemoryError, OverflowError
+        As memory_forward.
+    """
+    call = _arguments.forward(
+        "memory", x, h0, c0, Wx, Wh, b, bh, step=False, gates=GATES, has_c=True, period=period,
+        start=start, ragged=True,
+        offsets=offsets, batch_sizes=batch_sizes, reverse=reverse, training=training, memory=memory,
+        return_sequences=return_sequences, out=out,
+        recurrent_mask=recurrent_mask, zoneout_h=zoneout_h, zoneout_c=zoneout_c,
+    )  # fmt: skip
+    return MemoryForward._make(_call.forward(call, "memory", _option(output, activation, grad_clip)))
+
+
+def memory_ragged_backward(dh, cache, dh_T=None, dc_T=None, *, need=None, out=None):
+    """The gradients of memory_ragged_forward; returns (dx, dh0, dc0, dWx, dWh, …).
+
+    dh : (ΣT, H) or None = zeros, row for row as h. dh_T, dc_T : (N, H) or None = zeros.
+    cache : from memory_ragged_forward.
+    need : names of the gradients wanted, the others are None; "dh_total", "dc_total" add (ΣT, H), see memory_backward. out :
+    array for dx, or dict.
+
+    Returns (dx, dh0, dc0, dWx, dWh), then db and dbh for the biases that were given: the bits of memory_backward on the
+    padded batch, dx (ΣT, D) row for row as x. Errors as in memory_forward.
+    """
+    call = _arguments.cache(cache, _call.Cache, "memory", False, ragged=True)
+    return _call.backward(cache, _arguments.backward(call, dh, dh_T, dc_T, need=need, out=out), "Memory")
+
+
+def memory_step_forward(
+    x, h_prev, c_prev, Wx, Wh, b=None, *, bh=None, output="tanh", activation="tanh", grad_clip=None, recurrent_mask=None,
+    zoneout_h=None, zoneout_c=None, period=None, start=0, training=True, out=None,
+):  # fmt: skip
+    """One step; returns (h_next, c_next, cache).
+
+    x : (N, D). h_prev, c_prev : (N, H), (H,) for all rows, or None = zeros. Wx : (D, H). Wh : (H, H). b, bh : (H,)
+    or None.
+    output : "tanh" or "identity". activation, grad_clip : as in memory_forward.
+    recurrent_mask, zoneout_h, zoneout_c : broadcast to (N, H); as in memory_forward.
+    period, start : as in memory_forward; start is the number of this step.
+    training : False keeps nothing, cache is None. out : array for h_next, or dict with "h_next", "c_next".
+
+    T steps one by one give the bits of memory_forward over the sequence. Conventions, equations and errors as there. Many
+    steps with the same weights: MemoryCell.
+    """
+    call = _arguments.forward(
+        "memory", x, h_prev, c_prev, Wx, Wh, b, bh, step=True, gates=GATES, has_c=True, period=period,
+        start=start,
+        training=training, out=out, recurrent_mask=recurrent_mask, zoneout_h=zoneout_h,
+        zoneout_c=zoneout_c,
+    )  # fmt: skip
+    return MemoryStep._make(_call.forward(call, "memory", _option(output, activation, grad_clip)))
+
+
+def memory_step_backward(dh_next, dc_next, cache, *, need=None, out=None):
+    """The gradients of memory_step_forward; returns (dx, dh_prev, dc_prev, dWx, dWh, …).
+
+    dh_next, dc_next : as h_next, c_next, or None = zeros. need : names of the gradients wanted, the others are None.
+    out : array for dx, or dict.
+
+    Returns (dx, dh_prev, dc_prev, dWx, dWh), then db and dbh for the biases that were given. Errors as in
+    memory_forward.
+    """
+    call = _arguments.cache(cache, _call.Cache, "memory", True)
+    return _call.backward(cache, _arguments.backward(call, dh_next, None, dc_next, need=need, out=out), "Memory")
+
+
+class MemoryCell(_cell.PreparedCellWithC):
+    """The cell with its weights, prepared for many calls.
+
+    Wx : (D, H). Wh : (H, H). b, bh : (H,) or None. All float32 or all float64.
+    output : "tanh" or "identity". activation, grad_clip : as in memory_forward.
+    period : as in memory_forward; step and forward take start=.
+
+    The weights are judged, copied and packed here, once. What happens to the arrays afterwards changes nothing (update takes
+    others), and no call packs anything, which makes a step of a few rows much cheaper than memory_step_forward. A cell may be
+    used from many threads at once, update included. It pickles and copies.
+
+    step(x, h_prev=None, c_prev=None, out=None, start=0, *, recurrent_mask=None, zoneout_h=None, zoneout_c=None)
+            -> (h_next, c_next)
+        One step, nothing kept for backward. No array is allocated but the results; not even these with out=, which may name the
+        states that came in: cell.step(x, h, c, out=(h, c)).
+    forward(x, h0=None, c0=None, *, recurrent_mask=None, zoneout_h=None, zoneout_c=None, lengths=None,
+            reverse=False, start=0, training=True, memory=None, return_sequences=True, out=None)
+        As memory_forward; its cache goes to memory_backward.
+    update(Wx, Wh, b=None, *, bh=None)
+        Takes other weights of the same sizes and dtype.
+    Wx, Wh, b, bh, period, input_size, hidden_size, dtype, nbytes
+        Read-only.
+
+    Results have the bits of memory_step_forward and memory_forward; equations, conventions and errors as there.
+    """
+
+    _cell, _gates, _Forward = "memory", GATES, MemoryForward
+
+    def __init__(self, Wx, Wh, b=None, *, bh=None, output="tanh", activation="tanh", grad_clip=None, period=None):
+        self._prepare(
+            Wx, Wh, b, bh, "memory", _option(output, activation, grad_clip), period=period, output=output,
+            activation=activation, grad_clip=grad_clip,
+        )  # fmt: skip
