@@ -8,6 +8,8 @@ from support import CELLS, VARIANTS, random_call, values, variant_id
 
 import fastgate
 
+pytestmark = pytest.mark.beside
+
 HERE = ("rnn", "lstm", "gru")
 CELLS = [cell for cell in CELLS if cell.name in HERE]
 VARIANTS = [variant for variant in VARIANTS if variant[0].name in HERE]
