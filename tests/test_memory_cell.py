@@ -61,20 +61,21 @@ def test_gradients_are_central_differences_and_the_kernels_agree(output, activat
 
 
 @kinds
-@pytest.mark.parametrize(
-    ("dtype", "forward", "backward"), [(np.float32, 4, 16), (np.float64, 4, 16)], ids=["float32", "float64"]
-)
-def test_long_ragged_sequences_are_as_exact_as_short_ones(output, activation, dtype, forward, backward):
-    """In units in the last place beside the definition in 80 bits."""
+@pytest.mark.parametrize("dtype", [np.float32, np.float64], ids=["float32", "float64"])
+def test_long_ragged_sequences(output, activation, dtype):
+    """In units in the last place beside the definition in 80 bits: within those of any cell. A sigmoid calls nothing back, it only
+    adds: T roundings of the largest sum, some up, some down."""
     rng = np.random.default_rng([7, KINDS.index((output, activation))])
-    call = random_call(MEMORY, rng, N=9, T=300, D=5, H=21, dtype=dtype)
+    T = 300
+    call = random_call(MEMORY, rng, N=9, T=T, D=5, H=21, dtype=dtype)
     gradients = upstream(MEMORY, rng, call)
-    around = {"lengths": rng.integers(0, 301, 9), "output": output, "activation": activation}
+    around = {"output": output, "activation": activation, "lengths": rng.integers(0, T + 1, 9)}
     long = [{name: a.astype(np.longdouble) for name, a in arrays.items()} for arrays in (call, gradients)]
     exact = run(MEMORY, reference, *long, **around)
     for name, a in run(MEMORY, fastgate, call, gradients, **around).items():
         ulp = np.abs(a - exact[name]).max() / np.spacing(dtype(np.abs(exact[name]).max()))
-        assert ulp <= (backward if name.startswith("d") else forward), (name, float(ulp))
+        bound = 8 if name.startswith("d") else 4 if activation != "sigmoid" else np.sqrt(T)
+        assert ulp <= bound, (name, float(ulp))
 
 
 def test_a_gradient_passes_the_loop_unchanged():

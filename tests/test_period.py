@@ -10,6 +10,7 @@ import pytest
 from levels import FMA_LEVELS, LEVELS, output_at
 from support import (
     CELLS,
+    MEASURED,
     VARIANTS,
     assert_same,
     digest,
@@ -31,6 +32,7 @@ from fastgate import _kernels, reference
 
 VARIANTS = [v for v in VARIANTS if not v[0].projection]  # whose h has no units that could hold
 SMOOTH = [v for v in VARIANTS if not any("clip" in name or value == "relu" for name, value in v[1])]
+measured = [v for v in VARIANTS if v in MEASURED]
 variants = pytest.mark.parametrize(("cell", "options"), VARIANTS, ids=map(variant_id, VARIANTS))
 smooth = pytest.mark.parametrize(("cell", "options"), SMOOTH, ids=map(variant_id, SMOOTH))
 cells = pytest.mark.parametrize("cell", CELLS, ids=repr)
@@ -141,7 +143,7 @@ def test_kernels_against_the_reference(cell, options, dtype):
                 np.testing.assert_allclose(found[name], a, rtol=0, atol=bound * max(1, np.abs(a).max(initial=0)), err_msg=name)
 
 
-@variants
+@pytest.mark.parametrize(("cell", "options"), measured, ids=map(variant_id, measured))
 @dtypes
 @pytest.mark.parametrize(("T", "bound"), [(64, SHORT), (200, LONG)])
 def test_ulp(cell, options, dtype, T, bound):
