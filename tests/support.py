@@ -105,7 +105,7 @@ CHOSEN = {
     ),
     # Of a small eps much is lost where a row is nearly constant, as every row of one number, times a weight, is but for its sign and size.
     "lstm_norm": ((("eps", 0.3),),),
-    "gru_norm": ((("eps", 0.3),), (("eps", 0.2), ("grad_clip", 0.1))),
+    "gru_norm": ((("eps", 0.2),),),
 }
 
 
@@ -126,7 +126,7 @@ VARIANTS = tuple((cell, options) for cell in CELLS for options in cell.options)
 VARIANTS += ((PEEPHOLE, ()), (PEEPHOLE, (("grad_clip", 0.1),)))
 ALL_BUT_GRAD_CLIP = tuple(option for option in itertools.chain(*LSTM.options) if option[0] != "grad_clip")
 VARIANTS += ((PEEPHOLE, ALL_BUT_GRAD_CLIP), (PROJECTED, ()), (replace(PEEPHOLE, projection=True), ALL_BUT_GRAD_CLIP))
-VARIANTS += ((NORMALISED_C, (("eps", 0.3),)), (NORMALISED_C, (("eps", 0.2), ("grad_clip", 0.1))))
+VARIANTS += ((NORMALISED_C, (("eps", 0.25),)),)
 EXACT = tuple(variant for variant in VARIANTS if "grad_clip" not in dict(variant[1]))
 
 
