@@ -126,7 +126,7 @@ VARIANTS = tuple((cell, options) for cell in CELLS for options in cell.options)
 VARIANTS += ((PEEPHOLE, ()), (PEEPHOLE, (("grad_clip", 0.1),)))
 ALL_BUT_GRAD_CLIP = tuple(option for option in itertools.chain(*LSTM.options) if option[0] != "grad_clip")
 VARIANTS += ((PEEPHOLE, ALL_BUT_GRAD_CLIP), (PROJECTED, ()), (replace(PEEPHOLE, projection=True), ALL_BUT_GRAD_CLIP))
-VARIANTS += ((NORMALISED_C, (("eps", 0.25),)),)
+VARIANTS += ((NORMALISED_C, (("eps", 0.4),)),)
 EXACT = tuple(variant for variant in VARIANTS if "grad_clip" not in dict(variant[1]))
 
 

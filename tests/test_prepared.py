@@ -553,7 +553,7 @@ def test_arguments_that_reshape_the_others(cell):
     expected = stepped(cell, prepared, **left)
     for make in (type(prepared), prepared.update):
         assert Wx.shape == call["Wx"].shape
-        make(Wx, Reshaping(Wh, change), call["b"], bh=call["bh"])
+        make(Wx, Reshaping(Wh, change), call["b"], **{name: call[name] for name in ("bh", *cell.norm)})
         Wx.shape = Wx.shape[::-1]
     assert_same(stepped(cell, prepared, **left), expected)
 
