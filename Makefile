@@ -7,13 +7,13 @@ RUN := $(VENV)/bin/python
 SUITE := -m pytest -n auto
 PEERS ?= bench
 # Tests that do not depend on the level, or run every level themselves.
-LEVELLESS := $(patsubst %,--ignore=tests/test_%.py,activations adding_a_cell arguments bench bench_swap demo docs malformed parallel threads types)
+LEVELLESS := $(patsubst %,--ignore=tests/test_%.py,activations adding_a_cell arguments bench bench_swap demo docs hostile house malformed reference threads types)
 # Tests of wings, which reach the kernels through the public functions alone: neither level by level nor under sanitizers.
-WINGED := $(patsubst %,--ignore-glob='tests/test_%.py',check compat_* decode flow gallery structures trees truncated weights)
+WINGED := $(patsubst %,--ignore-glob='tests/test_%.py',check compat_* decode flow gallery layers parallel streams structures trees truncated weights)
 # Tests of numbers and words, which reach no memory that others do not, and those that guard it by themselves.
 NUMBERED := $(patsubst %,--ignore=tests/test_%.py,accuracy activations adding_a_cell bench bench_swap demo docs guard house reference types)
-# Tests that run beside other libraries; each skips, with the reason, what is not installed.
-PEERED := $(wildcard $(patsubst %,tests/test_%.py,compat_* docs layers parallel weights))
+# Tests that run beside other libraries are marked; each skips, with the reason, without them.
+PEERED := $(shell grep -l mark.beside tests/test_*.py)
 STUBBED := $(patsubst fastgate/%.pyi,fastgate.%,$(wildcard fastgate/[a-z]*.pyi))
 
 # The reference multiplies small matrices: BLAS threads would only wait for each other.
@@ -40,16 +40,15 @@ bench: build .venv-bench/has-$(PEERS)  ## speed beside PyTorch, ONNX Runtime, Op
 
 peers: build  ## the drop-ins beside PyTorch, Keras, ONNX, JAX, autograd and MPI, where these can be had
 	@$(MAKE) --no-print-directory .venv-peers/has-peers || { echo "skipped: the peers could not be installed"; exit 0; }; \
-	[ ! -e .venv-peers/has-peers ] || .venv-peers/bin/python $(SUITE) -rs $(PEERED) $(ARGS)
+	[ ! -e .venv-peers/has-peers ] || .venv-peers/bin/python $(SUITE) -rs -m beside $(PEERED) $(ARGS)
 
 lint: $(VENV)/has-lint  ## ruff: rules and formatting
 	$(RUN) -m ruff check
 	$(RUN) -m ruff format --check
 
 types: build $(VENV)/has-lint  ## mypy on the package and on a typed user's file; stubs against the code
-	$(RUN) -m mypy
-	$(RUN) -m mypy --strict --follow-imports=silent tests/typed_usage.py
-	$(RUN) -m mypy.stubtest --concise --mypy-config-file pyproject.toml $(STUBBED)
+	$(RUN) -m mypy.stubtest --concise --mypy-config-file pyproject.toml $(STUBBED) & stubs=$$!; red=0; \
+	$(RUN) -m mypy || red=1; $(RUN) -m mypy --strict --follow-imports=silent tests/typed_usage.py || red=1; wait $$stubs || red=1; exit $$red
 
 # A build of its own in build/sanitize, which PYTHONPATH puts before the one in fastgate/.
 sanitize: build $(VENV)/has-test  ## the tests that reach memory under AddressSanitizer and UndefinedBehaviorSanitizer
@@ -68,9 +67,9 @@ races: build  ## the team of threads and shared kernels under ThreadSanitizer, b
 model:  ## the protocol of the threads, by the model checker spin
 	$(PYTHON) tests/model.py
 
-levels: build $(VENV)/has-test  ## the kernels at each instruction-set level of this CPU
+levels: build $(VENV)/has-test  ## the kernels at each instruction-set level of this CPU below the best, at which `make test` runs
 	$(RUN) tests/selftest.py gcc clang
-	red=0; for level in $$($(RUN) -c 'import fastgate; print(*fastgate.get_config()["isa_levels"])'); do \
+	red=0; for level in $$($(RUN) -c 'import fastgate; print(*fastgate.get_config()["isa_levels"][1:])'); do \
 	    echo "FASTGATE_ISA=$$level"; FASTGATE_ISA=$$level FASTGATE_CASES=$${FASTGATE_CASES-16} FASTGATE_MALFORMED=$${FASTGATE_MALFORMED-50} \
 	    FASTGATE_CALLS=$${FASTGATE_CALLS-1000} FASTGATE_FORKS=$${FASTGATE_FORKS-10} FASTGATE_CTRL_C=$${FASTGATE_CTRL_C-1} $(RUN) $(SUITE) $(LEVELLESS) $(WINGED) $(ARGS) || red=1; done; exit $$red
 
@@ -91,7 +90,6 @@ wheel: $(VENV)/ready  ## sdist and wheel in dist/, the wheel built from the sdis
 clean:  ## remove what was built (the environments stay: rm -rf .venv .venv-bench .venv-peers)
 	rm -rf build dist *.egg-info fastgate/*.so fastgate/_kernels.c .pytest_cache .ruff_cache .mypy_cache .hypothesis
 	find . -name __pycache__ -not -path './.venv*' -prune -exec rm -rf {} +
-	rm -f $(VENV)/installed
 
 # ---- The environments; what they hold is listed in pyproject.toml ----
 
@@ -104,8 +102,9 @@ $(VENV)/ready: pyproject.toml
 	@$(BUILD_NEEDS) > $(VENV)/needs.txt && $(RUN) -m pip -q install -r $(VENV)/needs.txt
 	@touch $@
 
+# A path file, as pip's -e is, but that would compile all that build compiles.
 $(VENV)/installed: $(VENV)/ready
-	$(RUN) -m pip -q install --no-build-isolation -e .
+	@echo "$(CURDIR)" > "$$($(RUN) -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/fastgate.pth"
 	@touch $@
 
 $(VENV)/has-%: $(VENV)/ready
@@ -124,5 +123,5 @@ $(VENV)/has-%: $(VENV)/ready
 .venv-peers/has-peers: $(VENV)/ready pyproject.toml
 	@$(PYTHON) -m venv .venv-peers
 	@{ $(call needs_of,test); $(call needs_of,peers); } > .venv-peers/needs.txt
-	.venv-peers/bin/python -m pip -q install numpy -r .venv-peers/needs.txt
+	.venv-peers/bin/python -m pip -q install --no-compile numpy -r .venv-peers/needs.txt
 	@touch $@

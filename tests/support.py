@@ -2,6 +2,8 @@
 
 CELLS             the cells, read from the reference package: a new cell is tested without an edit here
 VARIANTS          (cell, options) that most tests run through
+KINDS             one of each kind of them: as many as there are kernels, and the peephole
+SANITIZED         whether the tests run under AddressSanitizer
 EXACT             those of them whose backward is the derivative of their forward: no gradient is clipped
 Cell              name, gates, states, its options one by one, its functions in a module
 WEIGHTS           the names of arguments that do not belong to a row of the batch
@@ -13,11 +15,15 @@ prepare           the prepared cell of a call, and the arguments that are left
 run               forward and backward at once: all results by name
 is_steady         whether rounding can move no input of relu across 0
 assert_same       the same bits under the same names
+naming            a block: what is raised in it names a case
+each              a decorator: one test of many cases
 permuted          columns of a weight or bias moved into another gate order
 status_of_child   exit status of a fork that works while another thread of its parent holds a lock
 digest            a hash of the memory of every array in a structure, to prove that nothing was written
 """
 
+import contextlib
+import functools
 import hashlib
 import importlib
 import inspect
@@ -31,6 +37,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from fastgate import reference
+
+SANITIZED = "libasan" in os.environ.get("LD_PRELOAD", "")
 
 
 @dataclass(frozen=True)
@@ -127,6 +135,16 @@ VARIANTS += ((PEEPHOLE, ()), (PEEPHOLE, (("grad_clip", 0.1),)))
 ALL_BUT_GRAD_CLIP = tuple(option for option in itertools.chain(*LSTM.options) if option[0] != "grad_clip")
 VARIANTS += ((PEEPHOLE, ALL_BUT_GRAD_CLIP), (PROJECTED, ()), (replace(PEEPHOLE, projection=True), ALL_BUT_GRAD_CLIP))
 VARIANTS += ((NORMALISED_C, (("eps", 0.4),)),)
+
+# Options that only choose arithmetic read the same weights and reach the same memory: the first and the last stand for all.
+_first, _last = {}, {}
+for _variant in VARIANTS:
+    _kind = repr(_variant[0]), dict(_variant[1]).get("reset")
+    _first.setdefault(_kind, _variant)
+    _last[_kind] = _variant
+KINDS = tuple(_first.values())
+if SANITIZED:
+    VARIANTS = tuple(variant for variant in VARIANTS if variant in (*KINDS, *_last.values()))
 EXACT = tuple(variant for variant in VARIANTS if "grad_clip" not in dict(variant[1]))
 
 
@@ -237,6 +255,35 @@ def is_steady(cell, call, step=False, ragged=False, **keywords):
     b = call.pop("b", np.zeros(call["Wx"].shape[1]))
     signs = [run(cell, reference, call | {"b": b + move}, step=step, **keywords) for move in (-distance, distance)]
     return all(np.array_equal(a > 0, b > 0) for a, b in zip(*(s.values() for s in signs), strict=True))
+
+
+@contextlib.contextmanager
+def naming(case):
+    try:
+        yield
+    except BaseException as error:
+        error.add_note(f"in the case {case}")
+        raise
+
+
+def each(names, cases):
+    """pytest.mark.parametrize, but with all cases in one test, for cases that take less time than a test does."""
+    names = (names,) if isinstance(names, str) else names
+
+    def decorated(test):
+        @functools.wraps(test)
+        def all_cases(**arguments):
+            for case in cases:
+                given = dict(zip(names, (case,) if len(names) == 1 else case, strict=True))
+                with naming(", ".join(f"{name}={value}" for name, value in given.items())):
+                    test(**arguments, **given)
+
+        signature = inspect.signature(test)
+        left = [parameter for name, parameter in signature.parameters.items() if name not in names]
+        all_cases.__signature__ = signature.replace(parameters=left)
+        return all_cases
+
+    return decorated
 
 
 def permuted(weight, gates, order):

@@ -16,6 +16,7 @@ import pytest
 import fastgate
 from bench import __main__ as command
 from bench import (
+    busy,
     cases,
     clip,
     compare,
@@ -416,6 +417,19 @@ def test_a_fresh_process_starts_with_its_threads():
         assert process.fresh(threads, os.getenv, "OMP_NUM_THREADS") == str(threads)
     assert dict(os.environ) == before
     assert process.fresh(1, os.getpid) != os.getpid()
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="CPUs cannot be chosen here")
+def test_a_busy_machine_has_a_row_for_each_situation(tmp_path, capsys):
+    cpus, threads, file = os.sched_getaffinity(0), fastgate.get_num_threads(), tmp_path / "busy.json"
+    busy.main(["--rows", "3,1,4,5", "--cells", "gru", "--calls", "3", "--threads", "2", "--out", str(file)])
+    rows = json.loads(file.read_text(encoding="utf-8"))["rows"]
+    assert [row["situation"] for row in rows] == list(busy.SITUATIONS)
+    assert all(row["ratio"] == row["all_threads"] / row["one_thread"] for row in rows)
+    assert all(row["longest"] >= row["median"] > 0 for row in rows)
+    assert rows[0]["ratio"] == rows[0]["ratio_of_free"]
+    assert len(capsys.readouterr().out.splitlines()) == 1 + len(rows)
+    assert (os.sched_getaffinity(0), fastgate.get_num_threads()) == (cpus, threads)
 
 
 def test_memory_of_a_call_holds_at_least_its_results():

@@ -9,6 +9,8 @@ from support import CELLS, VARIANTS, digest, random_call, values, variant_id
 
 import fastgate
 
+pytestmark = pytest.mark.beside
+
 
 def test_a_missing_autograd_is_said(monkeypatch):
     monkeypatch.setitem(sys.modules, "autograd.extend", None)

@@ -8,6 +8,8 @@ from support import CELLS, VARIANTS, random_call, values, variant_id
 
 import fastgate
 
+pytestmark = pytest.mark.beside
+
 cells = pytest.mark.parametrize("cell", CELLS, ids=repr)
 
 

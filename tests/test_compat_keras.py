@@ -18,7 +18,10 @@ with warnings.catch_warnings():
 
 from fastgate.compat import keras as ours
 
-pytestmark = pytest.mark.skipif(keras.backend.backend() != "numpy", reason="Keras runs on another backend than NumPy")
+pytestmark = [
+    pytest.mark.beside,
+    pytest.mark.skipif(keras.backend.backend() != "numpy", reason="Keras runs on another backend than NumPy"),
+]
 
 ENVIRONMENT = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
 N, T, D, H = 5, 7, 4, 6

@@ -15,6 +15,8 @@ ReferenceEvaluator = pytest.importorskip("onnx.reference").ReferenceEvaluator
 helper, TensorProto = onnx.helper, onnx.TensorProto
 new_ops, to_layer = (getattr(pytest.importorskip("fastgate.compat.onnx"), name) for name in ("new_ops", "to_layer"))
 
+pytestmark = pytest.mark.beside
+
 G = {"LSTM": 4, "GRU": 3, "RNN": 1}
 INPUTS = ("X", "W", "R", "B", "sequence_lens", "initial_h", "initial_c", "P")
 

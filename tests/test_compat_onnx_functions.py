@@ -14,6 +14,8 @@ from test_compat_onnx import assert_close, by_runtime, model_of, random_inputs, 
 
 from fastgate.compat import _onnx_node, _onnx_plain
 
+pytestmark = pytest.mark.beside
+
 FUNCTIONS = {  # one number at a time, as the text of the operators has them
     "Relu": lambda x, alpha, beta: max(0, x),
     "Tanh": lambda x, alpha, beta: math.tanh(x),

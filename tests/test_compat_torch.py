@@ -23,6 +23,8 @@ accelerate, restore = ours.accelerate, ours.restore
 nn, parametrize = torch.nn, torch.nn.utils.parametrize
 PackedSequence, pack_padded_sequence = torch.nn.utils.rnn.PackedSequence, torch.nn.utils.rnn.pack_padded_sequence
 
+pytestmark = pytest.mark.beside
+
 torch.set_num_threads(1)  # as fastgate has in tests: the workers of pytest-xdist share the CPUs
 
 LAYERS, CELLS = ("LSTM", "GRU", "RNN"), ("LSTMCell", "GRUCell", "RNNCell")

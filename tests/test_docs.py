@@ -22,12 +22,17 @@ HOUSE = [DOCS.parent / name for name in ("README.md", "CONTRIBUTING.md")]
 LINK = re.compile(r"\]\(([^)\s]+)\)")
 
 pytestmark = pytest.mark.skipif(not PAGES, reason="docs/ is not beside tests/")
-pages = pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(DOCS)))
 
 
-def needs(text):
-    found = re.match(r"<!-- needs: (.*) -->\n", text)
+def needs(page):
+    found = re.match(r"<!-- needs: (.*) -->\n", page.read_text(encoding="utf-8"))
     return found[1].split() if found else []
+
+
+pages = pytest.mark.parametrize(
+    "page",
+    [pytest.param(page, id=str(page.relative_to(DOCS)), marks=[pytest.mark.beside] * bool(needs(page))) for page in PAGES],
+)
 
 
 @pytest.fixture
@@ -46,11 +51,10 @@ def as_it_was(tmp_path, monkeypatch):
 def test_the_code_of_a_page_runs(page):
     if page.name in ELSEWHERE:
         pytest.skip(ELSEWHERE[page.name])
-    text = page.read_text(encoding="utf-8")
-    for name in needs(text):
+    for name in needs(page):
         if importlib.util.find_spec(name) is None:
             pytest.skip(f"{name} is not installed")
-    found = blocks(text)
+    found = blocks(page.read_text(encoding="utf-8"))
     if not found:
         pytest.skip("no Python on this page")
     namespace = {"__name__": page.stem}

@@ -4,6 +4,7 @@ import ast
 import inspect
 import itertools
 import re
+import tomllib
 from pathlib import Path
 
 import numpy as np
@@ -210,6 +211,18 @@ def test_type_stubs_export_every_function(name):
     for parameter in inspect.signature(function).parameters.values():
         (keywords if parameter.kind is parameter.KEYWORD_ONLY else positional)[parameter.name] = parameter.default
     assert stubs[name] == [(positional, keywords)]
+
+
+@in_source_tree
+def test_what_skips_without_a_library_is_run_beside_it():
+    """`make peers` runs what is marked so."""
+    extra = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["optional-dependencies"]["peers"]
+    peers = {re.match(r"\w+", requirement)[0] for requirement in extra}
+    assert {"torch", "keras", "onnx"} <= peers
+    for file in sorted((ROOT / "tests").glob("test_*.py")):
+        text = file.read_text(encoding="utf-8")
+        if peers & set(re.findall(r"importorskip\(\"(\w+)", text)):
+            assert "mark.beside" in text, file.name
 
 
 def test_the_package_is_marked_as_typed():

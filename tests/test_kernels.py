@@ -16,8 +16,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from layouts import LAYOUTS, far_apart, lay_out
-from levels import LEVELS
-from support import CELLS, VARIANTS, digest, is_steady, permuted, random_call, reordered, run, upstream, values, variant_id
+from support import CELLS, VARIANTS, digest, each, is_steady, naming, permuted, random_call, reordered, run, upstream, values, variant_id
 
 import fastgate
 from fastgate import reference
@@ -97,12 +96,6 @@ def draw(cell, options, dtype, step, count):
         yield Case(cell, options, dtype, step, **drawn)
 
 
-def cases(count):
-    for (cell, options), dtype in itertools.product(VARIANTS, DTYPES):
-        yield from draw(cell, options, dtype, False, count)
-        yield from draw(cell, options, dtype, True, (count + 2) // 3)
-
-
 CORNERS = {
     # more rows than are collected before the weight gradients are formed, at once and step by step
     "few_rows_many_steps": {"N": 3, "T": 230, "H": 7},
@@ -139,12 +132,6 @@ CORNERS = {
     "one_of_each": {"N": 1, "T": 1, "D": 1, "H": 2},
     "scalar": {"N": 1, "T": 1, "D": 1, "H": 1},
 }
-
-
-def corners():
-    for (cell, options), dtype, corner in itertools.product(VARIANTS, DTYPES, CORNERS):
-        label = f"{variant_id((cell, options))}-{dtype.__name__}-{corner}"
-        yield pytest.param(Case(cell, options, dtype, **CORNERS[corner]), id=label)
 
 
 # ---- One case ----
@@ -373,18 +360,24 @@ def backward_of(case, module):
     return case.cell.function(module, "step_backward" if case.step else "backward")
 
 
-@pytest.mark.parametrize("case", list(cases(CASES)), ids=str)
-def test_drawn(case):
-    check(case)
-
-
-@pytest.mark.parametrize("case", list(corners()))
-def test_corner(case):
-    check(case)
-
-
 variants = pytest.mark.parametrize(("cell", "options"), VARIANTS, ids=map(variant_id, VARIANTS))
 dtypes = pytest.mark.parametrize("dtype", DTYPES, ids=lambda dtype: dtype.__name__)
+
+
+@variants
+@dtypes
+@each(("step", "count"), [(False, CASES), (True, (CASES + 2) // 3)])
+def test_drawn(cell, options, dtype, step, count):
+    for case in draw(cell, options, dtype, step, count):
+        with naming(case):
+            check(case)
+
+
+@variants
+@dtypes
+@each("corner", CORNERS)
+def test_corner(cell, options, dtype, corner):
+    check(Case(cell, options, dtype, **CORNERS[corner]))
 
 
 @variants
@@ -418,7 +411,7 @@ def test_every_gate_order(cell, dtype):
 
 @pytest.mark.parametrize("activation", ["identity", "relu"])
 @dtypes
-@pytest.mark.parametrize(("N", "T", "D", "H"), [(1, 3, 140, 131), (70, 3, 9, 17), (7, 1, 300, 5), (700, 2, 3, 33)])
+@each(("N", "T", "D", "H"), [(1, 3, 140, 131), (70, 3, 9, 17), (7, 1, 300, 5), (700, 2, 3, 33)])
 def test_small_integers_are_exact(activation, dtype, N, T, D, H):
     """Products and sums of small integers: every order of summation gives the same, which is right to the last bit."""
     rng = np.random.default_rng([N, T, D, H])
@@ -452,7 +445,7 @@ def test_a_cache_owns_its_states(cell, options):
 @pytest.mark.skipif(sys.platform != "linux", reason="memory may not be reservable unfilled")
 @variants
 @dtypes
-@pytest.mark.parametrize("step", [False, True], ids=["sequence", "step"])
+@each("step", [False, True])
 def test_strides_beyond_32_bits(cell, options, dtype, step):
     case = Case(cell, options, dtype, step, N=2, T=2, H=3, biases="b bh")
     call, keywords, gradients, _ = arrays_of(case)
@@ -489,14 +482,3 @@ def test_without_training_memory_does_not_grow_with_time():
     assert process.returncode == 0, process.stderr
     grown, one_value = map(int, process.stdout.split())
     assert grown < one_value / 4
-
-
-@pytest.mark.skipif("FASTGATE_ISA" in os.environ, reason="a level was asked for")
-@pytest.mark.parametrize("level", [level for level in LEVELS if level != fastgate.get_config()["isa"]])
-def test_other_levels(level):
-    """An eighth of the drawn cases, and all others, where FASTGATE_ISA names another level."""
-    environment = os.environ | {"FASTGATE_ISA": level, "FASTGATE_CASES": str(CASES // 8)}
-    environment["PYTHONPATH"] = os.pathsep.join(path for path in sys.path if path)
-    command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", "-k", "not other_levels", __file__]
-    process = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-    assert process.returncode == 0, process.stdout[-3000:] + process.stderr[-1000:]

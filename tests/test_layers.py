@@ -186,6 +186,7 @@ def pytorch_name(name):
 @variants
 @pytest.mark.parametrize("bidirectional", [False, True])
 @pytest.mark.parametrize("N", [1, 5])
+@pytest.mark.beside
 def test_as_pytorch(variant, bidirectional, N):
     torch = pytest.importorskip("torch", reason="compared with PyTorch")
     cell, options = variant
@@ -1226,6 +1227,7 @@ def optimizers(monkeypatch):
 
 @in_source_tree
 @pytest.mark.parametrize("name", ["SGD", "Adam"])
+@pytest.mark.beside
 def test_optimisers_are_those_of_pytorch(optimizers, name):
     torch = pytest.importorskip("torch", reason="compared with PyTorch")
     rng = np.random.default_rng(25)

@@ -18,6 +18,7 @@ from support import (
     WEIGHTS,
     assert_same,
     digest,
+    each,
     is_steady,
     modules,
     of_weights,
@@ -35,7 +36,7 @@ from fastgate import _kernels, reference
 CELLS = [(cell, options) for cell, options in VARIANTS if not any(value in ("relu", "identity") for _, value in options)]
 DERIVATIVES = [variant for variant in CELLS if variant in EXACT]
 variants = pytest.mark.parametrize(("cell", "options"), CELLS, ids=map(variant_id, CELLS))
-dtypes = pytest.mark.parametrize("dtype", [np.float32, np.float64], ids=lambda dtype: dtype.__name__)
+dtypes = each("dtype", [np.float32, np.float64])
 every_module = pytest.mark.parametrize("module", modules(), ids=lambda module: module.__name__)
 # N, T, D, H: round the counts of lanes, and round the sizes at which the driver changes its ways
 SIZES = [
@@ -121,7 +122,7 @@ def test_kernels_against_the_definition(cell, options, dtype):
 
 @variants
 def test_units_in_the_last_place(cell, options):
-    """float32 beside the definition in longdouble, with masks as they are drawn: forward within 4, gradients within 8."""
+    """float32 beside the definition in float64, with masks as they are drawn: forward within 4, gradients within 8."""
     rng = np.random.default_rng(11)
     for N, T, D, H in ((4, 50, 12, 33), (20, 40, 30, 64)):
         call = random_call(cell, rng, N=N, T=T, D=D, H=H)
@@ -139,10 +140,9 @@ def test_units_in_the_last_place(cell, options):
         if not is_steady(cell, call | {name: np.asarray(m, np.float32) for name, m in masks.items()}, **dict(options)):
             continue
         found = run(cell, fastgate, call, gradients, **masks, **dict(options))
-        long = [{name: a.astype(np.longdouble) for name, a in arrays.items()} for arrays in (call, gradients)]
         exact = run(
-            cell, reference, *long, **dict(options),
-            **{name: m if m.dtype == bool else m.astype(np.longdouble) for name, m in masks.items()},
+            cell, reference, wide(call), wide(gradients), **dict(options),
+            **{name: m if m.dtype == bool else m.astype(np.float64) for name, m in masks.items()},
         )  # fmt: skip
         for name, a in exact.items():
             ulp = np.abs(found[name] - a).max() / np.spacing(np.float32(np.abs(a).max()))
@@ -330,7 +330,7 @@ def test_padding_flat_rows_and_budgets(cell, options, dtype):
 
 
 @variants
-@pytest.mark.parametrize("threads", [2, 3])
+@each("threads", [2, 3])
 def test_threads(cell, options, threads):
     for N, T, D, H in ((5, 6, 7, 70), (33, 4, 9, 130)):
         call, masks, gradients = drawn(cell, options, N, T, D, H, np.float32)
@@ -372,7 +372,7 @@ def near():
     print("near")
 
 
-@pytest.mark.parametrize("layout", LAYOUTS)
+@each("layout", LAYOUTS)
 @dtypes
 def test_masks_in_any_layout(layout, dtype):
     call, masks, gradients = drawn(PEEPHOLE, (), 3, 4, 5, 17, dtype)

@@ -13,7 +13,7 @@ from functools import cache as once
 
 import numpy as np
 import pytest
-from support import CELLS, VARIANTS, assert_same, digest, prepare, random_call, run, upstream, variant_id
+from support import CELLS, KINDS, VARIANTS, assert_same, digest, each, prepare, random_call, run, upstream, variant_id
 
 import fastgate
 from fastgate import _checkpoints, _kernels
@@ -24,7 +24,7 @@ SIZES = [  # N, T, D, H
     (33, 30, 8, 15), (5, 300, 3, 7), (1, 700, 2, 8), (9, 90, 33, 31),
 ]  # fmt: skip
 variants = pytest.mark.parametrize(("cell", "options"), VARIANTS, ids=map(variant_id, VARIANTS))
-dtypes = pytest.mark.parametrize("dtype", [np.float32, np.float64], ids=lambda dtype: dtype.__name__)
+dtypes = each("dtype", [np.float32, np.float64])
 lstm = next(cell for cell in CELLS if cell.name == "lstm")
 
 
@@ -66,7 +66,7 @@ def test_gradients_are_those_of_the_full_run(cell, options, dtype):
             assert_same(found._asdict() | once, expected, expected)
 
 
-@variants
+@pytest.mark.parametrize(("cell", "options"), KINDS, ids=map(variant_id, KINDS))
 def test_prepared_cells_and_some_gradients(cell, options):
     rng = np.random.default_rng(4)
     call = random_call(cell, rng, N=5, T=400, D=7, H=33, dtype=np.float32)

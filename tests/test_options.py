@@ -11,6 +11,7 @@ from support import (
     PEEPHOLE,
     assert_same,
     digest,
+    each,
     is_steady,
     modules,
     permuted,
@@ -34,7 +35,7 @@ combinations = pytest.mark.parametrize(
     COMBINATIONS,
     ids=["-".join([repr(c), *(f"{k}={v}" for k, v in o.items() if v)]) for c, o in COMBINATIONS],
 )
-dtypes = pytest.mark.parametrize("dtype", [np.float32, np.float64], ids=lambda dtype: dtype.__name__)
+dtypes = each("dtype", [np.float32, np.float64])
 every_module = pytest.mark.parametrize("module", modules(), ids=lambda module: module.__name__)
 SIZES = [(1, 1, 1, 1), (1, 5, 7, 8), (3, 4, 16, 9), (9, 3, 5, 15), (2, 6, 31, 16), (4, 2, 8, 17), (33, 3, 3, 31), (5, 4, 2, 33)]
 
@@ -88,6 +89,7 @@ def by_torch(torch, call, options, gradients):
 
 @combinations
 @every_module
+@pytest.mark.beside
 def test_autograd_of_pytorch(module, cell, options):
     torch = pytest.importorskip("torch", reason="PyTorch is not installed")
     call, gradients = drawn(cell, options, N=4, T=6, D=5, H=9)
@@ -103,6 +105,7 @@ def test_autograd_of_pytorch(module, cell, options):
     [{}, {"clip": 0.7}, {"input_forget": 1}, {"input_forget": 1, "clip": 0.7}],
     ids=lambda a: "-".join(a) or "plain",
 )
+@pytest.mark.beside
 def test_onnx_runtime(peephole, attributes):
     """Its W (4H, D) holds i o f c, its P i o f. Its input_forget has f = 1 - i: our f with the weights of its i negated."""
     onnx = pytest.importorskip("onnx", reason="ONNX is not installed")
@@ -228,6 +231,7 @@ def step_in_torch(torch, cell, options, t, x, h, c, bounded):
 @bounded
 @every_module
 @pytest.mark.parametrize("grad_clip", [None, 0.3, 0.02])
+@pytest.mark.beside
 def test_bounds_of_da_by_hooks_of_pytorch(module, cell, options, grad_clip):
     """A hook on each pre-activation clips its gradient, which autograd then hands on."""
     torch = pytest.importorskip("torch", reason="PyTorch is not installed")
@@ -414,7 +418,7 @@ def test_states_stay_within_the_bound(module):
 
 
 @dtypes
-@pytest.mark.parametrize("layout", LAYOUTS)
+@each("layout", LAYOUTS)
 def test_a_peephole_in_any_layout(dtype, layout):
     call, gradients = drawn(PEEPHOLE, {}, dtype, N=3, T=4, D=5, H=17)
     expected = run(PEEPHOLE, fastgate, call, gradients)

@@ -908,7 +908,13 @@ MPIEXEC = shutil.which("mpiexec", path=os.path.dirname(sys.executable)) or shuti
 WITHOUT = [name for name in ("mpi4py", "threadpoolctl") if not importlib.util.find_spec(name)] + (
     [] if MPIEXEC else ["mpiexec"]
 )
-mpi = pytest.mark.skipif(bool(WITHOUT), reason=f"needs {' and '.join(WITHOUT)}: pip install mpi4py mpich threadpoolctl")
+
+
+def mpi(test):
+    reason = f"needs {' and '.join(WITHOUT)}: pip install mpi4py mpich threadpoolctl"
+    return pytest.mark.beside(pytest.mark.skipif(bool(WITHOUT), reason=reason)(test))
+
+
 WORDS = "the quick brown fox jumps over the lazy dog; a black cat sleeps.\n" * 40
 SIZES = "--hidden 12 --layers 2 --embedding 7 --batch 9 --shards 7 --length 8 --text words.txt --sample 0 --no-picture".split()
 

@@ -13,6 +13,7 @@ from support import (
     VARIANTS,
     assert_same,
     digest,
+    each,
     modules,
     prepare,
     random_call,
@@ -33,7 +34,7 @@ SMOOTH = [v for v in VARIANTS if not any("clip" in name or value == "relu" for n
 variants = pytest.mark.parametrize(("cell", "options"), VARIANTS, ids=map(variant_id, VARIANTS))
 smooth = pytest.mark.parametrize(("cell", "options"), SMOOTH, ids=map(variant_id, SMOOTH))
 cells = pytest.mark.parametrize("cell", CELLS, ids=repr)
-dtypes = pytest.mark.parametrize("dtype", [np.float32, np.float64], ids=lambda dtype: dtype.__name__)
+dtypes = each("dtype", [np.float32, np.float64])
 every_module = pytest.mark.parametrize("module", modules(), ids=lambda module: module.__name__)
 # N, T, D, H: round the lane counts, weights read as they lie and in panels, panels of units that hold as a whole
 SIZES = [(1, 1, 1, 1), (3, 7, 5, 7), (2, 9, 16, 8), (9, 4, 3, 9), (1, 12, 6, 15), (26, 3, 8, 17), (2, 5, 31, 33),
@@ -92,7 +93,7 @@ def test_a_unit_holds_between_its_steps(module, cell, options, dtype):
 
 
 @smooth
-@pytest.mark.parametrize("step", [False, True], ids=["sequence", "step"])
+@each("step", [False, True])
 def test_gradients_equal_finite_differences(cell, options, step):
     """Along a random direction of each argument and of all: relative error <= 1e-7."""
     masked = masks(cell, np.random.default_rng(0), 3, 5, 6)

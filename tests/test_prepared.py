@@ -12,7 +12,20 @@ import weakref
 import numpy as np
 import pytest
 from layouts import LAYOUTS, lay_out
-from support import CELLS, VARIANTS, assert_same, digest, prepare, random_call, reordered, run, upstream, variant_id, weights_of
+from support import (
+    CELLS,
+    VARIANTS,
+    assert_same,
+    digest,
+    each,
+    prepare,
+    random_call,
+    reordered,
+    run,
+    upstream,
+    variant_id,
+    weights_of,
+)
 from support import WEIGHTS as ALL_WEIGHTS
 from test_malformed import forward_case, judged
 
@@ -21,7 +34,7 @@ from fastgate import _kernels
 
 variants = pytest.mark.parametrize(("cell", "options"), VARIANTS, ids=map(variant_id, VARIANTS))
 cells = pytest.mark.parametrize("cell", CELLS, ids=repr)
-dtypes = pytest.mark.parametrize("dtype", [np.float32, np.float64], ids=lambda dtype: dtype.__name__)
+dtypes = each("dtype", [np.float32, np.float64])
 # Rows below and above the sizes at which the driver changes its ways; widths round the lane counts and the panels.
 ROWS = [1, 2, 3, 5, 8, 17, 33, 70]
 WIDTHS = [(5, 1), (1, 7), (9, 8), (8, 9), (3, 15), (16, 16), (17, 33), (40, 64), (20, 130)]
@@ -54,7 +67,7 @@ def lay_out_weights(call, layout):
 
 @variants
 @dtypes
-@pytest.mark.parametrize("N", ROWS)
+@each("N", ROWS)
 def test_a_step_has_the_bits_of_the_function(cell, options, dtype, N):
     for (D, H), (b, bh) in zip(WIDTHS, itertools.cycle(BIASES)):
         call = drawn(cell, dtype, N=N, D=D, H=H, b=b, bh=bh)
@@ -66,9 +79,7 @@ def test_a_step_has_the_bits_of_the_function(cell, options, dtype, N):
 
 @variants
 @dtypes
-@pytest.mark.parametrize(
-    ("N", "T"), [(1, 1), (1, 9), (2, 3), (5, 2), (8, 4), (17, 5), (33, 3), (70, 2), (2, 0), (0, 3), (0, 0)]
-)
+@each(("N", "T"), [(1, 1), (1, 9), (2, 3), (5, 2), (8, 4), (17, 5), (33, 3), (70, 2), (2, 0), (0, 3), (0, 0)])
 def test_a_sequence_has_the_bits_of_the_function(cell, options, dtype, N, T):
     """Forward, its options, and backward from its cache."""
     rng = np.random.default_rng([N, T])
@@ -90,7 +101,7 @@ def test_a_sequence_has_the_bits_of_the_function(cell, options, dtype, N, T):
 
 @variants
 @dtypes
-@pytest.mark.parametrize(("N", "T", "D", "H"), [(1, 6, 5, 9), (3, 4, 17, 33), (40, 3, 8, 20)])
+@each(("N", "T", "D", "H"), [(1, 6, 5, 9), (3, 4, 17, 33), (40, 3, 8, 20)])
 def test_step_by_step_equals_forward(cell, options, dtype, N, T, D, H):
     """With new arrays and in place, and with parts by forward."""
     call = drawn(cell, dtype, N=N, T=T, D=D, H=H, step=False)
@@ -111,7 +122,7 @@ def test_step_by_step_equals_forward(cell, options, dtype, N, T, D, H):
 
 @variants
 @dtypes
-@pytest.mark.parametrize("layout", LAYOUTS)
+@each("layout", LAYOUTS)
 def test_weights_in_any_layout_and_gate_order(cell, options, dtype, layout):
     for N, D, H in ((1, 6, 9), (5, 17, 33)):
         call = drawn(cell, dtype, N=N, D=D, H=H)
@@ -134,7 +145,7 @@ def test_weights_in_any_layout_and_gate_order(cell, options, dtype, layout):
 
 @variants
 @dtypes
-@pytest.mark.parametrize("layout", LAYOUTS)
+@each("layout", LAYOUTS)
 def test_arguments_in_any_layout(cell, options, dtype, layout):
     for N, D, H in ((1, 6, 9), (5, 17, 33), (40, 8, 5)):
         call = drawn(cell, dtype, N=N, D=D, H=H)
@@ -182,7 +193,7 @@ def test_subclasses_and_lists(cell, options):
 
 @variants
 @dtypes
-@pytest.mark.parametrize(("N", "D", "H"), [(0, 5, 7), (3, 0, 7), (3, 5, 0), (3, 0, 0), (0, 0, 0), (0, 0, 7)])
+@each(("N", "D", "H"), [(0, 5, 7), (3, 0, 7), (3, 5, 0), (3, 0, 0), (0, 0, 0), (0, 0, 7)])
 def test_axes_of_no_length(cell, options, dtype, N, D, H):
     call = drawn(cell, dtype, N=N, D=D, H=H)
     prepared, left = prepare(cell, call, **dict(options))
@@ -197,8 +208,8 @@ def test_axes_of_no_length(cell, options, dtype, N, D, H):
         assert_same(forward._asdict(), run(cell, fastgate, call, **dict(options)), forward._fields[:-1])
 
 
-@pytest.mark.parametrize("byte", [0x00, 0xFF, 0x7F, 0x55])
 @variants
+@each("byte", [0x00, 0xFF, 0x7F, 0x55])
 def test_earlier_contents_of_memory(cell, options, byte):
     call = drawn(cell, N=3, D=9, H=33)
     expected = step_bits(cell, call, options)
@@ -346,7 +357,7 @@ def forms_of_out(cell, arrays):
 
 @variants
 @dtypes
-@pytest.mark.parametrize("layout", [layout for layout in LAYOUTS if layout not in ("bytes_swapped", "read_only")])
+@each("layout", [layout for layout in LAYOUTS if layout not in ("bytes_swapped", "read_only")])
 def test_out_in_every_form(cell, options, dtype, layout):
     for N, D, H in ((1, 5, 7), (4, 9, 16)):
         call = drawn(cell, dtype, N=N, D=D, H=H)
@@ -365,7 +376,7 @@ def test_out_in_every_form(cell, options, dtype, layout):
 
 @variants
 @dtypes
-@pytest.mark.parametrize("N", [1, 3, 33, 70])
+@each("N", [1, 3, 33, 70])
 def test_outputs_that_are_inputs(cell, options, dtype, N):
     """States in place and crossed, x itself, the views of one buffer: as if the inputs had been copied first."""
     H = 9
@@ -449,7 +460,7 @@ def by_a_prepared_cell(cell, step, given):
 
 
 @variants
-@pytest.mark.parametrize("step", [True, False], ids=["step", "sequence"])
+@each("step", [True, False])
 def test_malformed_calls_are_refused(cell, options, step):
     """Those of the functions: the constructor refuses a bad weight, step and forward the rest."""
     for seed in range(CASES):

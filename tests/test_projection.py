@@ -73,6 +73,7 @@ def test_widths_of_zero(module):
         np.testing.assert_array_equal(found["h_T"], 0 if T else call["h0"])
 
 
+@pytest.mark.beside
 def test_equals_pytorch():
     """nn.LSTM(proj_size=): outputs and all gradients on random data, in float64."""
     torch = pytest.importorskip("torch")

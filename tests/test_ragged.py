@@ -15,6 +15,7 @@ from support import (
     VARIANTS,
     assert_same,
     digest,
+    each,
     is_steady,
     modules,
     of_weights,
@@ -30,9 +31,9 @@ import fastgate
 from fastgate import reference
 
 variants = pytest.mark.parametrize(("cell", "options"), VARIANTS, ids=map(variant_id, VARIANTS))
-dtypes = pytest.mark.parametrize("dtype", [np.float32, np.float64], ids=lambda dtype: dtype.__name__)
+dtypes = each("dtype", [np.float32, np.float64])
 TABLES = ("offsets", "batch_sizes")
-tables = pytest.mark.parametrize("table", TABLES)
+tables = each("table", TABLES)
 every_cell = pytest.mark.parametrize("cell", CELLS, ids=repr)
 
 
@@ -111,7 +112,7 @@ def check(cell, options, lengths, table, module=fastgate, **sizes):
 @variants
 @dtypes
 @tables
-@pytest.mark.parametrize("batch", BATCHES)
+@each("batch", BATCHES)
 def test_equals_the_padded_call(cell, options, dtype, table, batch):
     check(cell, options, BATCHES[batch], table, dtype=dtype)
 
@@ -128,14 +129,14 @@ def test_equals_the_padded_call_at_every_width(cell, options, dtype, table):
 
 @variants
 @tables
-@pytest.mark.parametrize("biases", [{"b": False, "bh": False}, {"b": True, "bh": False}, {"b": False, "bh": True}], ids=str)
+@each("biases", [{"b": False, "bh": False}, {"b": True, "bh": False}, {"b": False, "bh": True}])
 def test_equals_the_padded_call_without_biases(cell, options, table, biases):
     check(cell, options, [3, 0, 6, 2], table, **biases)
 
 
 @variants
 @tables
-@pytest.mark.parametrize("batch", ["mixed", "one_step_each", "empty", "zeros", "sixteen"])
+@each("batch", ["mixed", "one_step_each", "empty", "zeros", "sixteen"])
 def test_the_reference_equals_its_padded_call(cell, options, table, batch):
     check(cell, options, BATCHES[batch], table, module=reference)
 
@@ -143,7 +144,7 @@ def test_the_reference_equals_its_padded_call(cell, options, table, batch):
 @variants
 @dtypes
 @tables
-@pytest.mark.parametrize("batch", ["mixed", "many", "many_steps", "empty", "zeros"])
+@each("batch", ["mixed", "many", "many_steps", "empty", "zeros"])
 def test_kernels_against_the_reference(cell, options, dtype, table, batch):
     _, (call, gradients, table_), _ = drawn(cell, BATCHES[batch], table, dtype=dtype, D=17, H=15)
     if dict(options).get("activation") == "relu":  # rounding must not move an input across 0
@@ -382,6 +383,7 @@ BIASES = {"b": "bias_ih_l0", "bh": "bias_hh_l0"}
 @pytest.mark.parametrize(
     ("name", "options"), [("lstm", {}), ("gru", {}), ("rnn", {"activation": "tanh"}), ("rnn", {"activation": "relu"})]
 )
+@pytest.mark.beside
 def test_a_packed_sequence_of_pytorch(name, options):
     torch = pytest.importorskip("torch", reason="PyTorch is not installed")
     [cell] = [cell for cell in CELLS if cell.name == name]

@@ -470,6 +470,7 @@ def test_the_cache_is_the_callers_no_more(cell):
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.beside
 def test_torch_agrees(dtype):
     torch = pytest.importorskip("torch")
     rng = np.random.default_rng(13)

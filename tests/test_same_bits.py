@@ -12,9 +12,11 @@ import pytest
 from layouts import LAYOUTS, lay_out
 from levels import FMA_LEVELS, LEVELS, output_at
 from support import (
+    KINDS,
     VARIANTS,
     WEIGHTS,
     assert_same,
+    each,
     of_weights,
     permuted,
     prepare,
@@ -30,10 +32,10 @@ import fastgate
 from fastgate import _call, _kernels
 
 variants = pytest.mark.parametrize(("cell", "options"), VARIANTS, ids=map(variant_id, VARIANTS))
-dtypes = pytest.mark.parametrize("dtype", [np.float32, np.float64], ids=lambda dtype: dtype.__name__)
+dtypes = each("dtype", [np.float32, np.float64])
 # N, T, D, H: below and above the sizes at which the driver changes its ways
 SIZES = [(5, 7, 6, 9), (1, 3, 17, 40), (40, 5, 33, 70), (18, 9, 150, 20), (3, 2, 9, 33), (70, 3, 8, 16), (4, 1, 20, 130)]
-sizes = pytest.mark.parametrize(("N", "T", "D", "H"), SIZES)
+sizes = each(("N", "T", "D", "H"), SIZES)
 
 
 def drawn(cell, dtype, N, T, D, H, step=False):
@@ -77,9 +79,9 @@ WAYS = [(N, T, D, H) for N in (1, 2, 8, 24, 25, 33, 65) for T in (1, 2, 3, 6) fo
 FAR = [(N, T, 3, 1100) for N, T in ((1, 1), (1, 3), (2, 2), (3, 6))]
 
 
-@variants
+@pytest.mark.parametrize(("cell", "options"), KINDS, ids=map(variant_id, KINDS))
 @dtypes
-@pytest.mark.parametrize("threads", [1, 3])
+@each("threads", [1, 3])
 def test_every_way_of_reading_the_weights(cell, options, dtype, threads):
     """As they lie, in strips or along rows; copied row by row; in panels, packed ahead or on the way; prepared."""
     _kernels._share_everything(threads > 1)
@@ -270,8 +272,8 @@ def test_need_and_out(cell, options, dtype):
 
 @variants
 @dtypes
-@pytest.mark.parametrize(("N", "T", "D", "H"), [(5, 3, 6, 9), (3, 2, 17, 16), (40, 3, 8, 33)])
-@pytest.mark.parametrize("step", [False, True], ids=["sequence", "step"])
+@each("step", [False, True])
+@each(("N", "T", "D", "H"), [(5, 3, 6, 9), (3, 2, 17, 16), (40, 3, 8, 33)])
 def test_layouts_and_gate_order(cell, options, dtype, N, T, D, H, step):
     """Each argument alone in each layout, and all at once; strided, misaligned, swapped, broadcast, in another gate order."""
     call, gradients, _ = drawn(cell, dtype, N, T, D, H, step)
@@ -293,7 +295,7 @@ def test_layouts_and_gate_order(cell, options, dtype, N, T, D, H, step):
 
 @variants
 @dtypes
-@pytest.mark.parametrize("step", [False, True], ids=["sequence", "step"])
+@each("step", [False, True])
 def test_broadcast_states(cell, options, dtype, step):
     call, gradients, _ = drawn(cell, dtype, 6, 4, 5, 9, step)
     names = cell.states(step)

@@ -2,17 +2,17 @@
 
 import numpy as np
 import pytest
-from support import LSTM, VARIANTS, WEIGHTS, of_weights, random_call, run, upstream, values, variant_id
+from support import LSTM, VARIANTS, WEIGHTS, each, of_weights, random_call, run, upstream, values, variant_id
 
 import fastgate
 from fastgate import reference
 
 DTYPES = (np.float32, np.float64)
 variants = pytest.mark.parametrize(("cell", "options"), VARIANTS, ids=map(variant_id, VARIANTS))
-dtypes = pytest.mark.parametrize("dtype", DTYPES, ids=lambda dtype: dtype.__name__)
+dtypes = each("dtype", DTYPES)
 SIZES = {"N": 5, "T": 6, "D": 7, "H": 19}
 MANY = {"N": 40, "T": 6, "D": 33, "H": 70}
-sizes = pytest.mark.parametrize("sizes", [SIZES, MANY], ids=["few", "many"])
+sizes = each("sizes", [SIZES, MANY])
 pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning")  # NumPy's, in the reference
 EXACT = np.longdouble
 
@@ -28,8 +28,8 @@ def assert_rows_apart(found, clean, row):
 @variants
 @dtypes
 @sizes
-@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
-@pytest.mark.parametrize("reverse", [False, True], ids=["", "reverse"])
+@each("value", [np.nan, np.inf, -np.inf])
+@each("reverse", [False, True])
 def test_in_x_stays_in_its_row_from_its_step_on(cell, options, dtype, sizes, value, reverse):
     rng = np.random.default_rng(1)
     row, t = sizes["N"] - 2, 3
@@ -49,7 +49,7 @@ def test_in_x_stays_in_its_row_from_its_step_on(cell, options, dtype, sizes, val
 
 @variants
 @dtypes
-@pytest.mark.parametrize("value", [np.inf, -np.inf])
+@each("value", [np.inf, -np.inf])
 def test_infinite_x_gives_what_the_reference_gives(cell, options, dtype, value):
     """One infinity in a row: every pre-activation is infinite and every gate saturated."""
     rng = np.random.default_rng(2)
@@ -147,7 +147,7 @@ NEAR_ZERO = [variant for variant in VARIANTS if "sigmoid" not in dict(variant[1]
 
 @pytest.mark.parametrize(("cell", "options"), NEAR_ZERO, ids=map(variant_id, NEAR_ZERO))
 @dtypes
-@pytest.mark.parametrize("step", [False, True], ids=["sequence", "step"])
+@each("step", [False, True])
 def test_subnormal_numbers_are_kept(cell, options, dtype, step):
     """Inputs, states and upstream gradients below the smallest normal number: sums err by a few of the smallest numbers."""
     rng = np.random.default_rng(7)

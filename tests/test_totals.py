@@ -4,7 +4,7 @@ import itertools
 
 import numpy as np
 import pytest
-from support import CELLS, LSTM, VARIANTS, assert_same, random_call, values, variant_id
+from support import CELLS, LSTM, VARIANTS, assert_same, each, random_call, values, variant_id
 from support import upstream as upstream_of
 
 import fastgate
@@ -16,7 +16,7 @@ EMPTY = ((0, 3, 4, 5), (3, 0, 4, 5))
 
 variants = pytest.mark.parametrize(("cell", "options"), VARIANTS, ids=map(variant_id, VARIANTS))
 cells = pytest.mark.parametrize("cell", CELLS, ids=repr)
-dtypes = pytest.mark.parametrize("dtype", [np.float32, np.float64])
+dtypes = each("dtype", [np.float32, np.float64])
 
 
 def totals_of(cell):

@@ -153,6 +153,7 @@ def test_blocks_are_where_the_gate_order_says():
 @pytest.mark.parametrize("bias", [True, False])
 @pytest.mark.parametrize(("num_layers", "bidirectional"), STACKS)
 @pytest.mark.parametrize(("kind", "options"), TORCH)
+@pytest.mark.beside
 def test_outputs_are_those_of_pytorch(kind, options, num_layers, bidirectional, bias, dtype):
     rng = np.random.default_rng(3)
     given = {"nonlinearity": options["activation"]} if options else {}
@@ -186,6 +187,7 @@ def test_outputs_are_those_of_pytorch(kind, options, num_layers, bidirectional, 
 
 
 @pytest.mark.parametrize("kind", ["RNN", "LSTM", "GRU"])
+@pytest.mark.beside
 def test_weights_of_a_torch_cell(kind):
     cell = getattr(torch().nn, f"{kind}Cell")(D, H, dtype=torch().float64)
     layer = weights.from_torch(cell.state_dict())
@@ -298,6 +300,7 @@ def test_dtypes():
 
 
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+@pytest.mark.beside
 def test_half_precision_tensors(dtype):
     module = torch().nn.LSTM(D, H).to(getattr(torch(), dtype))
     refused(
@@ -311,6 +314,7 @@ def test_half_precision_tensors(dtype):
         np.testing.assert_array_equal(a, module.state_dict()[name].float().numpy())
 
 
+@pytest.mark.beside
 def test_tensors_of_a_training_are_read():
     module = torch().nn.GRU(D, H)
     layer = weights.from_torch(dict(module.named_parameters()))
@@ -374,6 +378,7 @@ def test_options_of_a_new_layer():
     refused("reset: expected reset='after', got 'before'", weights.from_torch, gru, reset="before")
 
 
+@pytest.mark.beside
 def test_what_others_do_not_compute_is_not_written():
     onnx()
     rng = np.random.default_rng(10)
@@ -438,6 +443,7 @@ def test_safetensors_round_trip(kind, options, num_layers, bidirectional, dtype,
     assert os.listdir(tmp_path) == ["a.safetensors"]
 
 
+@pytest.mark.beside
 def test_files_of_the_safetensors_package(tmp_path):
     package = pytest.importorskip("safetensors.numpy", reason="safetensors is not installed")
     rng = np.random.default_rng(13)
@@ -710,6 +716,7 @@ def test_keras_round_trip(kind, options, num_layers, bidirectional, dtype, bias)
 
 @pytest.mark.parametrize(("num_layers", "bidirectional", "merge"), MERGED)
 @pytest.mark.parametrize(("kind", "options"), KERAS)
+@pytest.mark.beside
 def test_outputs_are_those_of_keras(kind, options, num_layers, bidirectional, merge, monkeypatch):
     keras()
     from keras.src.backend.common import dtypes
@@ -803,6 +810,7 @@ def sessions():
 
 @pytest.mark.parametrize(("num_layers", "bidirectional", "merge"), MERGED)
 @pytest.mark.parametrize(("kind", "options"), ONNX)
+@pytest.mark.beside
 def test_a_layer_as_a_model_of_onnx(kind, options, num_layers, bidirectional, merge):
     onnx()
     rng = np.random.default_rng(19)
@@ -828,6 +836,7 @@ def test_a_layer_as_a_model_of_onnx(kind, options, num_layers, bidirectional, me
 
 @pytest.mark.parametrize(("num_layers", "bidirectional"), STACKS)
 @pytest.mark.parametrize(("kind", "options"), ONNX)
+@pytest.mark.beside
 def test_onnx_round_trip(kind, options, num_layers, bidirectional, tmp_path):
     onnx()
     rng = np.random.default_rng(20)
@@ -847,6 +856,7 @@ def test_onnx_round_trip(kind, options, num_layers, bidirectional, tmp_path):
         assert_same_weights(other, layer)
 
 
+@pytest.mark.beside
 def test_weights_that_an_onnx_model_stores_otherwise(tmp_path):
     helper, TensorProto = onnx().helper, onnx().TensorProto
     rng = np.random.default_rng(21)
@@ -892,6 +902,7 @@ def test_weights_that_an_onnx_model_stores_otherwise(tmp_path):
     refused("expected its data in the file 'm.data', got none there", weights.from_onnx, tmp_path / "m.onnx")
 
 
+@pytest.mark.beside
 def test_half_precision_in_onnx():
     onnx()
     layer = random_layer("LSTM", np.random.default_rng(22), dtype=np.float32)
@@ -908,6 +919,7 @@ def test_half_precision_in_onnx():
     )
 
 
+@pytest.mark.beside
 def test_which_nodes_of_a_model():
     onnx()
     rng = np.random.default_rng(23)
@@ -942,6 +954,7 @@ def test_which_nodes_of_a_model():
     refused("the recurrent nodes are: none", read, empty)
 
 
+@pytest.mark.beside
 def test_weights_that_an_onnx_model_computes():
     onnx()
     model = weights.to_onnx(random_layer("LSTM", np.random.default_rng(24)))
@@ -1022,6 +1035,7 @@ def test_hostile_onnx(tmp_path):
     refused("R: expected float or double, got TensorProto.DataType 7", weights.from_onnx, wrong, kind=TypeError)
 
 
+@pytest.mark.beside
 def test_damaged_onnx_files_are_an_error_or_a_layer():
     onnx()
     rng, layers, words = np.random.default_rng(25), 0, set()
@@ -1050,6 +1064,7 @@ def test_weights_that_are_used_twice():
 
 
 @on_linux
+@pytest.mark.beside
 def test_reading_a_large_onnx_file_takes_its_size(tmp_path):
     path = tmp_path / "large.onnx"
     onnx().save(weights.to_onnx(large_layer()), path)
@@ -1069,6 +1084,7 @@ def test_many_small_parts_take_little_memory(piece, tmp_path):
         assert taken < 16 * MIB
 
 
+@pytest.mark.beside
 def test_the_words_of_to_onnx():
     onnx()
     layer = random_layer("GRU", np.random.default_rng(27))
