@@ -50,7 +50,9 @@ def call_of(cell: str, options: dict[str, object], shape: tuple[int, int, int, i
     gains = options.pop("norm", ())
     cell += "_norm" * bool(gains)
     case = make_case(cell, "training" if training else "forward", *shape)
-    options |= {name: np.ones_like(case.b) if name in ("gain_x", "gain_h") else np.ones_like(case.Wh[0, : shape[3]]) for name in gains}
+    options |= {
+        name: np.ones_like(case.b) if name in ("gain_x", "gain_h") else np.ones_like(case.Wh[0, : shape[3]]) for name in gains
+    }
     if options.pop("peephole", False):
         options["peephole"] = np.random.default_rng(0).standard_normal(3 * shape[3]).astype(case.x.dtype)
     if scales := options.pop("period", ()):

@@ -803,14 +803,20 @@ def gradient_names(call: Forward) -> tuple[str, ...]:
     """The names of the gradients of a call, in the order of the result."""
     given = (a is not None for a in (call.b, call.bh, call.peephole, call.Wr))
     names = _NAMES[call.step, call.has_c, *given]
-    return names if call.norm is None else (*names, *(f"d{name}" for name in call.norm._fields if getattr(call.norm, name) is not None))
+    return (
+        names
+        if call.norm is None
+        else (*names, *(f"d{name}" for name in call.norm._fields if getattr(call.norm, name) is not None))
+    )
 
 
 def gradient_shapes(call: Forward) -> dict[str, tuple[int, ...]]:
     """The shape of each gradient: that of its argument, (N, P) or (N, H) for a state that was None."""
     states = ((call.h0, call.P), (call.c0, call.H))[: 1 + call.has_c]
     shapes = [call.x.shape, *((call.N, size) if state is None else state.shape for state, size in states)]
-    shapes += [a.shape for a in (call.Wx, call.Wh, call.b, call.bh, call.peephole, call.Wr, *(call.norm or ())) if a is not None]
+    shapes += [
+        a.shape for a in (call.Wx, call.Wh, call.b, call.bh, call.peephole, call.Wr, *(call.norm or ())) if a is not None
+    ]
     return dict(zip(gradient_names(call), shapes, strict=True))
 
 

@@ -28,8 +28,7 @@ def gru_norm_forward(
         h_t = (1 - z) * n + z * h_{t-1}
 
     Ba, Kiros and Hinton (2016), "Layer Normalization", arXiv:1607.06450; this is the variant of haste's LayerNormGRU, one
-    normalisation for each product. The paper normalises the candidate's products apart from those of r and z (supplement,
-    eq. 23 to 26).
+    normalisation for each product. The supplement of the paper normalises the candidate's products apart from those of r and z.
 
     Parameters
     ----------
@@ -46,7 +45,8 @@ def gru_norm_forward(
         Added to each variance. A row of equal numbers gives zeros, and finite gradients that grow as 1 / sqrt(eps): so does
         h_{t-1} Wh of a first state of zeros.
     grad_clip : number > 0, or None
-        In backward, each gradient of the sums that sigmoid and tanh take is clipped before anything is made of it (Graves 2013, arXiv:1308.0850, 2.1).
+        In backward, each gradient of the sums that sigmoid and tanh take is clipped before anything is made of it (Graves
+        2013, arXiv:1308.0850, 2.1).
     period : as in gru_forward. A unit that holds takes part in the means of the others, as its products are formed with
         theirs.
     recurrent_mask, zoneout_h, start, lengths, reverse, training, memory, return_sequences, out : as in gru_forward.
@@ -83,7 +83,8 @@ def gru_norm_backward(dh, cache, dh_T=None, *, need=None, out=None):
     dh : (N, T, H) or None = zeros. dh_T : (N, H) or None = zeros. cache : from gru_norm_forward. need, out : as in
     gru_backward, with the same names.
 
-    Returns (dx, dh0, dWx, dWh), then db, dbh, dgain_x, dgain_h for those that were given to forward, each in the shape of its argument. Errors as in gru_norm_forward.
+    Returns (dx, dh0, dWx, dWh), then db, dbh, dgain_x, dgain_h for those that were given to forward, each in the shape of its
+    argument. Errors as in gru_norm_forward.
     """
     call = _arguments.cache(cache, _call.Cache, "gru_norm", False)
     return _call.backward(cache, _arguments.backward(call, dh, dh_T, need=need, out=out))
@@ -145,9 +146,8 @@ def gru_norm_step_backward(dh_next, cache, *, need=None, out=None):
 class GRUNormCell(_cell.NormalisedCell, _cell.PreparedCell):
     """The cell with its weights and gains, prepared for many calls.
 
-    Wx : (D, 3H). Wh : (H, 3H). b, bh, gain_x, gain_h : (3H,) or None. All float32 or all
-    float64. gate_order, eps, grad_clip, period : as in gru_norm_forward. Methods, errors and bits as GRUCell, for the
-    functions of gru_norm.
+    Wx : (D, 3H). Wh : (H, 3H). b, bh, gain_x, gain_h : (3H,) or None. All float32 or all float64. gate_order, eps,
+    grad_clip, period : as in gru_norm_forward. Methods, errors and bits as GRUCell, for the functions of gru_norm.
     """
 
     _cell, _gates, _Forward = "gru_norm", GATES, GRUNormForward

@@ -26,8 +26,8 @@ def lstm_norm_forward(
         h_t = o * tanh(c_t)                                 without gain_c
         h_t = o * tanh(gain_c * N(c_t) + beta_c)            with gain_c: N over the H numbers of a row of c
 
-    The betas of the two products are one with b. Ba, Kiros and Hinton (2016), "Layer Normalization", arXiv:1607.06450, eq.
-    20 to 22 of the supplement; haste's LayerNormLSTM computes the same with gain_c and beta_c given. LayerNormLSTMCell of
+    The betas of the two products are one with b. Ba, Kiros and Hinton (2016), "Layer Normalization", arXiv:1607.06450, the
+    LSTM of the supplement; haste's LayerNormLSTM computes the same with gain_c and beta_c given. LayerNormLSTMCell of
     TensorFlow Addons is another cell: the c that it hands on is the normalised one.
 
     Parameters
@@ -85,8 +85,8 @@ def lstm_norm_backward(dh, cache, dh_T=None, dc_T=None, *, need=None, out=None):
     dh : (N, T, H) or None = zeros. dh_T, dc_T : (N, H) or None = zeros. cache : from lstm_norm_forward. need, out : as in
     lstm_backward, with the same names.
 
-    Returns (dx, dh0, dc0, dWx, dWh), then db, dbh, dgain_x, dgain_h, dgain_c, dbeta_c for those that were given to forward, each
-    in the shape of its argument. Errors as in lstm_norm_forward.
+    Returns (dx, dh0, dc0, dWx, dWh), then db, dbh, dgain_x, dgain_h, dgain_c, dbeta_c for those that were given to forward,
+    each in the shape of its argument. Errors as in lstm_norm_forward.
     """
     call = _arguments.cache(cache, _call.Cache, "lstm_norm", False)
     return _call.backward(cache, _arguments.backward(call, dh, dh_T, dc_T, need=need, out=out))
@@ -120,7 +120,8 @@ def lstm_norm_ragged_backward(dh, cache, dh_T=None, dc_T=None, *, need=None, out
 
 def lstm_norm_step_forward(
     x, h_prev, c_prev, Wx, Wh, b=None, *, bh=None, gain_x=None, gain_h=None, gain_c=None, beta_c=None, gate_order="ifgo",
-    eps=1e-5, grad_clip=None, recurrent_mask=None, zoneout_h=None, zoneout_c=None, period=None, start=0, training=True, out=None,
+    eps=1e-5, grad_clip=None, recurrent_mask=None, zoneout_h=None, zoneout_c=None, period=None, start=0, training=True,
+    out=None,
 ):  # fmt: skip
     """One step; returns (h_next, c_next, cache).
 

@@ -111,7 +111,7 @@ CHOSEN = {
         (("reset", "before"), ("update", "new"), ("candidate", "sigmoid")),
         (("reset", "before"), ("grad_clip", 0.1)),
     ),
-    # Of a small eps much is lost where a row is nearly constant, as every row of one number, times a weight, is but for its sign and size.
+    # A small eps keeps nothing of the scale of a row, which is all that there is of a row of one number times a weight.
     "lstm_norm": ((("eps", 0.3),),),
     "gru_norm": ((("eps", 0.2),),),
 }

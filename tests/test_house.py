@@ -106,7 +106,9 @@ def test_a_prepared_class_is_built_as_its_function_is_called(cell):
     assert built | run == function
     assert built.keys() & run.keys() == set()
     options = set(dict(itertools.chain(*cell.options)))
-    assert set(built) == {"Wx", "Wh", "b", "bh", *AROUND} | options | {"gate_order", "grad_clip", "eps", *WEIGHTS} & set(function)
+    assert set(built) == {"Wx", "Wh", "b", "bh", *AROUND} | options | {"gate_order", "grad_clip", "eps", *WEIGHTS} & set(
+        function
+    )
     masks = ["recurrent_mask", "zoneout_h"] + ["zoneout_c"] * cell.has_c
     assert list(parameters(prepared.step)) == ["x", *cell.states(step=True), "out", "start", *masks]
     assert parameters(prepared.update) == {name: built[name] for name in WEIGHTS if name in built}

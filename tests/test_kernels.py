@@ -16,7 +16,21 @@ from pathlib import Path
 import numpy as np
 import pytest
 from layouts import LAYOUTS, far_apart, lay_out
-from support import CELLS, VARIANTS, digest, each, is_steady, naming, permuted, random_call, reordered, run, upstream, values, variant_id
+from support import (
+    CELLS,
+    VARIANTS,
+    digest,
+    each,
+    is_steady,
+    naming,
+    permuted,
+    random_call,
+    reordered,
+    run,
+    upstream,
+    values,
+    variant_id,
+)
 
 import fastgate
 from fastgate import reference

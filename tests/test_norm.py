@@ -1,5 +1,5 @@
-"""Layer normalisation: what lstm_norm and gru_norm compute, in words of their own and PyTorch's; scales; rows that are constant or huge;
-the accuracy with the eps that everyone uses; calls that do not fit.
+"""Layer normalisation: what lstm_norm and gru_norm compute, in words of their own and PyTorch's; scales; constant and huge rows; the
+accuracy with the eps that everyone uses; calls that do not fit.
 
 What holds of every variant of a cell is tested with the others (tests/support.py)."""
 
@@ -76,7 +76,9 @@ def test_equals_pytorch():
                 h = (1 - z) * n + z * h
             hs.append(h)
         states = [torch.stack(hs, 1), h, c][: 2 + cell.has_c]
-        torch.autograd.backward(states, [torch.from_numpy(gradients[name]) for name in ("dh", "dh_T", "dc_T")[: 2 + cell.has_c]])
+        torch.autograd.backward(
+            states, [torch.from_numpy(gradients[name]) for name in ("dh", "dh_T", "dc_T")[: 2 + cell.has_c]]
+        )
         found = run(cell, fastgate, call, gradients)
         for name in call:
             np.testing.assert_allclose(found[f"d{name}"], w[name].grad.numpy(), rtol=0, atol=1e-11, err_msg=f"{cell} {name}")
@@ -148,7 +150,7 @@ def test_rows_whose_squares_overflow(cell, dtype):
 @cells
 @dtypes
 def test_constant_rows(cell, dtype):
-    """A row of x that is 0, a first state of zeros, products of equal numbers: as the reference in 80 bits, finite, gradients too."""
+    """A row of x that is 0, a first state of zeros, products of equal numbers: as the reference in 80 bits, all finite."""
     rng = np.random.default_rng(5)
     call = random_call(cell, rng, N=6, T=3, D=5, H=18, dtype=dtype)
     gradients = upstream(cell, rng, call)
@@ -167,8 +169,8 @@ def test_constant_rows(cell, dtype):
 
 
 def test_accuracy_with_the_usual_eps():
-    """Units in the last place of the largest exact value. Gains below one, as nets begin with: with ones the cells are chaotic, and any
-    arithmetic loses digits at every step. Forward is allowed half as much again as the plain cells."""
+    """Units in the last place of the largest exact value. With gains of ones the cells are chaotic, and any arithmetic loses digits
+    at every step; these are below. Forward is allowed half as much again as the plain cells."""
     for cell, dtype in itertools.product(CELLS, (np.float32, np.float64)):
         for N, T, D, H in ((4, 16, 32, 32), (3, 64, 30, 40), (2, 16, 64, 128)):
             call, gradients = ordinary_call(cell, (), dtype, N, T, D, H, 0)
@@ -189,7 +191,11 @@ def test_what_does_not_fit(module):
         ({"gain_h": call["gain_h"][None]}, ValueError, "gain_h: expected (4H,) = (28,), got (1, 28); pass gain_h[0]?"),
         ({"gain_c": call["gain_x"]}, ValueError, "gain_c: expected (H,) = (7,), got (28,)"),
         ({"beta_c": call["beta_c"][:, None]}, ValueError, "beta_c: expected (H,) = (7,), got (7, 1); pass beta_c.ravel()?"),
-        ({"gain_c": None}, ValueError, "beta_c: expected None without gain_c, got one; pass gain_c=np.ones(H, dtype) to normalise c"),
+        (
+            {"gain_c": None},
+            ValueError,
+            "beta_c: expected None without gain_c, got one; pass gain_c=np.ones(H, dtype) to normalise c",
+        ),
         ({"gain_h": call["gain_h"].astype(np.float32)}, TypeError, "gain_h: expected float64 as x, got float32; pass"),
         ({"gain_x": "ones"}, TypeError, "gain_x: expected float64 as x"),
         ({"eps": 0}, ValueError, "eps: expected a number > 0, got 0"),

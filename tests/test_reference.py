@@ -6,7 +6,21 @@ import warnings
 
 import numpy as np
 import pytest
-from support import BY_GATES, CELLS, EXACT, VARIANTS, digest, inside, permuted, random_call, reordered, upstream, values, variant_id, weights_of
+from support import (
+    BY_GATES,
+    CELLS,
+    EXACT,
+    VARIANTS,
+    digest,
+    inside,
+    permuted,
+    random_call,
+    reordered,
+    upstream,
+    values,
+    variant_id,
+    weights_of,
+)
 
 from fastgate import reference
 from fastgate.reference import lstm_backward, lstm_forward

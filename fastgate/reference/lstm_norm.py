@@ -145,7 +145,8 @@ def lstm_norm_ragged_backward(dh, cache, dh_T=None, dc_T=None, *, need=None, out
 
 def lstm_norm_step_forward(
     x, h_prev, c_prev, Wx, Wh, b=None, *, bh=None, gain_x=None, gain_h=None, gain_c=None, beta_c=None, gate_order="ifgo",
-    eps=1e-5, grad_clip=None, recurrent_mask=None, zoneout_h=None, zoneout_c=None, period=None, start=0, training=True, out=None,
+    eps=1e-5, grad_clip=None, recurrent_mask=None, zoneout_h=None, zoneout_c=None, period=None, start=0, training=True,
+    out=None,
 ):  # fmt: skip
     """One step; returns (h_next, c_next, cache).
 
