@@ -1,5 +1,5 @@
-"""Layer normalisation: what lstm_norm and gru_norm compute, in words of their own and PyTorch's; scales; constant and huge rows; the
-accuracy with the eps that everyone uses; calls that do not fit.
+"""Layer normalisation: what lstm_norm and gru_norm compute, in words of their own and PyTorch's; scales; constant and huge rows;
+the accuracy with the eps that everyone uses; calls that do not fit.
 
 What holds of every variant of a cell is tested with the others (tests/support.py)."""
 
@@ -169,8 +169,8 @@ def test_constant_rows(cell, dtype):
 
 
 def test_accuracy_with_the_usual_eps():
-    """Units in the last place of the largest exact value. With gains of ones the cells are chaotic, and any arithmetic loses digits
-    at every step; these are below. Forward is allowed half as much again as the plain cells."""
+    """Units in the last place of the largest exact value. With gains of ones the cells are chaotic, and any arithmetic loses
+    digits at every step; these are below. Forward is allowed half as much again as the plain cells."""
     for cell, dtype in itertools.product(CELLS, (np.float32, np.float64)):
         for N, T, D, H in ((4, 16, 32, 32), (3, 64, 30, 40), (2, 16, 64, 128)):
             call, gradients = ordinary_call(cell, (), dtype, N, T, D, H, 0)
