@@ -1,4 +1,4 @@
-"""Layer normalisation: what lstm_norm and gru_norm compute, in words of their own and PyTorch's; scales; constant and huge rows;
+"""Layer normalisation: what both cells compute, in words of its own and PyTorch's; scales; constant and huge rows;
 the accuracy with the eps that everyone uses; calls that do not fit.
 
 What holds of every variant of a cell is tested with the others (tests/support.py)."""

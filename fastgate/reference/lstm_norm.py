@@ -19,7 +19,7 @@ from fastgate.reference.norm import gains, given, normalised, normalised_backwar
 from fastgate.reference.sequence import clipped, sigmoid
 
 GATES = "ifgo"
-OPTIONS = {}
+OPTIONS: dict[str, tuple[str, ...]] = {}
 
 
 class Options(NamedTuple):
