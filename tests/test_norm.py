@@ -50,6 +50,7 @@ def test_the_equations():
             np.testing.assert_allclose(found["c_T"], c, rtol=0, atol=1e-13)
 
 
+@pytest.mark.beside
 def test_equals_pytorch():
     """torch's layer_norm, and its gradients of everything."""
     torch = pytest.importorskip("torch")
