@@ -15,7 +15,7 @@ from pathlib import Path
 HERE = Path(__file__).parent
 LESSONS = (
     "vanishing_gradients", "cliff", "exploding_training", "adding_problem", "copy_problem", "forget_bias", "omega",
-    "truncated", "time_scales", "missing_values", "teacher_forcing", "addition", "three_endings", "autoencoder",
+    "truncated", "time_scales", "tagging", "missing_values", "teacher_forcing", "addition", "three_endings", "autoencoder",
     "expression_trees",
 )  # fmt: skip
 
