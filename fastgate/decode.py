@@ -266,7 +266,8 @@ class LayerStep:
         h = layer.step(x)
         scores = h V + c
 
-    layer : an RNN, LSTM or GRU of one direction, any number of layers. V : (H, K), or (H, K + 1) with stop=True in decoding.
+    layer : an RNN, LSTM or GRU of one direction, any number of layers. V : (H, K), or (H, K + 1) with stop=True in decoding; of
+        an LSTM with proj_size=P, P for H.
     c : (K,) as V has columns, or None. E : (number of symbols, D) or None. All of the layer's dtype.
     remaining : True makes the last column of x the symbols still to come, for lengths=; E then is D - 1 wide.
 
@@ -285,7 +286,7 @@ class LayerStep:
         self._dtype, self._D = layer.dtype, layer.input_size
         V = _arguments._array("V", V, (self._dtype,), "the layer")[...]
         if V.ndim != 2 or len(V) != layer.output_size or V.shape[1] == 0:
-            raise ValueError(f"V: expected (H, K) = ({layer.output_size}, K >= 1), got {V.shape}")
+            raise ValueError(f"V: expected ({layer._letter_of_h}, K) = ({layer.output_size}, K >= 1), got {V.shape}")
         c = None if c is None else _judge.array("c", c, self._dtype, ("K",), (V.shape[1],))
         width = self._D - self._remaining
         if width == 0:
@@ -299,9 +300,7 @@ class LayerStep:
         self._symbols, self._width = width if E is None else len(E), width
         self._cells = layer._prepared()
         self._output = _affine.Prepared(V, c)
-        self._fields: tuple[str, ...] = layer._State._fields
-        self._State = layer._State
-        self._H = layer.hidden_size
+        self._State, self._widths = layer._State, layer._widths
 
     def __call__(self, y: Any, state: Any = None, left: Any = None) -> tuple[Array, Any]:
         y = _arguments._integers("y", y)
@@ -317,9 +316,9 @@ class LayerStep:
             words = ("(N,) numbers, the symbols still to come", "None") if self._remaining else ("None", "an array")
             raise ValueError(f"left: expected {words[0]} with remaining={self._remaining}, got {words[1]}")
         if state is None:
-            states: list[Any] = [[None] * len(self._cells)] * len(self._fields)
+            states: list[Any] = [[None] * len(self._cells)] * len(self._widths)
         else:
-            states = _judge.state("state", state, self._fields, (len(self._cells), N, self._H), self._dtype)
+            states = _judge.state("state", state, self._widths, (len(self._cells), N), self._dtype)
         x = np.zeros((N, self._D), self._dtype)
         if self._E is None:
             x[np.arange(N), y] = 1

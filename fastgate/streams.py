@@ -20,7 +20,7 @@ class StreamPool:
 
         pool = StreamPool(layer, capacity=10_000)
         ids = pool.open(3)                  # states of zeros
-        y = pool.step(ids[:2], x)           # x (2, D) -> y (2, H); the third stream waits
+        y = pool.step(ids[:2], x)           # x (2, D) -> y (2, output_size); the third stream waits
         pool.close(ids)
 
     layer : an RNN, LSTM or GRU of one direction. The pool holds prepared cells, that is, copies of its weights: what is trained
@@ -44,14 +44,13 @@ class StreamPool:
         one_direction(layer, "layer")
         self._capacity = _judge.size("capacity", capacity)
         self._layer = layer
-        self._fields: tuple[str, ...] = layer._State._fields
-        self._dtype, self._H = layer.dtype, layer.hidden_size
-        shape, rows = (layer.num_layers, self._capacity, self._H), min(self._capacity, _ROWS)
-        bytes_of_states = len(self._fields) * int(np.prod(shape, dtype=object)) * self._dtype.itemsize
+        self._dtype, self._output_size = layer.dtype, layer.output_size
+        sizes, rows = [size for _, size in layer._widths.values()], min(self._capacity, _ROWS)
+        bytes_of_states = layer.num_layers * self._capacity * sum(sizes) * self._dtype.itemsize
         _arguments._affordable(bytes_of_states + 64 * self._capacity, 0, f"capacity: {self._capacity} streams")
-        self._states = [np.zeros(shape, self._dtype) for _ in self._fields]
+        self._states = [np.zeros((layer.num_layers, self._capacity, size), self._dtype) for size in sizes]
         # Two sets: a layer's outputs are the inputs of the next one.
-        self._scratch = [[np.empty((rows, self._H), self._dtype) for _ in self._fields] for _ in range(2)]
+        self._scratch = [[np.empty((rows, size), self._dtype) for size in sizes] for _ in range(2)]
         self._is_open = np.zeros(self._capacity, bool)
         self._free = np.arange(self._capacity)[::-1].copy()  # a stack, the lowest id on top
         self._num_free = self._capacity
@@ -116,7 +115,7 @@ class StreamPool:
             self._num_free += len(ids)
 
     def step(self, ids: Any, x: Array, out: Array | None = None) -> Array:
-        """One step of these streams: y (n, H), the outputs of the last layer, from x (n, D), row for row.
+        """One step of these streams: y (n, output_size), the outputs of the last layer, from x (n, D), row for row.
 
         out : array for y, any strides. It may overlap x: the result is as if x had been copied first.
 
@@ -129,8 +128,8 @@ class StreamPool:
             x = _judge.rows(x, self._dtype, ("n", "D"), self._layer.input_size)
             if len(x) != n:
                 raise ValueError(f"x: expected (n, D) = {(n, self._layer.input_size)} as ids, got {x.shape}")
-            given = _arguments.outputs(out, {"y": (n, self._H)}, self._dtype, "the layer")
-            y = np.empty((n, self._H), self._dtype) if given is None else given["y"]
+            given = _arguments.outputs(out, {"y": (n, self._output_size)}, self._dtype, "the layer")
+            y = np.empty((n, self._output_size), self._dtype) if given is None else given["y"]
             if given is not None and np.may_share_memory(y, x):
                 x = x.copy()
             for begin in range(0, n, _ROWS):
@@ -152,21 +151,22 @@ class StreamPool:
         return x
 
     def snapshot(self, ids: Any) -> Any:
-        """The states of these streams, a named tuple h[, c] of copies (num_layers, n, H). An id may come twice."""
+        """The states of these streams, a named tuple h[, c] of copies (num_layers, n, H), h (…, P) with proj_size=P. An id may
+        come twice."""
         with self._lock:
             ids = self._judged(ids, distinct=False)
             return self._layer._State._make(np.take(a, ids, axis=1) for a in self._states)
 
     def restore(self, ids: Any, snapshot: Any) -> None:
-        """Put states into these streams, as `snapshot` returned them: a tuple of arrays (num_layers, n, H), which are copied.
+        """Put states into these streams, as `snapshot` returned them: a tuple of such arrays, which are copied.
 
         They may come from elsewhere: (h_T, c_T) of layer.forward, which runs a long beginning faster than steps do; or from
         the snapshot of other streams, snapshot(parents) with repetitions, say, which is what a beam search does.
         """
         with self._lock:
             ids = self._judged(ids)
-            sizes = (self._layer.num_layers, len(ids), self._H)
-            arrays = _judge.state("snapshot", snapshot, self._fields, sizes, self._dtype)
+            layer = self._layer
+            arrays = _judge.state("snapshot", snapshot, layer._widths, (layer.num_layers, len(ids)), self._dtype)
             for kept, a in zip(self._states, arrays, strict=True):
                 kept[:, ids] = a
 

@@ -139,8 +139,9 @@ designs = pytest.mark.parametrize(("design", "options"), DESIGNS)
 
 
 def first_state(layer, rng, N=4):
-    shape = (layer.num_layers * layer.num_directions, N, layer.hidden_size)
-    return layer._State._make(values(rng, shape, layer.dtype) for _ in layer._State._fields)
+    before, H = (layer.num_layers * layer.num_directions, N), layer.hidden_size
+    sizes = (getattr(layer, "proj_size", None) or H, H)
+    return layer._State._make(values(rng, (*before, size), layer.dtype) for size in sizes[: len(layer._State._fields)])
 
 
 @designs
@@ -587,6 +588,57 @@ def test_rows_and_files_of_deep_transitions(cell, options, tmp_path):
         h, state, cache = model.forward(x[:N, :T] if N else x[:0])
         assert model.backward(np.ones_like(h), cache).dx.shape == (*h.shape[:2], 3)
         assert state[0].shape == (1, len(h), 17)
+
+
+# --- an h of another width than c ------------------------------------------------------------------------------------------
+
+PROJECTED = [
+    (structures.OutputEveryStep, (3, 5, 4), {"num_layers": 2, "bidirectional": True}),
+    (structures.FinalOutput, (3, 5, 4), {"num_layers": 2, "bidirectional": True}),
+    (structures.DeepTransition, (3, 5), {"micro_steps": 3}),
+    (structures.MissingValues, (3, 5), {"hidden_decay": False, "bidirectional": True}),
+    (structures.SequenceAutoencoder, (3, 5), {"context": "both"}),
+    *((structures.EncoderDecoder, (3, 5, 4, 4), {"context": context, "num_layers": 2}) for context in CONTEXTS),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("kind", "sizes", "options"), PROJECTED, ids=lambda a: getattr(a, "__name__", None))
+@pytest.mark.parametrize("proj_size", [2, 7])
+def test_projections(kind, sizes, options, proj_size, tmp_path):
+    """In every structure: gradients, files and, of a decoder, steps."""
+    more = {"cell": "lstm", "proj_size": proj_size, "peephole": True, "dtype": np.float64, "rng": 0}
+    model, rng, lengths = lively(kind(*sizes, **options, **more)), np.random.default_rng(1), [4, 1, 5, 3]
+    x, mask = values(rng, (4, 5, 3)), rng.random((4, 5, 3)) < 0.6
+    inputs: dict = {"x": x}
+    if kind is structures.EncoderDecoder:
+        inputs["y"] = values(rng, (4, 6, 4))
+    elif kind is not structures.SequenceAutoencoder:
+        inputs["state"] = first_state(model._cell_layer if kind is structures.DeepTransition else model.layer, rng)
+
+    def forward(model, **inputs):
+        own = {"mask": mask} if kind is structures.MissingValues else {}
+        found = model.forward(**inputs, **own, lengths=lengths)
+        return tuple(found)[: 2 if "state" in inputs else 1], found.cache
+
+    def backward(model, upstream, cache):
+        found = model.backward(upstream[0], cache, *upstream[1:])
+        return dict(zip(inputs, found if isinstance(found, tuple) else (found,), strict=True))
+
+    check_gradients(model, forward, backward, inputs)
+    check_files(model, tmp_path, lambda model: forward(model, **inputs)[0])
+    if kind is structures.EncoderDecoder:
+        step, state = model.decoder_step(x, lengths)
+        y = decode.greedy(step, [0, 1, 2, 3], state, max_length=6).y
+        seen, inputs["y"] = [], np.eye(4)[np.concatenate([np.arange(4)[:, None], y[:, :-1]], axis=1)]
+        for t in range(6):
+            scores, state = step(inputs["y"][:, t].argmax(axis=1), state)
+            seen.append(scores)
+        np.testing.assert_array_equal(np.stack(seen, axis=1), forward(model, **inputs)[0][0])
+
+
+def test_a_decay_of_both_states_takes_one_width():
+    with pytest.raises(ValueError, match=r"^proj_size: expected None with hidden_decay=True, got 2$"):
+        structures.MissingValues(3, 5, cell="lstm", proj_size=2)
 
 
 # --- missing values ----------------------------------------------------------------------------------------------------------

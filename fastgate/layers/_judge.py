@@ -86,22 +86,24 @@ def rows(x: Any, dtype: np.dtype[Any], letters: tuple[str, ...], D: int) -> Arra
 
 
 def state(
-    name: str, given: Any, fields: tuple[str, ...], sizes: tuple[int, int | None, int], dtype: np.dtype[Any]
+    name: str, given: Any, widths: Mapping[str, tuple[str, int]], sizes: tuple[int, int | None], dtype: np.dtype[Any]
 ) -> list[Array]:
-    """A tuple of arrays (num_layers, N, H), one for each field; N None is that of the first."""
+    """A tuple of arrays (num_layers, N, width), one for each field; widths: field -> (letter, size). N None is that of the
+    first."""
+    fields = tuple(widths)
     if not isinstance(given, tuple):
         raise TypeError(f"{name}: expected a tuple ({', '.join(fields)}), got {_arguments._kind(given)}")
     if len(given) != len(fields):
         raise ValueError(f"{name}: expected a tuple of {len(fields)}, ({', '.join(fields)}), got one of {len(given)}")
     names = [f"{name}.{field}" for field in fields]
     arrays = [_arguments._array(name, a, (dtype,), "the layer")[...] for name, a in zip(names, given, strict=True)]
-    L, N, H = sizes
+    L, N = sizes
     if N is None:
         if arrays[0].ndim != 3:
-            raise ValueError(f"{names[0]}: expected (num_layers, N, H), got {arrays[0].shape}")
+            raise ValueError(f"{names[0]}: expected (num_layers, N, {widths[fields[0]][0]}), got {arrays[0].shape}")
         N = arrays[0].shape[1]
-    for name, a in zip(names, arrays, strict=True):
-        _arguments._shape(name, a, ("num_layers", "N", "H"), (L, N, H))
+    for name, a, (letter, size) in zip(names, arrays, widths.values(), strict=True):
+        _arguments._shape(name, a, ("num_layers", "N", letter), (L, N, size))
     return arrays
 
 

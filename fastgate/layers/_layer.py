@@ -14,7 +14,7 @@ from fastgate.layers._types import Array, Lengths, Rng
 from fastgate.masks import draw_dropout_mask
 
 MERGES = ("concat", "sum", "mean", "mul")
-WEIGHTS = ("Wx", "Wh", "b", "bh", "peephole")
+WEIGHTS = ("Wx", "Wh", "b", "bh", "peephole", "Wr")
 SUFFIXES = ("", "_reverse")
 F = TypeVar("F")  # what forward returns
 
@@ -40,7 +40,7 @@ class LSTMLayerGradients(NamedTuple):
     """What backward of LSTM returns; the weights' gradients are in layer.gradients."""
 
     dx: Array | Any  # (N, T, input_size); None with need_dx=False
-    dh0: Array  # (num_layers·num_directions, N, H)
+    dh0: Array  # (num_layers·num_directions, N, H), or P wide with proj_size=P
     dc0: Array  # (num_layers·num_directions, N, H)
 
 
@@ -53,7 +53,7 @@ class LayerState(NamedTuple):
 class LSTMLayerState(NamedTuple):
     """The states of streams, of LSTM."""
 
-    h: Array  # (num_layers, N, H)
+    h: Array  # (num_layers, N, H), or P wide with proj_size=P
     c: Array  # (num_layers, N, H)
 
 
@@ -91,11 +91,11 @@ class Layer(Parameters):
     _functions: ClassVar[Functions]
     # The cell's own options and what they may be: words, a flag, a number > 0 or None, or (None) an order of the gates.
     _choices: ClassVar[dict[str, tuple[str, ...] | type[bool] | type[float] | None]]
-    _peephole: ClassVar[bool] = False  # whether there may be one
+    _is_lstm: ClassVar[bool] = False  # whether there may be a peephole, a projection
     _Gradients: ClassVar[Any] = LayerGradients
     _State: ClassVar[Any] = LayerState
 
-    _rebuilt = (*Parameters._rebuilt, "_D", "_H", "_options", "_live", "_written")
+    _rebuilt = (*Parameters._rebuilt, "_D", "_H", "_widths", "_options", "_live", "_written")
 
     def __init_subclass__(cls) -> None:
         if "_functions" in vars(cls):
@@ -119,8 +119,10 @@ class Layer(Parameters):
             "b": _arguments.flag("b", b),
             "bh": _arguments.flag("bh", bh),
         }
-        if cls._peephole:
+        if cls._is_lstm:
             config["peephole"] = _arguments.flag("peephole", options.pop("peephole"))
+            P = options.pop("proj_size")
+            config["proj_size"] = None if P is None else _judge.size("proj_size", P)
         if options.keys() != cls._choices.keys():
             raise TypeError(f"{cls.__name__}: expected the options {', '.join(cls._choices)}, got {', '.join(options)}")
         for name, allowed in cls._choices.items():
@@ -133,9 +135,24 @@ class Layer(Parameters):
         super()._build(config, rng)
 
     def _allocate(self) -> None:
-        self._D, self._H = self._config["input_size"], self._config["hidden_size"]
-        self._options = {name: self._config[name] for name in self._choices}
+        self._read_config()
         super()._allocate()
+
+    def _read_config(self) -> None:
+        """What every call asks for."""
+        self._D, self._H = self._config["input_size"], self._config["hidden_size"]
+        # Of each state, the letter and the size of its last axis.
+        self._widths = {name: (self._letter_of_h, self._P) if name == "h" else ("H", self._H) for name in self._State._fields}
+        self._options = {name: self._config[name] for name in self._choices}
+
+    @property
+    def _P(self) -> int:
+        """The width of h."""
+        return self._config.get("proj_size") or self._config["hidden_size"]
+
+    @property
+    def _letter_of_h(self) -> str:
+        return "P" if self._config.get("proj_size") else "H"
 
     def _lie_in(self, parameters: Array, gradients: Array) -> None:
         super()._lie_in(parameters, gradients)
@@ -143,32 +160,36 @@ class Layer(Parameters):
 
     @classmethod
     def _number_of_arrays(cls, config: dict[str, Any]) -> int:
-        per_direction = 2 + config["b"] + config["bh"] + config.get("peephole", 0)
+        per_direction = 2 + config["b"] + config["bh"] + config.get("peephole", 0) + bool(config.get("proj_size"))
         return config["num_layers"] * (1 + config["bidirectional"]) * per_direction
 
     def _sizes_in_words(self) -> str:
         return ", ".join(f"{name} = {self._config[name]}" for name in ("input_size", "hidden_size", "num_layers"))
 
     def _count(self) -> int:
-        G, H = len(self._gates), self._H
+        G, H, P = len(self._gates), self._H, self._P
         inputs = self._D + (self.num_layers - 1) * self.output_size
         vectors = G * (self._config["b"] + self._config["bh"]) + 3 * self._config.get("peephole", 0)
-        return self.num_directions * H * (G * inputs + self.num_layers * (G * H + vectors))
+        projection = P * bool(self._config.get("proj_size"))
+        return self.num_directions * H * (G * inputs + self.num_layers * (G * P + vectors + projection))
 
     def _shapes(self) -> dict[str, tuple[tuple[str, ...], tuple[int, ...]]]:
-        G, D, H = len(self._gates), self._config["input_size"], self._config["hidden_size"]
+        G, D, H, P = len(self._gates), self._config["input_size"], self._config["hidden_size"], self._P
         GH = f"{G}H" if G > 1 else "H"
         result: dict[str, tuple[tuple[str, ...], tuple[int, ...]]] = {}
         for k in range(self.num_layers):
             for suffix in SUFFIXES[: self.num_directions]:
                 result[f"Wx{k}{suffix}"] = (("D" if k == 0 else "output_size", GH), (D, G * H))
-                result[f"Wh{k}{suffix}"] = (("H", GH), (H, G * H))
+                result[f"Wh{k}{suffix}"] = ((self._letter_of_h, GH), (P, G * H))
                 for bias in ("b", "bh"):
                     if self._config[bias]:
                         result[f"{bias}{k}{suffix}"] = ((GH,), (G * H,))
             D = self.output_size
-        if self._config.get("peephole"):  # behind the matrices, of which each then begins on a cache line
+        # Behind the matrices with rows of G·H values, of which each then begins on a cache line.
+        if self._config.get("peephole"):
             result |= {f"peephole{end}": (("3H",), (3 * H,)) for end in self._ends()}
+        if self._config.get("proj_size"):
+            result |= {f"Wr{end}": (("H", "P"), (H, P)) for end in self._ends()}
         return result
 
     def _ends(self) -> list[str]:
@@ -188,7 +209,9 @@ class Layer(Parameters):
             for gate in columns:
                 W["Wx"][:, gate] = _initial.glorot_uniform(self._rng, len(W["Wx"]), H)
             for gate in columns:
-                W["Wh"][:, gate] = _initial.orthogonal(self._rng, H)
+                W["Wh"][:, gate] = _initial.orthogonal(self._rng, self._P, H)
+            if "Wr" in W:
+                W["Wr"][...] = _initial.glorot_uniform(self._rng, H, self._P)
             bias = W.get("b", W.get("bh"))
             if "f" in self._gates and bias is not None:
                 bias[columns[self._gates.index("f")]] = 1
@@ -202,13 +225,13 @@ class Layer(Parameters):
 
     @property
     def hidden_size(self) -> int:
-        """H, the width of a state."""
+        """H, the width of a state; beside a projection that of c."""
         return self._H
 
     @property
     def output_size(self) -> int:
-        """The width of h: 2H where two directions are concatenated, else H."""
-        return self._config["hidden_size"] * (2 if self.bidirectional and self.merge == "concat" else 1)
+        """The width of h: 2H where two directions are concatenated, else H; with proj_size=P, 2P and P."""
+        return self._P * (2 if self.bidirectional and self.merge == "concat" else 1)
 
     @property
     def num_layers(self) -> int:
@@ -254,17 +277,17 @@ class Layer(Parameters):
         rng = self._rng if rng is None else _judge.generator(rng)
 
         cache = LayerCache(self, (N, T, return_sequences)) if training else None
-        final = [np.empty((self.num_layers * self.num_directions, N, self._H), self._dtype) for _ in given]
+        final, P = self._new_states(N), self._P
         for k in range(self.num_layers):
             last = k + 1 == self.num_layers
             sequences = return_sequences or not last
-            joined = _call.steps_like(x, self.output_size, self._dtype) if sequences and self.output_size > self._H else None
+            joined = _call.steps_like(x, self.output_size, self._dtype) if sequences and self.output_size > P else None
             halves, caches = [], []
             for d in range(self.num_directions):
                 s = k * self.num_directions + d
                 out = {name: states[s] for name, states in zip(("h_T", "c_T"), final, strict=False)}
                 if joined is not None:
-                    out["h"] = joined[..., d * self._H : (d + 1) * self._H]
+                    out["h"] = joined[..., d * P : (d + 1) * P]
                 h, *_, kept = self._functions.forward(
                     x, *(None if states is None else states[s] for states in given), **self._live[s], lengths=lengths,
                     reverse=d == 1, training=training, return_sequences=sequences, out=out, **self._options,
@@ -315,8 +338,7 @@ class Layer(Parameters):
         return [seen[s] for s in range(len(seen))]
 
     def _gradients_into(self, gradients, dh, cache, upstream, need_dx, seen=None):
-        N = cache._sizes[0]
-        first = [np.empty((self.num_layers * self.num_directions, N, self._H), self._dtype) for _ in upstream]
+        first = self._new_states(cache._sizes[0])
         dx = dh
         for k in reversed(range(self.num_layers)):
             halves = self._split(dx, cache._halves[k])
@@ -345,7 +367,7 @@ class Layer(Parameters):
         if not self.bidirectional:
             return (dh,)
         if self.merge == "concat":
-            return dh[..., : self._H], dh[..., self._H :]
+            return dh[..., : self._P], dh[..., self._P :]
         if self.merge == "mul":
             return times(dh.copy(), halves[1]), times(dh.copy(), halves[0])
         return (times(dh.copy(), self._dtype.type(0.5)) if self.merge == "mean" else dh,) * 2
@@ -355,17 +377,22 @@ class Layer(Parameters):
         return [self._functions.Cell(**W, **self._options) for W in self._live]
 
     def _states(self, names, given, N):
-        """Arrays (num_layers·num_directions, N, H) or None, judged."""
-        letters, sizes = ("num_layers·num_directions", "N", "H"), (self.num_layers * self.num_directions, N, self._H)
+        """Arrays (num_layers·num_directions, N, H), or (…, P), or None, judged."""
+        rows, before = self.num_layers * self.num_directions, ("num_layers·num_directions", "N")
         return [
-            None if a is None else _judge.array(name, a, self._dtype, letters, sizes)
-            for name, a in zip(names, given, strict=False)
+            None if a is None else _judge.array(name, a, self._dtype, (*before, letter), (rows, N, size))
+            for name, a, (letter, size) in zip(names, given, self._widths.values(), strict=False)
         ]
+
+    def _new_states(self, N):
+        """Arrays for the states of all layers and directions, uninitialised."""
+        rows = self.num_layers * self.num_directions
+        return [np.empty((rows, N, size), self._dtype) for _, size in self._widths.values()]
 
     # --- streams -----------------------------------------------------------------------------------------------------
 
     def step(self, x: Array) -> Array:
-        """One step of N streams: y (N, H) from x (N, D), the output of the last layer.
+        """One step of N streams: y (N, output_size) from x (N, D), the output of the last layer.
 
         The states are kept from call to call (`state`) and are zeros at first; N stays the same until `reset`. T steps one by
         one give the bits of forward over the sequence. Nothing is kept for backward, there is no dropout. A bidirectional
@@ -376,7 +403,7 @@ class Layer(Parameters):
         x = _judge.rows(x, self._dtype, ("N", "D"), self._D)
         stream = self._stream
         if stream is None:
-            stream = [(None,) * len(self._State._fields)] * self.num_layers  # type: ignore[list-item]
+            stream = [(None,) * len(self._widths)] * self.num_layers  # type: ignore[list-item]
         elif len(x) != len(stream[0][0]):
             N = len(stream[0][0])
             raise ValueError(
@@ -392,9 +419,9 @@ class Layer(Parameters):
 
     @property
     def state(self) -> Any:
-        """The streams' states as they are now, a named tuple h[, c] of arrays (num_layers, N, H) that are copies; None before
-        the first step. May be assigned: a tuple of such arrays (those of forward, h_T[, c_T], in one), which are copied, or
-        None."""
+        """The streams' states as they are now, a named tuple h[, c] of arrays (num_layers, N, H), h (…, P) with proj_size=P,
+        that are copies; None before the first step. May be assigned: a tuple of such arrays (those of forward, h_T[, c_T], in
+        one), which are copied, or None."""
         if self._stream is None:
             return None
         return self._State._make(np.stack(states) for states in zip(*self._stream, strict=True))
@@ -405,7 +432,7 @@ class Layer(Parameters):
         if state is None:
             self._stream = None
             return
-        arrays = _judge.state("state", state, self._State._fields, (self.num_layers, None, self._H), self._dtype)
+        arrays = _judge.state("state", state, self._widths, (self.num_layers, None), self._dtype)
         arrays = [a.astype(self._dtype, order="C") for a in arrays]
         self._stream = [tuple(a[k] for a in arrays) for k in range(self.num_layers)]
 
@@ -421,9 +448,8 @@ class Layer(Parameters):
             return
         if rows is None:
             N = _judge.size("N", N, 0)
-            _arguments._affordable(N * self._H * self._dtype.itemsize, 0, f"N: {N} streams")
-            zeros = np.zeros((N, self._H), self._dtype)
-            self._stream = [(zeros,) * len(self._State._fields)] * self.num_layers
+            _arguments._affordable(N * max(self._H, self._P) * self._dtype.itemsize, 0, f"N: {N} streams")
+            self._stream = [tuple(np.zeros((N, size), self._dtype) for _, size in self._widths.values())] * self.num_layers
             return
         if N is not None:
             raise ValueError("rows: expected None where N is given")
@@ -493,7 +519,7 @@ class LayerWithC(Layer, Generic[F]):
         """Run the layer over sequences; returns (h, h_T, c_T, cache).
 
         x : (N, T, D), any strides. h0, c0 : (num_layers·num_directions, N, H) or None = zeros, layer 0 forward, layer 0
-            reverse, layer 1 …
+            reverse, layer 1 …; h0 is P wide with proj_size=P, and so are h_T, dh_T and dh0.
         lengths : (N,) integers 0..T, in any order, or None. Outputs past a row's length are 0, the reverse direction begins at
             the row's own last step, h_T and c_T are the states at the end of each direction's own way, padding (even NaN)
             influences nothing.

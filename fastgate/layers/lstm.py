@@ -26,7 +26,7 @@ class LSTM(LayerWithC[LSTMForward[Any]]):
 
     and with options, in this order: a_i, a_f += p_i * c_{t-1}, p_f * c_{t-1} and a_o += p_o * c_t (peephole p); a between
     -preact_clip and preact_clip; g = sigmoid(a_g) (candidate="sigmoid"); i = 1 - f (coupled); c_t between -cell_clip and
-    cell_clip.
+    cell_clip; h_t = (o * tanh(c_t)) Wr, P wide (proj_size=P; Sak, Senior and Beaufays 2014).
 
     input_size, hidden_size : D, H
     num_layers : the output of a layer is the x of the next one.
@@ -36,6 +36,8 @@ class LSTM(LayerWithC[LSTMForward[Any]]):
     b, bh : whether there is an input bias, a recurrent bias
     gate_order : a permutation of "ifgo", the order of the 4 blocks of H columns in all weights and their gradients
     peephole : whether there are weights from c to the gates, peephole0 (3H,), in the order i f o; fresh ones are zeros
+    proj_size : P, the width of h, or None = H, without a projection. With it, there are weights Wr0 (H, P), Wh0 is (P, 4H), and
+        h, h0, h_T and their gradients are P wide, output_size P or 2P; c stays H wide. PyTorch's proj_size, which must be < H.
     candidate, coupled, cell_clip, preact_clip, grad_clip : as in lstm_forward
     dtype : float32 or float64, that of all arrays
     rng : a numpy Generator, a seed, or None: draws the weights, and the masks of dropout where forward is given no other
@@ -43,11 +45,12 @@ class LSTM(LayerWithC[LSTMForward[Any]]):
     Weights are arrays of one flat array, in this order: layer by layer, the forward direction before the reverse one,
 
         Wx0 (D, 4H)    Wh0 (H, 4H)    b0 (4H,)    bh0 (4H,)    Wx0_reverse …    Wx1 (output_size, 4H) …    peephole0 (3H,) …
+        Wr0 (H, P) …
 
     without gaps. `parameters` is that array and `weights` the views by name, `gradients` and `grads` the same for the
     gradients: clipping, an optimiser and a sum over machines are one call on one array. Fresh weights, gate by gate: Wx uniform
-    (Glorot and Bengio 2010), Wh orthogonal (Saxe et al. 2014), biases 0 but for that of the forget gate, 1 (Jozefowicz et al.
-    2015), in b, or in bh where there is no b. Orthogonal matrices come from NumPy's LAPACK, whose last bits may differ between
+    (Glorot and Bengio 2010) as Wr, Wh orthogonal (Saxe et al. 2014), biases 0 but for that of the forget gate, 1 (Jozefowicz et
+    al. 2015), in b, or in bh where there is no b. Orthogonal matrices come from NumPy's LAPACK, whose last bits may differ between
     machines.
 
     forward, backward : whole sequences. step, state, reset : streams, one step at a time.
@@ -59,7 +62,7 @@ class LSTM(LayerWithC[LSTMForward[Any]]):
     Schmidhuber (2005).
     """
 
-    _cell, _gates, _peephole = "lstm", GATES, True
+    _cell, _gates, _is_lstm = "lstm", GATES, True
     _choices: ClassVar = {
         "gate_order": None,
         "candidate": CANDIDATES,
@@ -73,14 +76,19 @@ class LSTM(LayerWithC[LSTMForward[Any]]):
     def __init__(
         self, input_size: int, hidden_size: int, *, num_layers: int = 1, bidirectional: bool = False,
         merge: Literal["concat", "sum", "mean", "mul"] = "concat", dropout: float = 0.0, b: bool = True, bh: bool = False,
-        peephole: bool = False, gate_order: str = "ifgo", candidate: Literal["tanh", "sigmoid"] = "tanh", coupled: bool = False,
-        cell_clip: float | None = None, preact_clip: float | None = None, grad_clip: float | None = None,
-        dtype: DTypeLike = np.float32, rng: Rng = None,
+        peephole: bool = False, proj_size: int | None = None, gate_order: str = "ifgo",
+        candidate: Literal["tanh", "sigmoid"] = "tanh", coupled: bool = False, cell_clip: float | None = None,
+        preact_clip: float | None = None, grad_clip: float | None = None, dtype: DTypeLike = np.float32, rng: Rng = None,
     ):  # fmt: skip
         config = self._judged(
             input_size, hidden_size, num_layers, bidirectional, merge, dropout, b, bh, dtype, peephole=peephole,
-            gate_order=gate_order, candidate=candidate, coupled=coupled, cell_clip=cell_clip, preact_clip=preact_clip,
-            grad_clip=grad_clip,
+            proj_size=proj_size, gate_order=gate_order, candidate=candidate, coupled=coupled, cell_clip=cell_clip,
+            preact_clip=preact_clip, grad_clip=grad_clip,
         )  # fmt: skip
         self._build(config, rng)
         self._draw()
+
+    @property
+    def proj_size(self) -> int | None:
+        """P, the width of h where there is a projection; else None."""
+        return self._config["proj_size"]

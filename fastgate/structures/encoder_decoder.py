@@ -23,6 +23,7 @@ from fastgate.structures._structure import (
     config_of,
     lengths_of,
     within,
+    zeros_of,
 )
 
 CONTEXTS = ("initial", "input", "both", "additive", "dot")
@@ -34,6 +35,10 @@ class EncoderDecoderGradients(NamedTuple):
 
     dx: Array | Any  # (N, S, input_size); None with need_dx=False
     dy: Array | Any  # (N, T, target_size); None with need_dx=False
+
+
+def _width_of_h(config):
+    return config.get("proj_size") or config["hidden_size"]
 
 
 class EncoderDecoder(Structure):
@@ -53,7 +58,8 @@ class EncoderDecoder(Structure):
                    a_t = softmax_s(h_t · hs_s);   C_t = Σ_s a_ts hs_s
                    h̃_t = tanh([C_t, h_t] Wc);     o_t = h̃_t V + c
 
-    input_size, hidden_size : D, H. target_size : the width of y. output_size : K, the width of o.
+    input_size, hidden_size : D, H; with proj_size=P, h, hs, C and h̃ are P wide, and P stands for H in V, Wa, Ua, va, Wc.
+    target_size : the width of y. output_size : K, the width of o.
     cell : "rnn", "lstm" or "gru", of both. rng, and any other argument of the layers (num_layers, dropout, dtype, …) : as
         there, but for bidirectional; no dropout with "additive".
     Weights: encoder.Wx0 …, decoder.Wx0 …, V, c, and Wa (H, H), Ua (H, H), va (H,) or Wc (2H, H), in one flat array:
@@ -99,7 +105,7 @@ class EncoderDecoder(Structure):
     @classmethod
     def _plan(cls, config):
         H, cell, options = config["hidden_size"], config["cell"], cls._cell_options(config)
-        width = config["target_size"] + H * (config["context"] in _FED)
+        width = config["target_size"] + _width_of_h(config) * (config["context"] in _FED)
         return {
             "encoder": (cell, config_of(cell, config["input_size"], H, options)),
             "decoder": (cell, config_of(cell, width, H, options)),
@@ -107,7 +113,7 @@ class EncoderDecoder(Structure):
 
     @classmethod
     def _own(cls, config: dict[str, Any]) -> Shapes:
-        H, K, context = config["hidden_size"], config["output_size"], config["context"]
+        H, K, context = _width_of_h(config), config["output_size"], config["context"]
         shapes: Shapes = {}
         if context == "additive":
             shapes = {"Wa": (("H", "H"), (H, H)), "Ua": (("H", "H"), (H, H)), "va": (("H",), (H,))}
@@ -200,7 +206,7 @@ class EncoderDecoder(Structure):
         tapes = [Tape(layer, weights, training) for weights in layer._live]
         projected, kept["projected_cache"] = _affine.forward(hs, W["Ua"], training=training)
         states = [tuple(a[k] for a in last) for k in range(layer.num_layers)]
-        H = layer.hidden_size
+        H = layer._P
         out, before, q, weights = np.zeros((N, T, 2 * H), self._dtype), np.empty((N, T, H), self._dtype), [], []
         for t in range(T):
             active = kept["steps"] > t
@@ -263,11 +269,10 @@ class EncoderDecoder(Structure):
 
     def _additive_backward(self, dout, kept):
         W, layer, hs = self._weights, self.decoder, kept["hs"]
-        H, wide = layer.hidden_size, self.target_size
+        H, wide = layer._P, self.target_size
         N, _, T = kept["shape"]
         backs = [TapeBackward(tape) for tape in kept["tapes"]]
-        zeros = np.zeros((N, H), self._dtype)
-        dstates = [(zeros,) * len(layer._State._fields) for _ in backs]
+        dstates = [zeros_of(layer, N) for _ in backs]
         dy, dq = np.empty((N, T, wide), self._dtype), np.empty((N, T, H), self._dtype)
         dhs, dprojected, dva = np.zeros_like(hs), np.zeros_like(kept["projected"]), np.zeros_like(W["va"])
         for t in reversed(range(T)):
