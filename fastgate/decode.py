@@ -35,7 +35,7 @@ from numpy.typing import NDArray
 
 from fastgate import _arguments
 from fastgate.layers import _affine, _judge
-from fastgate.layers._layer import Layer, one_direction
+from fastgate.layers._layer import Layer, Prepared, one_direction
 from fastgate.layers._types import Array, Lengths, Rng
 
 __all__ = [
@@ -266,8 +266,8 @@ class LayerStep:
         h = layer.step(x)
         scores = h V + c
 
-    layer : an RNN, LSTM or GRU of one direction, any number of layers. V : (H, K), or (H, K + 1) with stop=True in decoding; of
-        an LSTM with proj_size=P, P for H.
+    layer : an RNN, LSTM or GRU of one direction without a period, any number of layers. V : (H, K), or (H, K + 1) with
+        stop=True in decoding; of an LSTM with proj_size=P, P for H.
     c : (K,) as V has columns, or None. E : (number of symbols, D) or None. All of the layer's dtype.
     remaining : True makes the last column of x the symbols still to come, for lengths=; E then is D - 1 wide.
 
@@ -282,6 +282,8 @@ class LayerStep:
         if not isinstance(layer, Layer):
             raise TypeError(f"layer: expected an RNN, LSTM or GRU layer, got {_arguments._kind(layer)}")
         one_direction(layer, "layer")
+        if layer._cycle is not None:
+            raise ValueError("layer: expected one without a period, for a state does not say which step it is at")
         self._remaining = _arguments.flag("remaining", remaining)
         self._dtype, self._D = layer.dtype, layer.input_size
         V = _arguments._array("V", V, (self._dtype,), "the layer")[...]
@@ -298,7 +300,7 @@ class LayerStep:
                 raise ValueError(f"E: expected {letters} = (…, {width}), got {E.shape}")
         self._E = None if E is None else np.array(E, self._dtype, order="C")
         self._symbols, self._width = width if E is None else len(E), width
-        self._cells = layer._prepared()
+        self._prepared = Prepared(layer)
         self._output = _affine.Prepared(V, c)
         self._State, self._widths = layer._State, layer._widths
 
@@ -316,9 +318,9 @@ class LayerStep:
             words = ("(N,) numbers, the symbols still to come", "None") if self._remaining else ("None", "an array")
             raise ValueError(f"left: expected {words[0]} with remaining={self._remaining}, got {words[1]}")
         if state is None:
-            states: list[Any] = [[None] * len(self._cells)] * len(self._widths)
+            states: list[Any] = [[None] * len(self._prepared.cells)] * len(self._widths)
         else:
-            states = _judge.state("state", state, self._widths, (len(self._cells), N), self._dtype)
+            states = _judge.state("state", state, self._widths, (len(self._prepared.cells), N), self._dtype)
         x = np.zeros((N, self._D), self._dtype)
         if self._E is None:
             x[np.arange(N), y] = 1
@@ -329,13 +331,8 @@ class LayerStep:
             if left.shape != (N,):
                 raise ValueError(f"left: expected (N,) = ({N},), got {left.shape}")
             x[:, -1] = left
-        after = []
-        for k, cell in enumerate(self._cells):
-            found = cell.step(x, *(a[k] for a in states))
-            found = found if isinstance(found, tuple) else (found,)
-            after.append(found)
-            x = found[0]
-        return self._output(x), self._State._make(np.stack(a) for a in zip(*after, strict=True))
+        x, after = self._prepared.step(x, states)
+        return self._output(x), self._State._make(after)
 
     def select(self, state: Any, rows: NDArray[np.int64]) -> Any:
         """The states of these rows, copies; a row may come twice. None stays None."""

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 from fastgate.layers._layer import Functions, LayerWithC
-from fastgate.layers._types import Rng
+from fastgate.layers._types import Period, Rng
 from fastgate.lstm import LSTMCell, LSTMForward, lstm_backward, lstm_forward, lstm_step_forward
 from fastgate.reference.lstm import CANDIDATES, GATES
 
@@ -33,6 +33,13 @@ class LSTM(LayerWithC[LSTMForward[Any]]):
     bidirectional : each layer runs over the sequence from both ends. merge : "concat" (output_size 2H), "sum", "mean" or "mul"
         makes one output of the two.
     dropout : the probability that a value between two layers becomes 0 in training; the others are divided by 1 - dropout.
+    recurrent_dropout : the probability that a value of h_{t-1} becomes 0 where it meets Wh, in training; one mask for all steps
+        of a sequence, in each layer and direction, the other values divided by 1 - recurrent_dropout (Gal and Ghahramani 2016)
+    zoneout_h, zoneout_c : the probability that a unit keeps its h, its c at a step, in training; after it, the share that it
+        keeps (Krueger et al. 2017)
+    period : an integer >= 1, or one for each of the H units, or None: unit j moves at the steps t where t % period[j] == 0 and
+        holds in between, in all layers and directions; t counts the steps of a row in the order in which they run. Not beside
+        proj_size
     b, bh : whether there is an input bias, a recurrent bias
     gate_order : a permutation of "ifgo", the order of the 4 blocks of H columns in all weights and their gradients
     peephole : whether there are weights from c to the gates, peephole0 (3H,), in the order i f o; fresh ones are zeros
@@ -40,7 +47,8 @@ class LSTM(LayerWithC[LSTMForward[Any]]):
         h, h0, h_T and their gradients are P wide, output_size P or 2P; c stays H wide. PyTorch's proj_size, which must be < H.
     candidate, coupled, cell_clip, preact_clip, grad_clip : as in lstm_forward
     dtype : float32 or float64, that of all arrays
-    rng : a numpy Generator, a seed, or None: draws the weights, and the masks of dropout where forward is given no other
+    rng : a numpy Generator, a seed, or None: draws the weights, and the masks of dropout and zoneout where forward is given no
+        other
 
     Weights are arrays of one flat array, in this order: layer by layer, the forward direction before the reverse one,
 
@@ -50,8 +58,8 @@ class LSTM(LayerWithC[LSTMForward[Any]]):
     without gaps. `parameters` is that array and `weights` the views by name, `gradients` and `grads` the same for the
     gradients: clipping, an optimiser and a sum over machines are one call on one array. Fresh weights, gate by gate: Wx uniform
     (Glorot and Bengio 2010) as Wr, Wh orthogonal (Saxe et al. 2014), biases 0 but for that of the forget gate, 1 (Jozefowicz et
-    al. 2015), in b, or in bh where there is no b. Orthogonal matrices come from NumPy's LAPACK, whose last bits may differ between
-    machines.
+    al. 2015), in b, or in bh where there is no b. Orthogonal matrices come from NumPy's LAPACK, whose last bits may differ
+    between machines.
 
     forward, backward : whole sequences. step, state, reset : streams, one step at a time.
     state_dict, load_state_dict, save, load : weights as arrays, as a file. A layer pickles and copies, with gradients, states
@@ -75,13 +83,15 @@ class LSTM(LayerWithC[LSTMForward[Any]]):
 
     def __init__(
         self, input_size: int, hidden_size: int, *, num_layers: int = 1, bidirectional: bool = False,
-        merge: Literal["concat", "sum", "mean", "mul"] = "concat", dropout: float = 0.0, b: bool = True, bh: bool = False,
-        peephole: bool = False, proj_size: int | None = None, gate_order: str = "ifgo",
+        merge: Literal["concat", "sum", "mean", "mul"] = "concat", dropout: float = 0.0,
+        recurrent_dropout: float = 0.0, zoneout_h: float = 0.0, zoneout_c: float = 0.0, period: Period = None, b: bool = True,
+        bh: bool = False, peephole: bool = False, proj_size: int | None = None, gate_order: str = "ifgo",
         candidate: Literal["tanh", "sigmoid"] = "tanh", coupled: bool = False, cell_clip: float | None = None,
         preact_clip: float | None = None, grad_clip: float | None = None, dtype: DTypeLike = np.float32, rng: Rng = None,
     ):  # fmt: skip
         config = self._judged(
-            input_size, hidden_size, num_layers, bidirectional, merge, dropout, b, bh, dtype, peephole=peephole,
+            input_size, hidden_size, num_layers, bidirectional, merge, dropout, b, bh, dtype,
+            recurrent_dropout=recurrent_dropout, zoneout_h=zoneout_h, zoneout_c=zoneout_c, period=period, peephole=peephole,
             proj_size=proj_size, gate_order=gate_order, candidate=candidate, coupled=coupled, cell_clip=cell_clip,
             preact_clip=preact_clip, grad_clip=grad_clip,
         )  # fmt: skip

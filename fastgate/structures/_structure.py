@@ -109,6 +109,8 @@ class Structure(Parameters):
         """`config`, whose input_size and hidden_size are judged here, with the cell and its options as plain data."""
         config["cell"] = _arguments.option("cell", cell, CELLS)
         judged = config_of(config["cell"], config["input_size"], config["hidden_size"], options)
+        if judged["period"] is not None:
+            raise ValueError("period: expected None, a structure does not number its steps; got one")
         return config | {name: judged[name] for name in (*options, "dtype")}
 
     @classmethod

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from fastgate import _arguments
 from fastgate.layers import _affine, _judge
-from fastgate.layers._layer import Layer
+from fastgate.layers._layer import RATES, Layer, Prepared
 from fastgate.layers._parameters import plus
 from fastgate.layers._types import Array, Lengths, Rng
 from fastgate.structures import _attention
@@ -61,7 +61,7 @@ class EncoderDecoder(Structure):
     input_size, hidden_size : D, H; with proj_size=P, h, hs, C and h̃ are P wide, and P stands for H in V, Wa, Ua, va, Wc.
     target_size : the width of y. output_size : K, the width of o.
     cell : "rnn", "lstm" or "gru", of both. rng, and any other argument of the layers (num_layers, dropout, dtype, …) : as
-        there, but for bidirectional; no dropout with "additive".
+        there, but for bidirectional and period; no dropout and no zoneout with "additive".
     Weights: encoder.Wx0 …, decoder.Wx0 …, V, c, and Wa (H, H), Ua (H, H), va (H,) or Wc (2H, H), in one flat array:
     parameters, weights, gradients, grads, state_dict, save, load as in layers. Fresh matrices of its own are uniform (Glorot
     and Bengio 2010), va as a column, c is zeros.
@@ -98,8 +98,9 @@ class EncoderDecoder(Structure):
         config = cls._judged_cell(config, cell, options)
         if config.get("bidirectional"):
             raise ValueError("bidirectional: expected False, the decoder goes on from the encoder's last state; got True")
-        if config.get("dropout") and context == "additive":
-            raise ValueError(f'dropout: expected 0 with context="additive", got {config["dropout"]}')
+        for name in ("dropout", *RATES):
+            if config.get(name) and context == "additive":
+                raise ValueError(f'{name}: expected 0 with context="additive", got {config[name]}')
         return config
 
     @classmethod
@@ -333,7 +334,7 @@ class DecoderStep:
         self._context, self._hs, self._C = model.context, hs, last[0][-1]
         self._lengths = np.full(len(x), x.shape[1]) if lengths is None else lengths
         self._W = {name: model.weights[name].copy() for name in model._own(model._config)}
-        self._cells, self._width, self._dtype = model.decoder._prepared(), model.target_size, model.dtype
+        self._prepared, self._width, self._dtype = Prepared(model.decoder), model.target_size, model.dtype
         self._E = None if E is None else np.array(E, self._dtype, order="C")
         self._output = _affine.Prepared(self._W["V"], self._W["c"])
         self._projected: Any = _affine.forward(hs, self._W["Ua"], training=False)[0] if self._context == "additive" else None
@@ -368,11 +369,7 @@ class DecoderStep:
             context = self._C[rows]
         if context is not None:
             x = np.concatenate([x, context], axis=1)
-        after = []
-        for k, cell in enumerate(self._cells):
-            found = cell.step(x, *(a[k] for a in states))
-            after.append(found if isinstance(found, tuple) else (found,))
-            x = after[-1][0]
+        x, after = self._prepared.step(x, states)
         if self._context == "additive":
             x = np.concatenate([x, context], axis=1)
         if self._context == "dot":
@@ -382,7 +379,7 @@ class DecoderStep:
                     contexts[r] = _attention.dot(x[r : r + 1], self._hs[n, : self._lengths[n]])[0][0]
             joined = np.concatenate([contexts, x], axis=1)
             x, _ = _affine.forward(joined, self._W["Wc"], activation="tanh", training=False)
-        return self._output(x), (rows, *(np.stack(a) for a in zip(*after, strict=True)))
+        return self._output(x), (rows, *after)
 
     def select(self, state: Any, rows: NDArray[np.int64]) -> Any:
         """The states of these rows, copies; a row may come twice."""

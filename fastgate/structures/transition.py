@@ -8,7 +8,7 @@ import numpy as np
 
 from fastgate import _arguments
 from fastgate.layers import _judge
-from fastgate.layers._layer import WEIGHTS, Layer
+from fastgate.layers._layer import RATES, WEIGHTS, Layer
 from fastgate.layers._parameters import KINDS, plus
 from fastgate.layers._types import Array, Lengths, Rng
 from fastgate.structures._structure import (
@@ -41,7 +41,7 @@ class DeepTransition(Structure):
 
     input_size, hidden_size : D, H. micro_steps : n. cell : "rnn", "lstm" or "gru".
     rng, and any other option of the cell (b, bh, activation, reset, peephole, dtype, …) : as in its layer, for all micro-steps;
-        there is one layer of one direction.
+        there is one layer of one direction, without dropout, zoneout and period.
     Weights: Wx0 (D, G·H), Wh0 (H, G·H), b0 (G·H,), …, Wh1, b1, …, in one flat array: parameters, weights, gradients, grads,
     state_dict, save, load as in layers. Fresh ones are drawn as those of the cell's layer.
 
@@ -73,7 +73,7 @@ class DeepTransition(Structure):
             "micro_steps": _judge.size("micro_steps", micro_steps),
         }
         config = cls._judged_cell(config, cell, options)
-        for name, only in (("num_layers", 1), ("bidirectional", False), ("dropout", 0.0)):
+        for name, only in (("num_layers", 1), ("bidirectional", False), ("dropout", 0.0), *((name, 0.0) for name in RATES)):
             if config.get(name, only) != only:
                 raise ValueError(f"{name}: expected {only}, got {config[name]}")
         return config

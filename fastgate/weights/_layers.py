@@ -21,7 +21,7 @@ FLOATS = ("float32", "float64")
 # Options of the cells which change what is computed, and their defaults.
 PECULIAR = {
     "activation": "tanh", "reset": "after", "update": "old", "candidate": "tanh", "coupled": False, "cell_clip": None,
-    "preact_clip": None, "peephole": False, "proj_size": None,
+    "preact_clip": None, "peephole": False, "proj_size": None, "zoneout_h": 0.0, "zoneout_c": 0.0, "period": None,
 }  # fmt: skip
 
 
@@ -90,8 +90,8 @@ def assemble(
 ) -> Any:  # fmt: skip
     """A layer with the weights of parts[k][direction], whose gates stand in `order`; or `layer` itself, filled with them.
 
-    names(k, direction, field): what the caller calls that array; transposed: the caller holds the transposes of the matrices. Both
-    are for errors. A layer that is given takes the weights when all of them have been read.
+    names(k, direction, field): what the caller calls that array; transposed: the caller holds the transposes of the matrices.
+    Both are for errors. A layer that is given takes the weights when all of them have been read.
     """
     G, (first, *_) = GATES[cell], parts[0]
     matrices = {name: a for name in ("Wh", "Wx", "Wr") if (a := getattr(first, name)) is not None}
