@@ -23,6 +23,7 @@ from support import EXACT, PEEPHOLE, PROJECTED, WEIGHTS, assert_same, bits, dige
 from support import VARIANTS as ALL_VARIANTS
 
 import fastgate
+import fastgate.structures
 from fastgate import layers
 
 CELLS = [cell for cell in ALL if hasattr(fastgate, cell.name.upper())]  # a cell need not have a layer
@@ -1211,6 +1212,28 @@ try: fastgate.MLP
 except AttributeError as error: assert "has no attribute 'MLP'" in str(error)
 """
     subprocess.run([sys.executable, "-c", code], env=ENVIRONMENT, check=True)
+
+
+def test_load_knows_structures_that_nobody_has_imported(tmp_path):
+    fastgate.structures.FinalOutput(3, 4, 2, rng=0).save(tmp_path / "model.npz")
+    code = """
+import sys
+from fastgate import layers
+assert "fastgate.structures" not in sys.modules
+print(type(layers.load(sys.argv[1])).__name__)
+"""
+    found = subprocess.run(
+        [sys.executable, "-c", code, tmp_path / "model.npz"], env=ENVIRONMENT, check=True, capture_output=True, text=True
+    )
+    assert found.stdout == "FinalOutput\n"
+
+
+def test_more_arrays_than_anyone_has_are_refused_at_once():
+    words = "num_layers = 10000000: expected at most 100000 arrays of weights, got 30000000$"
+    with pytest.raises(ValueError, match=f"^input_size = 1, hidden_size = 1, {words}"):
+        fastgate.LSTM(1, 1, num_layers=10**7)
+    with pytest.raises(ValueError, match="micro_steps = 10000000: expected at most 100000 arrays of weights"):
+        fastgate.structures.DeepTransition(1, 1, cell="rnn", micro_steps=10**7)
 
 
 @cells

@@ -590,6 +590,57 @@ def test_rows_and_files_of_deep_transitions(cell, options, tmp_path):
         assert state[0].shape == (1, len(h), 17)
 
 
+@pytest.mark.parametrize("context", ["additive", "dot"])
+def test_where_attention_looked(context):
+    """The weights that attention() returns are those that made the outputs."""
+    model, rng = encoder_decoder(context, "lstm", 2), np.random.default_rng(1)
+    x, y, lengths, W = values(rng, (4, 5, 3)), values(rng, (4, 6, 2)), [4, 1, 5, 3], model.weights
+    o, _, cache = model.forward(x, y, lengths=lengths)
+    a = model.attention(cache)
+    hs, h_T, c_T, _ = model.encoder.forward(x, lengths=lengths)
+    C = a @ hs
+    if context == "dot":
+        mixed = np.tanh(np.concatenate([C, model.decoder.forward(y, h_T, c_T).h], axis=2) @ W["Wc"])
+    else:
+        model.decoder.state = (h_T, c_T)
+        h = [model.decoder.step(np.concatenate([y[:, t], C[:, t]], axis=1)) for t in range(6)]
+        mixed = np.concatenate([np.stack(h, axis=1), C], axis=2)
+    np.testing.assert_allclose(mixed @ W["V"] + W["c"], o, rtol=0, atol=1e-13)
+    np.testing.assert_allclose(a.sum(axis=2), 1, rtol=0, atol=1e-14)
+    assert (a[np.broadcast_to(np.arange(5) >= np.array(lengths)[:, None, None], a.shape)] == 0).all()
+    part = model.attention(model.forward(x, y, lengths=[4, 0, 5, 3], y_lengths=[3, 6, 0, 2]).cache)
+    assert part.any(axis=2).sum(axis=1).tolist() == [3, 0, 0, 2]
+    np.testing.assert_array_equal(part[0, :3], a[0, :3])
+    other = encoder_decoder("both")
+    with pytest.raises(ValueError, match='^cache: expected that of a structure with context="additive" or "dot", got "both"$'):
+        other.attention(other.forward(x, y).cache)
+    with pytest.raises(ValueError, match="^cache: expected the cache of this structure's forward"):
+        model.attention(other.forward(x, y).cache)
+
+
+@pytest.mark.parametrize("context", ["additive", "both"])
+def test_a_decoder_may_know_how_many_symbols_are_to_come(context):
+    """lengths= of decode, with remaining=True: the last column of y."""
+    rng = np.random.default_rng(1)
+    model = lively(structures.EncoderDecoder(3, 7, 5, 4, context=context, dtype=np.float64, rng=0))
+    x, E, lengths = values(rng, (3, 6, 3)), values(rng, (4, 4)), np.array([5, 2, 4])
+    step, state = model.decoder_step(x, E=E, remaining=True)
+    found = decode.greedy(step, [0, 1, 2], state, lengths=lengths)
+    assert found.lengths.tolist() == lengths.tolist()
+    inputs = np.concatenate([[[0], [1], [2]], np.maximum(found.y[:, :-1], 0)], axis=1)
+    left = np.maximum(lengths[:, None] - np.arange(5), 0)
+    o = model.forward(x, np.concatenate([E[inputs], left[..., None]], axis=2), y_lengths=lengths).o
+    inside = np.arange(5) < lengths[:, None]
+    np.testing.assert_array_equal(found.y[inside], o.argmax(axis=2)[inside])
+    with pytest.raises(ValueError, match=r"^left: expected \(N,\) numbers, the symbols still to come with remaining=True"):
+        step([0, 1, 2], state)
+    plain, state = model.decoder_step(x)
+    with pytest.raises(ValueError, match="^left: expected None with remaining=False, got an array; pass remaining=True"):
+        decode.greedy(plain, [0, 1, 2], state, lengths=lengths)
+    with pytest.raises(ValueError, match=r"^E: expected \(number of symbols, target_size - 1\) = \(…, 4\), got \(4, 5\)"):
+        model.decoder_step(x, E=np.ones((4, 5)), remaining=True)
+
+
 # --- an h of another width than c ------------------------------------------------------------------------------------------
 
 PROJECTED = [

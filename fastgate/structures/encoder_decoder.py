@@ -11,6 +11,7 @@ from fastgate import _arguments
 from fastgate.layers import _affine, _judge
 from fastgate.layers._layer import RATES, Layer, Prepared
 from fastgate.layers._parameters import plus
+from fastgate.layers._symbols import Symbols
 from fastgate.layers._types import Array, Lengths, Rng
 from fastgate.structures import _attention
 from fastgate.structures._structure import (
@@ -70,7 +71,8 @@ class EncoderDecoder(Structure):
         x (N, S, D) with lengths (N,), y (N, T, target_size) with y_lengths (N,): padding, even NaN, influences nothing.
         o (N, T, K), zeros past y's length. state : the decoder's last one. A row without x has the context 0.
     backward(do, cache, *, accumulate=False, need_dx=True) -> (dx, dy)
-    decoder_step(x, lengths=None, E=None) -> (step, state) : for fastgate.decode.
+    decoder_step(x, lengths=None, E=None, *, remaining=False) -> (step, state) : for fastgate.decode.
+    attention(cache) -> (N, T, S) : a, where each step of y looked, with "additive" and "dot".
 
     A row has the same bits in any batch, padding and number of threads, and step by step. What does not fit is a ValueError or
     TypeError that names the argument, before anything is computed.
@@ -301,65 +303,66 @@ class EncoderDecoder(Structure):
             self._add(name, gradient)
         return dy, [np.stack(parts) for parts in zip(*dstates, strict=True)], dhs
 
+    def attention(self, cache: Any) -> Array:
+        """The weights a (N, T, S) of a forward call in training: a[n, t] says where step t of row n looked, and its sum is 1.
+
+        Zeros past the lengths of y and of x, and in a row without x. A structure whose context is neither "additive" nor "dot"
+        has none: ValueError. To see what a decoding looked at, run forward over its symbols.
+        """
+        kept = self._cache_of(cache)
+        if self.context not in ("additive", "dot"):
+            raise ValueError(f'cache: expected that of a structure with context="additive" or "dot", got "{self.context}"')
+        N, S, T = kept["shape"]
+        a = np.zeros((N, T, S), self._dtype)
+        for k, weights in enumerate(kept["weights"]):
+            if self.context == "additive":
+                a[:, k] = weights
+            elif weights is not None:
+                a[k, : weights.shape[0], : weights.shape[1]] = weights
+        return a
+
     # --- decoding ----------------------------------------------------------------------------------------------------
 
-    def decoder_step(self, x: Array, lengths: Lengths = None, E: Array | None = None) -> tuple[DecoderStep, Any]:
+    def decoder_step(
+        self, x: Array, lengths: Lengths = None, E: Array | None = None, *, remaining: bool = False
+    ) -> tuple[DecoderStep, Any]:  # fmt: skip
         """(step, state) for fastgate.decode: what the decoder says of each row of x, symbol by symbol.
 
         x, lengths : as in forward. E : (number of symbols, target_size), a symbol's row is y; None takes one-hot rows,
-        target_size wide. The weights are those of now: after training, ask for another one. A beam forks a number and the
-        decoder's state, not the encoder's.
+        target_size wide. remaining : True makes the last column of y the symbols still to come, for decode's lengths=, as y had
+        it in training; E then is target_size - 1 wide. The weights are those of now: after training, ask for another one. A
+        beam forks a number and the decoder's state, not the encoder's.
 
             step, state = model.decoder_step(x)
             found = fastgate.decode.beam(step, y0, state, width=8, eos=1, max_length=50)
         """
         x = _judge.rows(x, self._dtype, ("N", "S", "D"), self._config["input_size"])
         judged = lengths_of(lengths, *x.shape[:2])
-        if E is not None:
-            E = _arguments._array("E", E, (self._dtype,), "the structure")[...]
-            if E.ndim != 2 or E.shape[1] != self.target_size:
-                raise ValueError(
-                    f"E: expected (number of symbols, target_size) = (…, {self._config['target_size']}), got {E.shape}"
-                )
-        step = DecoderStep(self, x, judged, E)
+        symbols = Symbols(E, self.target_size, "target_size", self._dtype, "the structure", remaining)
+        step = DecoderStep(self, x, judged, symbols)
         return step, step.first
 
 
 class DecoderStep:
-    """What EncoderDecoder.decoder_step returns: step(y, state) -> (scores, state), step.select(state, rows). A state is (rows
-    of x, h[, c])."""
+    """What EncoderDecoder.decoder_step returns: step(y, state, left=None) -> (scores, state), step.select(state, rows). A state
+    is (rows of x, h[, c])."""
 
-    def __init__(self, model: EncoderDecoder, x: Array, lengths: NDArray[np.int64] | None, E: Array | None):
+    def __init__(self, model: EncoderDecoder, x: Array, lengths: NDArray[np.int64] | None, symbols: Symbols):
         hs, *last, _ = model.encoder.forward(x, lengths=lengths, training=False)  # type: ignore[attr-defined]
         self._context, self._hs, self._C = model.context, hs, last[0][-1]
         self._lengths = np.full(len(x), x.shape[1]) if lengths is None else lengths
         self._W = {name: model.weights[name].copy() for name in model._own(model._config)}
-        self._prepared, self._width, self._dtype = Prepared(model.decoder), model.target_size, model.dtype
-        self._E = None if E is None else np.array(E, self._dtype, order="C")
+        self._prepared, self._symbols = Prepared(model.decoder), symbols
         self._output = _affine.Prepared(self._W["V"], self._W["c"])
         self._projected: Any = _affine.forward(hs, self._W["Ua"], training=False)[0] if self._context == "additive" else None
         states = [np.zeros_like(a) for a in last] if self._context == "input" else last
         self.first = (np.arange(len(x)), *states)
 
     def __call__(self, y: Any, state: Any, left: Any = None) -> tuple[Array, Any]:
-        y = _arguments._integers("y", y)
-        symbols = self._width if self._E is None else len(self._E)
-        if left is not None:
-            hint = "pass lambda y, state, left: step(y, state), and select=step.select?"
-            raise ValueError(f"left: expected None, the decoder has no input for the symbols still to come; {hint}")
         if not isinstance(state, tuple) or len(state) != len(self.first):
             raise TypeError(f"state: expected that of decoder_step, got {_arguments._kind(state)}")
         rows, *states = state
-        if y.shape != rows.shape:
-            raise ValueError(f"y: expected (N,) = {rows.shape} as the state, got {y.shape}")
-        wrong = (y < 0) | (y >= symbols)
-        if wrong.any():
-            raise ValueError(f"y: expected symbols 0..{symbols - 1}, got {y[int(wrong.argmax())]} in row {wrong.argmax()}")
-        if self._E is None:
-            x = np.zeros((len(y), self._width), self._dtype)
-            x[np.arange(len(y)), y] = 1
-        else:
-            x = self._E[y]
+        x = self._symbols.rows(y, left, len(rows))
         context = None
         if self._context == "additive":
             q = _affine.forward(states[0][-1], self._W["Wa"], training=False)[0]

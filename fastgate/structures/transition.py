@@ -107,9 +107,11 @@ class DeepTransition(Structure):
         layer._dtype = np.dtype(self._config["dtype"])
         layer._read_config()
         self._cell_layer: Layer = layer
-        size = sum(int(np.prod(sizes, dtype=object)) for _, sizes in layer._shapes().values())
-        _arguments._affordable(2 * size * self.micro_steps * layer._dtype.itemsize, 0, self._sizes_in_words())
         super()._allocate()
+
+    def _count(self) -> int:
+        first, *others = (int(np.prod(sizes, dtype=object)) for _, sizes in self._cell_layer._shapes().values())
+        return first + self.micro_steps * sum(others)
 
     def _create(self, config, rng):
         self._build(config, rng)
