@@ -36,7 +36,7 @@ from numpy.typing import NDArray
 from fastgate import _arguments
 from fastgate.layers import _affine, _judge
 from fastgate.layers._layer import Layer, Prepared, one_direction
-from fastgate.layers._symbols import Symbols
+from fastgate.layers._symbols import SymbolRows
 from fastgate.layers._types import Array, Lengths, Rng
 
 __all__ = [
@@ -290,7 +290,7 @@ class LayerStep:
         if V.ndim != 2 or len(V) != layer.output_size or V.shape[1] == 0:
             raise ValueError(f"V: expected ({layer._letter_of_h}, K) = ({layer.output_size}, K >= 1), got {V.shape}")
         c = None if c is None else _judge.array("c", c, dtype, ("K",), (V.shape[1],))
-        self._symbols = Symbols(E, layer.input_size, "D", dtype, "the layer", remaining)
+        self._symbols = SymbolRows(E, layer.input_size, "D", dtype, "the layer", remaining)
         self._prepared = Prepared(layer)
         self._output = _affine.Prepared(V, c)
         self._State, self._widths, self._dtype = layer._State, layer._widths, dtype

@@ -494,7 +494,9 @@ def test_gradients_pickle_and_copy():
     for module, cell, step in itertools.product(modules(), (*CELLS, PROJECTED), (False, True)):
         call = random_call(cell, np.random.default_rng(0), step=step)
         forward, backward = (cell.function(module, f"{'step_' * step}{what}") for what in ("forward", "backward"))
-        found = backward(cache=forward(**call).cache, **upstream(cell, np.random.default_rng(1), call, step), need=("dWh", "db"))
+        found = backward(
+            cache=forward(**call).cache, **upstream(cell, np.random.default_rng(1), call, step), need=("dWh", "db")
+        )
         for other in (pickle.loads(pickle.dumps(found)), copy.deepcopy(found), pickle.loads(pickle.dumps(found, 0))):
             assert type(other) is type(found)
             assert other.dx is None

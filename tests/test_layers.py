@@ -19,7 +19,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 from support import CELLS as ALL
-from support import EXACT, PEEPHOLE, PROJECTED, WEIGHTS, assert_same, bits, digest, permuted, status_of_child, values, variant_id
+from support import (
+    EXACT,
+    PEEPHOLE,
+    PROJECTED,
+    WEIGHTS,
+    assert_same,
+    bits,
+    digest,
+    permuted,
+    status_of_child,
+    values,
+    variant_id,
+)
 from support import VARIANTS as ALL_VARIANTS
 
 import fastgate
@@ -336,7 +348,9 @@ def test_weights_are_views_of_one_array_without_gaps(cell, b, bh):
             layer = kind(cell)(D, H, num_layers=2, bidirectional=True, b=b, bh=bh, dtype=dtype, rng=0, **own)
             ends = [f"{k}{suffix}" for k in range(2) for suffix in ("", "_reverse")]
             names = [name + end for end in ends for name in ("Wx", "Wh", *["b"] * b, *["bh"] * bh)]
-            names += [f"peephole{end}" for end in ends if "peephole" in own] + [f"Wr{end}" for end in ends if "proj_size" in own]
+            names += [f"peephole{end}" for end in ends if "peephole" in own] + [
+                f"Wr{end}" for end in ends if "proj_size" in own
+            ]
             for flat, views in ((layer.parameters, layer.weights), (layer.gradients, layer.grads)):
                 assert list(views) == names
                 assert flat.dtype == dtype

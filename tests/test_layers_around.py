@@ -229,7 +229,11 @@ def test_what_does_not_fit():
         (lambda: make("LSTM", zoneout_c="0.1"), TypeError, "zoneout_c: expected a number >= 0, got str '0.1'"),
         (lambda: make("RNN", zoneout_c=0.1), TypeError, ".*zoneout_c"),
         (lambda: make("RNN", period=0), ValueError, "period: expected integers >= 1 and < 2\\*\\*62, got 0"),
-        (lambda: make("RNN", period=[1, 2]), ValueError, r"period: expected an integer or \(H,\) = \(6,\) integers, got \(2,\)"),
+        (
+            lambda: make("RNN", period=[1, 2]),
+            ValueError,
+            r"period: expected an integer or \(H,\) = \(6,\) integers, got \(2,\)",
+        ),
         (lambda: make("RNN", period=1.5), TypeError, "period: expected integers, got float64"),
         (lambda: make("LSTM", period=2, proj_size=2), ValueError, "period: expected None beside proj_size, got one"),
         (lambda: lstm.forward(x, start=-1), ValueError, "start: expected an integer >= 0"),
@@ -244,7 +248,11 @@ def test_what_does_not_fit():
         (lambda: weights.to_keras(make("GRU", period=2)), ValueError, "layer: expected period=None, got 2"),
         (lambda: flow.trace(recurrent, x), ValueError, "model: expected one without recurrent_dropout=, which fastgate.flow"),
         (lambda: flow.trace(make("GRU", period=2), x), ValueError, "model: expected one without period=, which"),
-        (lambda: structures.OutputEveryStep(D, H, 2, period=2), ValueError, "period: expected None, a structure does not number"),
+        (
+            lambda: structures.OutputEveryStep(D, H, 2, period=2),
+            ValueError,
+            "period: expected None, a structure does not number",
+        ),
         (lambda: structures.DeepTransition(D, H, zoneout_h=0.1), ValueError, "zoneout_h: expected 0.0, got 0.1"),
         (
             lambda: structures.MissingValues(D, H, recurrent_dropout=0.1),

@@ -612,9 +612,9 @@ def test_where_attention_looked(context):
     assert part.any(axis=2).sum(axis=1).tolist() == [3, 0, 0, 2]
     np.testing.assert_array_equal(part[0, :3], a[0, :3])
     other = encoder_decoder("both")
-    with pytest.raises(ValueError, match='^cache: expected that of a structure with context="additive" or "dot", got "both"$'):
+    with pytest.raises(ValueError, match=r'^cache: expected that of a structure with context="additive" or "dot", got "both"$'):
         other.attention(other.forward(x, y).cache)
-    with pytest.raises(ValueError, match="^cache: expected the cache of this structure's forward"):
+    with pytest.raises(ValueError, match=r"^cache: expected the cache of this structure's forward"):
         model.attention(other.forward(x, y).cache)
 
 
@@ -635,7 +635,7 @@ def test_a_decoder_may_know_how_many_symbols_are_to_come(context):
     with pytest.raises(ValueError, match=r"^left: expected \(N,\) numbers, the symbols still to come with remaining=True"):
         step([0, 1, 2], state)
     plain, state = model.decoder_step(x)
-    with pytest.raises(ValueError, match="^left: expected None with remaining=False, got an array; pass remaining=True"):
+    with pytest.raises(ValueError, match=r"^left: expected None with remaining=False, got an array; pass remaining=True"):
         decode.greedy(plain, [0, 1, 2], state, lengths=lengths)
     with pytest.raises(ValueError, match=r"^E: expected \(number of symbols, target_size - 1\) = \(…, 4\), got \(4, 5\)"):
         model.decoder_step(x, E=np.ones((4, 5)), remaining=True)
@@ -906,7 +906,7 @@ def test_what_does_not_fit_is_named():
         (ValueError, r"y: expected symbols 0\.\.1, got 2", lambda: pair.decoder_step(x)[0]([0, 2], pair.decoder_step(x)[1])),
         (TypeError, "state: expected that of decoder_step, got None", lambda: decode.greedy(
             pair.decoder_step(x)[0], [0, 1], max_length=3)),
-        (ValueError, "left: expected None, the decoder has no input", lambda: decode.greedy(
+        (ValueError, "left: expected None with remaining=False, got an array", lambda: decode.greedy(
             *pair.decoder_step(x)[:1], [0, 1], pair.decoder_step(x)[1], lengths=[3, 2])),
         (TypeError, "rng: expected", lambda: missing.forward(x, mask, rng="x")),
         (ValueError, "dh: expected", lambda: deep.backward(wrong, kept)),

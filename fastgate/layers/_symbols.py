@@ -8,7 +8,7 @@ from fastgate import _arguments
 from fastgate.layers._types import Array
 
 
-class Symbols:
+class SymbolRows:
     """x (N, width) of symbols y (N,): rows of E (number of symbols, width), or without E one-hot rows.
 
     remaining : True makes the last column of x the symbols still to come, `left`; E then has a column less.

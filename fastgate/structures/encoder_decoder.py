@@ -11,7 +11,7 @@ from fastgate import _arguments
 from fastgate.layers import _affine, _judge
 from fastgate.layers._layer import RATES, Layer, Prepared
 from fastgate.layers._parameters import plus
-from fastgate.layers._symbols import Symbols
+from fastgate.layers._symbols import SymbolRows
 from fastgate.layers._types import Array, Lengths, Rng
 from fastgate.structures import _attention
 from fastgate.structures._structure import (
@@ -338,7 +338,7 @@ class EncoderDecoder(Structure):
         """
         x = _judge.rows(x, self._dtype, ("N", "S", "D"), self._config["input_size"])
         judged = lengths_of(lengths, *x.shape[:2])
-        symbols = Symbols(E, self.target_size, "target_size", self._dtype, "the structure", remaining)
+        symbols = SymbolRows(E, self.target_size, "target_size", self._dtype, "the structure", remaining)
         step = DecoderStep(self, x, judged, symbols)
         return step, step.first
 
@@ -347,7 +347,7 @@ class DecoderStep:
     """What EncoderDecoder.decoder_step returns: step(y, state, left=None) -> (scores, state), step.select(state, rows). A state
     is (rows of x, h[, c])."""
 
-    def __init__(self, model: EncoderDecoder, x: Array, lengths: NDArray[np.int64] | None, symbols: Symbols):
+    def __init__(self, model: EncoderDecoder, x: Array, lengths: NDArray[np.int64] | None, symbols: SymbolRows):
         hs, *last, _ = model.encoder.forward(x, lengths=lengths, training=False)  # type: ignore[attr-defined]
         self._context, self._hs, self._C = model.context, hs, last[0][-1]
         self._lengths = np.full(len(x), x.shape[1]) if lengths is None else lengths
