@@ -23,7 +23,10 @@ accelerate, restore = ours.accelerate, ours.restore
 nn, parametrize = torch.nn, torch.nn.utils.parametrize
 PackedSequence, pack_padded_sequence = torch.nn.utils.rnn.PackedSequence, torch.nn.utils.rnn.pack_padded_sequence
 
-pytestmark = pytest.mark.beside
+pytestmark = [
+    pytest.mark.beside,
+    pytest.mark.filterwarnings("ignore:LSTM with projections:UserWarning"),  # torch's, about itself
+]
 
 torch.set_num_threads(1)  # as fastgate has in tests: the workers of pytest-xdist share the CPUs
 
@@ -683,7 +686,6 @@ def test_other_devices(name, calls):
     assert not calls
 
 
-@pytest.mark.filterwarnings("ignore:LSTM with projections:UserWarning")  # torch's, about itself
 def test_projections(calls, tmp_path):
     """Unbatched, packed, with states, by accelerate, through a file; second gradients and batches of them; wrong states."""
     options = {"proj_size": 4, "num_layers": 2, "bidirectional": True, "dtype": torch.float64}
@@ -1153,7 +1155,6 @@ def infos():
 @dtypes
 @modules
 @pytest.mark.parametrize("training", [True, False])
-@pytest.mark.filterwarnings("ignore:LSTM with projections:UserWarning")
 def test_torchs_samples(name, dtype, training):
     """The inputs with which torch tests these modules, and the references that it has for them."""
     info = infos()[name]

@@ -88,6 +88,8 @@ def _judge_prefix(prefix: Any) -> None:
 
 def build(parts: Mapping[tuple[int, int], Mapping[str, tuple[str, Any]]], layer: Any, dtype: Any, options: Any) -> Any:
     """The layer of what parts_of found."""
+    if layer is not None:
+        _layers.cell_of(layer)
     own = _layers.setting("proj_size", layer, options, None)  # whatever it is: it is held against the weights
     _layers.judged_layer(layer, options, activation=("tanh", "relu"), proj_size=(own,))
     Wh_name, Wh = parts[0, 0]["Wh"]
