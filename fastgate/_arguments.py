@@ -76,6 +76,21 @@ class Norm(NamedTuple):
     beta_c: ndarray | None  # (H,), beside gain_c only
 
 
+class Budget(int):
+    """`memory=` of a call, of which the floats that masks of bools became take `copies` bytes."""
+
+    def __new__(cls, memory: int, given: tuple[Any, ...], masks: Masks) -> "Budget":
+        budget = super().__new__(cls, memory)
+        budget.copies = 0
+        for a, made in zip(given, masks, strict=True):
+            if made is not None and a.dtype == bool:
+                taken = (size for size, stride in zip(made.shape, made.strides, strict=True) if stride)
+                budget.copies += made.itemsize * math.prod(taken)
+        return budget
+
+    copies: int
+
+
 class Forward(NamedTuple):
     """A judged forward call. Arrays are ndarrays, aligned and in native byte order; x and the states have a
     contiguous last axis. With training=True they are views of their own, which no caller can reshape."""
@@ -341,11 +356,13 @@ def _forward_in_words(
     norm = norm and Norm._make(None if a is None else _direct(a, dtype, rows=True) for a in norm)
     h = "H" if Wr is None else "P"
     before = ("N",) if step else ("sum T",) if ragged else ("N", "T")
+    given = masks
     masks = masks and Masks(
         _broadcast("recurrent_mask", masks[0], dtype, ("N", h), (N, P)),
         _broadcast("zoneout_h", masks[1], dtype, (*before, h), (*x.shape[:-1], P)),
         _broadcast("zoneout_c", masks[2], dtype, (*before, "H"), (*x.shape[:-1], H)),
     )
+    memory = memory if memory is None or masks is None else Budget(memory, given, masks)
 
     if out is not None:
         out = outputs(out, _forward_outputs(step, has_c, return_sequences, x.shape, N, H, P), dtype)

@@ -599,8 +599,8 @@ def test_the_page_says_what_a_linear_net_does(scale, word, tmp_path):
 
 
 @pytest.mark.usefixtures("matplotlib")
-@pytest.mark.filterwarnings("ignore::RuntimeWarning")
 def test_a_page_of_a_net_that_has_run_away():
+    """The words say so, no warning does."""
     found = fastgate.RNN(3, 8, activation="relu", rng=0)
     found.weights["Wh0"][...] *= 1e3
     page = flow.report(found, np.ones((2, 60, 3), np.float32))
@@ -610,6 +610,14 @@ def test_a_page_of_a_net_that_has_run_away():
     (verdict,) = flow.report(found, np.ones((2, 60, 3), np.float32)).verdicts
     assert verdict.word == "explode"
     assert verdict.per_step == pytest.approx(flow.spectrum(found.weights["Wh0"]).radius, rel=0.05)
+    linear = fastgate.RNN(3, 8, activation="identity", num_layers=2, rng=0)
+    linear.parameters[...] *= 1e4
+    assert [v.word for v in flow.report(linear, np.ones((2, 30, 3), np.float32)).verdicts] == ["explode", "explode"]
+    for kind in (fastgate.RNN, fastgate.LSTM, fastgate.GRU):
+        broken = kind(3, 8, rng=0)
+        broken.parameters[1] = np.inf
+        flow.report(broken, np.ones((2, 9, 3), np.float32))
+        flow.omega(flow.trace(broken, np.ones((2, 9, 3), np.float32)))
 
 
 @pytest.mark.usefixtures("matplotlib")

@@ -127,7 +127,9 @@ def test_a_layer_has_the_options_of_its_cell(name):
     assert layer.__module__ == f"fastgate.layers.{name.lower()}"
     function = inspect.signature(getattr(fastgate, f"{name.lower()}_forward")).parameters
     run = inspect.signature(getattr(fastgate, f"{name}Cell").forward).parameters
-    shared = {"num_layers", "bidirectional", "merge", "dropout", "b", "bh", "dtype", "rng"} | {"peephole"} & set(function)
+    shared = {"num_layers", "bidirectional", "merge", "dropout", "b", "bh", "dtype", "rng", "recurrent_dropout"}
+    shared |= {"zoneout_h", "zoneout_c", "period", "peephole"} & set(function)
+    shared |= {"proj_size"} if "Wr" in function else set()
     built = {p.name: p for p in inspect.signature(layer).parameters.values() if p.kind is p.KEYWORD_ONLY}
     options = set(function) - set(run) - {"Wx", "Wh", "Wr"} - shared - set(AROUND)
     assert built.keys() == shared | options

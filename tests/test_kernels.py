@@ -5,8 +5,10 @@ often, each time beside others. FASTGATE_CASES sets the number of sequence cases
 third as many steps. The exact result is the reference's in float64, on plain arrays of the same values.
 """
 
+import copy
 import itertools
 import os
+import pickle
 import random
 import subprocess
 import sys
@@ -18,10 +20,12 @@ import pytest
 from layouts import LAYOUTS, far_apart, lay_out
 from support import (
     CELLS,
+    PROJECTED,
     VARIANTS,
     digest,
     each,
     is_steady,
+    modules,
     naming,
     permuted,
     random_call,
@@ -485,6 +489,20 @@ def peak(T):
 before = peak(20)
 print(peak(200_000) - before, 200_000 * 2 * 8 * 4 // 1024)
 """
+
+
+def test_gradients_pickle_and_copy():
+    for module, cell, step in itertools.product(modules(), (*CELLS, PROJECTED), (False, True)):
+        call = random_call(cell, np.random.default_rng(0), step=step)
+        forward, backward = (cell.function(module, f"{'step_' * step}{what}") for what in ("forward", "backward"))
+        found = backward(
+            cache=forward(**call).cache, **upstream(cell, np.random.default_rng(1), call, step), need=("dWh", "db")
+        )
+        for other in (pickle.loads(pickle.dumps(found)), copy.deepcopy(found), pickle.loads(pickle.dumps(found, 0))):
+            assert type(other) is type(found)
+            assert other.dx is None
+            np.testing.assert_array_equal(other.dWh, found.dWh)
+            np.testing.assert_array_equal(other.db, found.db)
 
 
 def test_without_training_memory_does_not_grow_with_time():

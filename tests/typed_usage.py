@@ -113,6 +113,9 @@ def layered(x: NDArray[np.float32]) -> float:
     gru = fastgate.GRU(D, H, reset="before", rng=np.random.default_rng(0))
     gru.step(x[:, 0])
     assert_type(gru.num_parameters, int)
+    paced = fastgate.LSTM(D, H, period=[1, 1, 2, 2, 4], zoneout_c=0.1, recurrent_dropout=0.2, rng=0)
+    paced.forward(x, start=3)
+    assert_type(fastgate.LSTM(D, H, proj_size=2, rng=0).proj_size, int | None)
     gradients = gru.backward(None, gru.forward(x, training=True).cache, accumulate=True, need_dx=False)
     return float(gradients.dh0.sum() + dx.sum() + dh0.sum() + dc0.sum() + gru.state.h.sum())
 

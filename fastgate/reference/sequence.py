@@ -255,5 +255,11 @@ def placed(judged, name, result):
 
 @once
 def gradients_type(name, fields):
-    """The NamedTuple of a backward call; its fields depend on which biases were given."""
-    return namedtuple(name, fields)
+    """The NamedTuple of a backward call; its fields depend on which biases were given. It pickles by its name and fields."""
+    kind = namedtuple(name, fields)
+    kind.__reduce__ = lambda gradients: (_gradients, (name, fields, *gradients))
+    return kind
+
+
+def _gradients(name, fields, *values):
+    return gradients_type(name, fields)(*values)
