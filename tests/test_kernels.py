@@ -29,6 +29,7 @@ from support import (
     naming,
     permuted,
     random_call,
+    reordered,
     run,
     upstream,
     values,
@@ -416,7 +417,7 @@ def test_every_gate_order(cell, dtype):
         own = forward_of(case, fastgate)(**call, **keywords)
         own_gradients = backward_of(case, fastgate)(cache=own.cache, **gradients)
         for order in map("".join, itertools.permutations(cell.gates) if cell.G > 1 else ()):
-            weights = {name: permuted(call[name], cell.gates, order) for name in ("Wx", "Wh", "b", "bh")}
+            weights = reordered(cell, call, order)
             found = forward_of(case, fastgate)(**call | weights, **keywords, gate_order=order)
             for name in own._fields[:-1]:
                 np.testing.assert_array_equal(getattr(found, name), getattr(own, name), err_msg=order)
