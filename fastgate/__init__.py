@@ -1,6 +1,7 @@
 """The recurrent engine that NumPy never had.
 
 rnn.py lstm.py gru.py     the cells: a step, whole sequences, ragged batches, forward and backward; prepared cells
+lstm_norm.py gru_norm.py  the same with layer normalisation
 clip.py                   gradient clipping, in place
 loss.py                   softmax cross-entropy
 masks.py                  masks of dropout and zoneout, drawn
@@ -32,6 +33,15 @@ from fastgate.gru import (
     gru_step_backward,
     gru_step_forward,
 )
+from fastgate.gru_norm import (
+    GRUNormCell,
+    gru_norm_backward,
+    gru_norm_forward,
+    gru_norm_ragged_backward,
+    gru_norm_ragged_forward,
+    gru_norm_step_backward,
+    gru_norm_step_forward,
+)
 from fastgate.loss import softmax_cross_entropy
 from fastgate.lstm import (
     LSTMCell,
@@ -41,6 +51,15 @@ from fastgate.lstm import (
     lstm_ragged_forward,
     lstm_step_backward,
     lstm_step_forward,
+)
+from fastgate.lstm_norm import (
+    LSTMNormCell,
+    lstm_norm_backward,
+    lstm_norm_forward,
+    lstm_norm_ragged_backward,
+    lstm_norm_ragged_forward,
+    lstm_norm_step_backward,
+    lstm_norm_step_forward,
 )
 from fastgate.masks import draw_dropout_mask, draw_zoneout_mask
 from fastgate.rnn import (
@@ -75,9 +94,15 @@ __all__ = [
     "rnn_forward", "rnn_backward", "rnn_ragged_forward", "rnn_ragged_backward", "rnn_step_forward", "rnn_step_backward",
     "lstm_forward", "lstm_backward", "lstm_ragged_forward", "lstm_ragged_backward", "lstm_step_forward", "lstm_step_backward",
     "gru_forward", "gru_backward", "gru_ragged_forward", "gru_ragged_backward", "gru_step_forward", "gru_step_backward",
+    "lstm_norm_forward", "lstm_norm_backward", "lstm_norm_ragged_forward", "lstm_norm_ragged_backward",
+    "lstm_norm_step_forward", "lstm_norm_step_backward",
+    "gru_norm_forward", "gru_norm_backward", "gru_norm_ragged_forward", "gru_norm_ragged_backward",
+    "gru_norm_step_forward", "gru_norm_step_backward",
     "RNNCell",
     "LSTMCell",
     "GRUCell",
+    "LSTMNormCell",
+    "GRUNormCell",
     "RNN", "LSTM", "GRU",
     "StreamPool",
     "clip_grad_norm", "clip_grad_value", "clip_norm_each",

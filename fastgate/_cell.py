@@ -15,9 +15,9 @@ class _Cell(_kernels.Holder):
         """For annotations: LSTMCell[np.float32]."""
         return GenericAlias(cls, dtype)
 
-    def _prepare(self, Wx, Wh, b, bh, kernel, option=_call.PLAIN, peephole=None, Wr=None, period=None, **options):
+    def _prepare(self, Wx, Wh, b, bh, kernel, option=_call.PLAIN, peephole=None, Wr=None, period=None, norm=None, **options):
         """`kernel`: the name in csrc/cells.def, `option`: its options there; `options`: the other ones of the constructor."""
-        weights = _arguments.weights(Wx, Wh, b, bh, peephole, Wr, self._gates, options.get("gate_order"), period)
+        weights = _arguments.weights(Wx, Wh, b, bh, peephole, Wr, self._gates, options.get("gate_order"), period, norm=norm)
         self._options = options
         self._hold(_kernels.Prepared(kernel, option, weights))
 
@@ -29,10 +29,10 @@ class _Cell(_kernels.Holder):
         """
         self._update(Wx, Wh, b, bh, None, None)
 
-    def _update(self, Wx, Wh, b, bh, peephole, Wr):
+    def _update(self, Wx, Wh, b, bh, peephole, Wr, norm=None):
         held = self._held()
         like = held.weights
-        weights = _arguments.weights(Wx, Wh, b, bh, peephole, Wr, self._gates, like.gate_order, like.period, like)
+        weights = _arguments.weights(Wx, Wh, b, bh, peephole, Wr, self._gates, like.gate_order, like.period, like, norm)
         self._hold(_kernels.Prepared(held.kernel, held.option, weights))
 
     def _judge(self, prepared, x, h, c, masks, **options):
@@ -41,7 +41,7 @@ class _Cell(_kernels.Holder):
         return _arguments.forward(
             self._cell, x, h, c, w.Wx, w.Wh, w.b, w.bh, gates=self._gates, has_c=self._has_c, gate_order=w.gate_order,
             dtypes=(w.dtype,), input_size=w.D, peephole=w.peephole, Wr=w.Wr, period=w.period, recurrent_mask=recurrent_mask,
-            zoneout_h=zoneout_h, zoneout_c=zoneout_c, **options,
+            zoneout_h=zoneout_h, zoneout_c=zoneout_c, norm=w.norm, **options,
         )  # fmt: skip
 
     def _run(self, x, h0, c0, masks, lengths, reverse, start, training, memory, return_sequences, out):
@@ -108,7 +108,8 @@ class _Cell(_kernels.Holder):
     def nbytes(self):
         """Bytes of the copies and of the packed weights."""
         held = self._held()
-        return held.memory.size + sum(a.nbytes for a in _arrays(held.weights) if a is not None)
+        arrays = (*_arrays(held.weights), *(held.weights.norm or ()))
+        return held.memory.size + sum(a.nbytes for a in arrays if a is not None)
 
     def __repr__(self):
         w = self._held().weights
@@ -120,6 +121,7 @@ class _Cell(_kernels.Holder):
             str(w.dtype),
             *["peephole"] * (w.peephole is not None),
             *["period"] * (w.period is not None),
+            *["gain_c"] * (w.norm is not None and w.norm.gain_c is not None),
             *options,
         ]
         return f"<{type(self).__name__}: {', '.join(words)}>"
@@ -127,13 +129,13 @@ class _Cell(_kernels.Holder):
     def __reduce__(self):
         held = self._held()
         w = held.weights
-        arrays = (*_arrays(w), w.gate_order, w.period)
+        arrays = (*_arrays(w), w.norm, w.gate_order, w.period)
         return copyreg.__newobj__, (type(self),), (vars(self), held.kernel, held.option, *arrays)
 
     def __setstate__(self, state):
-        attributes, kernel, option, *weights, gate_order, period = state
+        attributes, kernel, option, *weights, norm, gate_order, period = state
         vars(self).update(attributes)
-        self._hold(_kernels.Prepared(kernel, option, _arguments.weights(*weights, self._gates, gate_order, period)))
+        self._hold(_kernels.Prepared(kernel, option, _arguments.weights(*weights, self._gates, gate_order, period, norm=norm)))
 
 
 def _arrays(weights):
@@ -155,6 +157,25 @@ class PreparedCell(_Cell, _kernels.Cell):
         """
         masks = recurrent_mask, zoneout_h, None
         return self._run(x, h0, None, masks, lengths, reverse, start, training, memory, return_sequences, out)
+
+
+class NormalisedCell:
+    """What normalised cells have besides."""
+
+    def _of_norm(self, name):
+        norm = self._held().weights.norm
+        gain = None if norm is None else getattr(norm, name)
+        return None if gain is None else gain[...]
+
+    @property
+    def gain_x(self):
+        """(G·H,), the cell's own copy, read-only; or None."""
+        return self._of_norm("gain_x")
+
+    @property
+    def gain_h(self):
+        """(G·H,), the cell's own copy, read-only; or None."""
+        return self._of_norm("gain_h")
 
 
 class PreparedCellWithC(_Cell, _kernels.CellWithC):

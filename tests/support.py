@@ -8,6 +8,7 @@ SANITIZED         whether the tests run under AddressSanitizer
 EXACT             those of them whose backward is the derivative of their forward: no gradient is clipped
 Cell              name, gates, states, its options one by one, its functions in a module
 WEIGHTS           the names of arguments that do not belong to a row of the batch
+BY_GATES          those of them that have a block for each gate
 modules()         the packages under test: fastgate.reference, and fastgate where its compiled part is built
 random_call       random, distinct, non-zero arguments of one forward call
 upstream          random upstream gradients for its results
@@ -49,6 +50,7 @@ class Cell:
     options: tuple  # combinations of the cell's own options, as tuples of (name, value), the plain cell first
     peephole: bool = False  # whether its calls have one
     projection: bool = False  # whether they have a Wr
+    norm: tuple = ()  # the names of gains and betas that they have
 
     @property
     def G(self):
@@ -57,6 +59,17 @@ class Cell:
     def function(self, module, what):
         """what: forward or backward, ragged_… or step_… too."""
         return getattr(module, f"{self.name}_{what}")
+
+    @property
+    def prepared(self):
+        """The name of its prepared class."""
+        first, *others = self.name.split("_")
+        return f"{first.upper()}{''.join(word.capitalize() for word in others)}Cell"
+
+    @property
+    def holds(self):
+        """Whether it knows period=."""
+        return not self.projection and "gain_c" not in self.norm
 
     def states(self, step=False):
         h, c = ("h_prev", "c_prev") if step else ("h0", "c0")
@@ -71,10 +84,12 @@ class Cell:
         return (call["Wh"].shape[0], call["Wh"].shape[1] // self.G)[: 1 + self.has_c]
 
     def __repr__(self):
-        return self.name + "-peephole" * self.peephole + "-projection" * self.projection
+        return self.name + "-peephole" * self.peephole + "-projection" * self.projection + "-gain_c" * ("gain_c" in self.norm)
 
 
-WEIGHTS = ("Wx", "Wh", "b", "bh", "peephole", "Wr")
+NORM = ("gain_x", "gain_h", "gain_c", "beta_c")
+BY_GATES = ("Wx", "Wh", "b", "bh", *NORM[:2])
+WEIGHTS = ("Wx", "Wh", "b", "bh", "peephole", "Wr", *NORM)
 
 # Of a cell whose combinations are too many to run everything on: these. test_options.py runs through all.
 CHOSEN = {
@@ -97,6 +112,9 @@ CHOSEN = {
         (("reset", "before"), ("update", "new"), ("candidate", "sigmoid")),
         (("reset", "before"), ("grad_clip", 0.1)),
     ),
+    # A small eps keeps nothing of the scale of a row, which is all that there is of a row of one number times a weight.
+    "lstm_norm": ((("eps", 0.3),),),
+    "gru_norm": ((("eps", 0.2),),),
 }
 
 
@@ -105,17 +123,19 @@ def _cell(name):
     parameters = inspect.signature(getattr(reference, f"{name}_forward")).parameters
     choices = [[(option, value) for value in values] for option, values in module.OPTIONS.items()]
     options = CHOSEN.get(name, tuple(itertools.product(*choices)))
-    return Cell(name, module.GATES, "c0" in parameters, options)
+    return Cell(name, module.GATES, "c0" in parameters, options, norm=NORM[: 2 * ("gain_x" in parameters)])
 
 
 CELLS = tuple(_cell(name.removesuffix("_step_forward")) for name in reference.__all__ if name.endswith("_step_forward"))
 LSTM = next(cell for cell in CELLS if cell.name == "lstm")
 PEEPHOLE = replace(LSTM, peephole=True)
 PROJECTED = replace(LSTM, projection=True)
+NORMALISED_C = replace(next(cell for cell in CELLS if cell.name == "lstm_norm"), norm=NORM)
 VARIANTS = tuple((cell, options) for cell in CELLS for options in cell.options)
 VARIANTS += ((PEEPHOLE, ()), (PEEPHOLE, (("grad_clip", 0.1),)))
 ALL_BUT_GRAD_CLIP = tuple(option for option in itertools.chain(*LSTM.options) if option[0] != "grad_clip")
 VARIANTS += ((PEEPHOLE, ALL_BUT_GRAD_CLIP), (PROJECTED, ()), (replace(PEEPHOLE, projection=True), ALL_BUT_GRAD_CLIP))
+VARIANTS += ((NORMALISED_C, (("eps", 0.4),)),)
 
 # Options that only choose arithmetic read the same weights and reach the same memory.
 _first, _last = {}, {}
@@ -168,6 +188,9 @@ def random_call(cell, rng, *, N=3, T=5, D=4, H=6, dtype=np.float64, step=False, 
         call["peephole"] = values(rng, (3 * H,), dtype, 0.5)
     if cell.projection:
         call["Wr"] = values(rng, (H, P), dtype, 2 / np.sqrt(H + 1))
+    sizes = dict(zip(NORM, (G * H, G * H, H, H), strict=True))
+    for name in cell.norm if b else cell.norm[:3]:
+        call[name] = values(rng, (sizes[name],), dtype, 0.5 if name == "beta_c" else 1)
     return call
 
 
@@ -185,7 +208,12 @@ def prepare(cell, call, **options):
     import fastgate
 
     left = {name: a for name, a in call.items() if name not in WEIGHTS}
-    return getattr(fastgate, f"{cell.name.upper()}Cell")(**weights_of(call), **options), left
+    return getattr(fastgate, cell.prepared)(**weights_of(call), **options), left
+
+
+def reordered(cell, call, order):
+    """The arguments of a call that have a block for each gate, in another gate order."""
+    return {name: permuted(call[name], cell.gates, order) for name in BY_GATES if name in call}
 
 
 def weights_of(call):

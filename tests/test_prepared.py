@@ -18,14 +18,15 @@ from support import (
     assert_same,
     digest,
     each,
-    permuted,
     prepare,
     random_call,
+    reordered,
     run,
     upstream,
     variant_id,
     weights_of,
 )
+from support import WEIGHTS as ALL_WEIGHTS
 from test_malformed import forward_case, judged
 
 import fastgate
@@ -38,7 +39,7 @@ dtypes = each("dtype", [np.float32, np.float64])
 ROWS = [1, 2, 3, 5, 8, 17, 33, 70]
 WIDTHS = [(5, 1), (1, 7), (9, 8), (8, 9), (3, 15), (16, 16), (17, 33), (40, 64), (20, 130)]
 BIASES = list(itertools.product((False, True), repeat=2))
-WEIGHTS = ("Wx", "Wh", "b", "bh")  # in the order of the gates
+WEIGHTS = ("Wx", "Wh", "b", "bh")  # of every cell
 CASES = int(os.environ.get("FASTGATE_MALFORMED", "200"))
 
 
@@ -137,7 +138,7 @@ def test_weights_in_any_layout_and_gate_order(cell, options, dtype, layout):
             assert own.dtype is np.dtype(dtype)
         if cell.G > 1:
             order = cell.gates[::-1]
-            call |= {name: permuted(call[name], cell.gates, order) for name in WEIGHTS}
+            call |= reordered(cell, call, order)
             prepared, left = prepare(cell, lay_out_weights(call, layout), gate_order=order, **dict(options))
             assert_same(stepped(cell, prepared, **left), expected)
 
@@ -286,7 +287,7 @@ def test_update(cell, options, dtype):
     gradients = upstream(cell, np.random.default_rng(0), call)
     old = prepared.forward(**left)
     for biases in ((), ("b",), ("bh",), ("b", "bh")):
-        given = {name: other[name] for name in ("Wx", "Wh", *biases, *["peephole"] * cell.peephole, *["Wr"] * cell.projection)}
+        given = weights_of({name: a for name, a in other.items() if name in biases or name not in ("b", "bh")})
         assert prepared.update(**given) is None
         replaced = left | given
         found = prepared.forward(**left)
@@ -332,7 +333,7 @@ def test_what_it_tells_of_itself(cell, options, dtype):
     prepared, _ = prepare(cell, call, **dict(options))
     assert (prepared.input_size, prepared.hidden_size, prepared.dtype) == (5, 7, np.dtype(dtype))
     assert prepared.nbytes >= 2 * (call["Wx"].nbytes + call["Wh"].nbytes)
-    words = [f"{cell.name.upper()}Cell", "D=5", "H=7", np.dtype(dtype).name, *(f"{k}={v!r}" for k, v in options)]
+    words = [cell.prepared, "D=5", "H=7", np.dtype(dtype).name, *(f"{k}={v!r}" for k, v in options)]
     words += ["peephole"] * cell.peephole + ["P=4"] * cell.projection
     assert all(word in repr(prepared) for word in words)
 
@@ -447,12 +448,12 @@ def test_out_that_is_refused(cell):
 
 def by_a_prepared_cell(cell, step, given):
     """Builds the cell, then calls it: a function of the arguments of the function."""
-    own = {*WEIGHTS, "peephole", "Wr", "gate_order", "period", *dict(itertools.chain(*cell.options))}
+    own = {*ALL_WEIGHTS, "gate_order", "period", *dict(itertools.chain(*cell.options))}
     given.pop("training", None) if step else None
 
     def call(**arguments):
         built = {name: arguments.pop(name) for name in own & arguments.keys()}
-        prepared = getattr(fastgate, f"{cell.name.upper()}Cell")(**built)
+        prepared = getattr(fastgate, cell.prepared)(**built)
         (prepared.step if step else prepared.forward)(**arguments)
 
     return call
@@ -468,7 +469,7 @@ def test_malformed_calls_are_refused(cell, options, step):
         if step and names == ["training"]:
             continue
         # Where two disagree, the weights are right.
-        names = [*names, "Wx", "Wh", "Wr"] if set(names) & {*WEIGHTS, "peephole", "Wr"} else [*names, "x"]
+        names = [*names, "Wx", "Wh", "Wr"] if set(names) & {*ALL_WEIGHTS} else [*names, "x"]
         wrong = judged(by_a_prepared_cell(cell, step, call), call, names, huge)
         assert not wrong, f"seed {seed}: {wrong}"
 
@@ -510,7 +511,7 @@ def test_errors_name_the_argument_of_the_call(cell):
 def test_sizes_that_no_memory_holds(cell, D, H):
     """x of stride 0 or of no columns: the product of its sizes must not wrap round, nor 2^60 rows be walked through."""
     W = np.ones((D, cell.G * H), np.float32), np.ones((H, cell.G * H), np.float32)
-    prepared = getattr(fastgate, f"{cell.name.upper()}Cell")(*W)
+    prepared = getattr(fastgate, cell.prepared)(*W)
     step, forward = (cell.function(fastgate, what) for what in ("step_forward", "forward"))
     arguments = (*[None] * len(cell.states()), *W)
     calls = (
@@ -529,7 +530,7 @@ def test_sizes_that_no_memory_holds(cell, D, H):
 
 @cells
 def test_weights_that_no_memory_holds(cell):
-    one, large, name = np.ones((), np.float32), 2**24, f"{cell.name.upper()}Cell"
+    one, large, name = np.ones((), np.float32), 2**24, cell.prepared
     Wx, Wh = np.broadcast_to(one, (3, cell.G * large)), np.broadcast_to(one, (large, cell.G * large))
     with pytest.raises((MemoryError, OverflowError), match=r"^Wx"):
         getattr(fastgate, name)(Wx, Wh)
@@ -563,7 +564,7 @@ def test_arguments_that_reshape_the_others(cell):
     expected = stepped(cell, prepared, **left)
     for make in (type(prepared), prepared.update):
         assert Wx.shape == call["Wx"].shape
-        make(Wx, Reshaping(Wh, change), call["b"], bh=call["bh"])
+        make(Wx, Reshaping(Wh, change), call["b"], **{name: call[name] for name in ("bh", *cell.norm)})
         Wx.shape = Wx.shape[::-1]
     assert_same(stepped(cell, prepared, **left), expected)
 
@@ -636,7 +637,7 @@ def test_a_subclass():
 
 @cells
 def test_a_subclass_that_forgets_to_call_init(cell):
-    base = getattr(fastgate, f"{cell.name.upper()}Cell")
+    base = getattr(fastgate, cell.prepared)
 
     class Forgetful(base):
         def __init__(self):
@@ -670,7 +671,7 @@ def test_init_once_more(cell):
     prepared, _ = prepare(cell, drawn(cell))
     call = drawn(cell, np.float64, D=8, H=20)
     prepared.__init__(**weights_of(call))
-    left = {name: a for name, a in call.items() if name not in WEIGHTS}
+    left = {name: a for name, a in call.items() if name not in ALL_WEIGHTS}
     assert_same(stepped(cell, prepared, **left), step_bits(cell, call, ()))
 
 

@@ -22,6 +22,7 @@ from support import (
     permuted,
     prepare,
     random_call,
+    reordered,
     run,
     upstream,
     variant_id,
@@ -291,9 +292,9 @@ def test_layouts_and_gate_order(cell, options, dtype, N, T, D, H, step):
         assert_same(run(cell, fastgate, *moved, step, **dict(options)), expected)
         if cell.G > 1:
             order = cell.gates[::-1]
-            weights = {name: permuted(call[name], cell.gates, order) for name in ("Wx", "Wh", "b", "bh")}
+            weights = reordered(cell, call, order)
             found = run(cell, fastgate, moved[0] | weights, gradients, step, gate_order=order, **dict(options))
-            for name in ("dWx", "dWh", "db", "dbh"):
+            for name in (f"d{name}" for name in weights):
                 found[name] = permuted(found[name], order, cell.gates)
             assert_same(found, expected)
 

@@ -1,6 +1,7 @@
 """The definition of fastgate in NumPy: the same functions, the same signatures, readable as the textbook.
 
 rnn.py lstm.py gru.py    a cell: equations forward, and backward with the number of the line undone
+lstm_norm.py gru_norm.py the same with layer normalisation, norm.py
 sequence.py              a step run over time
 clip.py loss.py          clipping in place; softmax cross-entropy
 
@@ -16,6 +17,14 @@ from fastgate.reference.gru import (
     gru_step_backward,
     gru_step_forward,
 )
+from fastgate.reference.gru_norm import (
+    gru_norm_backward,
+    gru_norm_forward,
+    gru_norm_ragged_backward,
+    gru_norm_ragged_forward,
+    gru_norm_step_backward,
+    gru_norm_step_forward,
+)
 from fastgate.reference.loss import softmax_cross_entropy
 from fastgate.reference.lstm import (
     lstm_backward,
@@ -24,6 +33,14 @@ from fastgate.reference.lstm import (
     lstm_ragged_forward,
     lstm_step_backward,
     lstm_step_forward,
+)
+from fastgate.reference.lstm_norm import (
+    lstm_norm_backward,
+    lstm_norm_forward,
+    lstm_norm_ragged_backward,
+    lstm_norm_ragged_forward,
+    lstm_norm_step_backward,
+    lstm_norm_step_forward,
 )
 from fastgate.reference.rnn import (
     rnn_backward,
@@ -38,6 +55,10 @@ __all__ = [
     "rnn_forward", "rnn_backward", "rnn_ragged_forward", "rnn_ragged_backward", "rnn_step_forward", "rnn_step_backward",
     "lstm_forward", "lstm_backward", "lstm_ragged_forward", "lstm_ragged_backward", "lstm_step_forward", "lstm_step_backward",
     "gru_forward", "gru_backward", "gru_ragged_forward", "gru_ragged_backward", "gru_step_forward", "gru_step_backward",
+    "lstm_norm_forward", "lstm_norm_backward", "lstm_norm_ragged_forward", "lstm_norm_ragged_backward",
+    "lstm_norm_step_forward", "lstm_norm_step_backward",
+    "gru_norm_forward", "gru_norm_backward", "gru_norm_ragged_forward", "gru_norm_ragged_backward",
+    "gru_norm_step_forward", "gru_norm_step_backward",
     "clip_grad_norm", "clip_grad_value", "clip_norm_each",
     "softmax_cross_entropy",
 ]  # fmt: skip
