@@ -2,7 +2,8 @@
 
 CELLS             the cells, read from the reference package: a new cell is tested without an edit here
 VARIANTS          (cell, options) that most tests run through
-KINDS             one of each kind of them: as many as there are kernels, and the peephole
+KINDS             the first of each kind of them: as many as there are kernels, and the peephole
+REACHING          the first and the last of each kind, which reach the memory of all
 SANITIZED         whether the tests run under AddressSanitizer
 EXACT             those of them whose backward is the derivative of their forward: no gradient is clipped
 Cell              name, gates, states, its options one by one, its functions in a module
@@ -136,15 +137,16 @@ ALL_BUT_GRAD_CLIP = tuple(option for option in itertools.chain(*LSTM.options) if
 VARIANTS += ((PEEPHOLE, ALL_BUT_GRAD_CLIP), (PROJECTED, ()), (replace(PEEPHOLE, projection=True), ALL_BUT_GRAD_CLIP))
 VARIANTS += ((NORMALISED_C, (("eps", 0.4),)),)
 
-# Options that only choose arithmetic read the same weights and reach the same memory: the first and the last stand for all.
+# Options that only choose arithmetic read the same weights and reach the same memory.
 _first, _last = {}, {}
 for _variant in VARIANTS:
     _kind = repr(_variant[0]), dict(_variant[1]).get("reset")
     _first.setdefault(_kind, _variant)
     _last[_kind] = _variant
 KINDS = tuple(_first.values())
+REACHING = tuple(variant for variant in VARIANTS if variant in (*KINDS, *_last.values()))
 if SANITIZED:
-    VARIANTS = tuple(variant for variant in VARIANTS if variant in (*KINDS, *_last.values()))
+    VARIANTS = REACHING
 EXACT = tuple(variant for variant in VARIANTS if "grad_clip" not in dict(variant[1]))
 
 

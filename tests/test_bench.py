@@ -198,6 +198,11 @@ def test_a_rest_lasts_until_no_thread_is_busy(monkeypatch):
 # contenders
 
 
+def lacks(module, cell, what):
+    """Whether a cell has no prepared object."""
+    return module is not numpy_loop and what == cases.PREPARED and not hasattr(fastgate, f"{cell.upper()}Cell")
+
+
 @pytest.mark.parametrize("what", [cases.FORWARD, cases.PREPARED, cases.TRAINING])
 @pytest.mark.parametrize("cell", cases.cells())
 @pytest.mark.parametrize("ragged", [False, True])
@@ -206,6 +211,8 @@ def test_ours_and_the_loop_are_right_for_every_cell(cell, what, ragged):
     expected = case.exact()
     assert set(expected) >= {"h"} | ({"h_T"} - {"h_T" * ragged}) | (set(cases.GRADIENTS) if case.training else set())
     for module in (ours, numpy_loop, *([padded] if ragged else [])):
+        if lacks(module, cell, what):
+            continue
         calls = module.prepare(case, 1)
         assert cases.check(module.NAME, case, calls.results(calls.call()), expected) < 1e-5
 
@@ -215,7 +222,7 @@ def test_ours_and_the_loop_are_right_for_every_cell(cell, what, ragged):
 def test_one_step_is_right_for_every_cell(cell, what):
     case = cases.make_case(cell, what, 1, 3, 5, 4)
     for module in (ours, numpy_loop):
-        if module is ours and what == cases.PREPARED and not hasattr(fastgate, f"{cell.upper()}Cell"):
+        if lacks(module, cell, what):
             with pytest.raises(cases.Unsupported, match="Cell"):
                 module.prepare(case, 1)
             continue
