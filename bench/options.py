@@ -29,6 +29,8 @@ LSTM = {
     "recurrent_mask": {"recurrent_mask": True},
     "zoneout": {"zoneout_h": 0.1, "zoneout_c": 0.1},
     "all of them": {"peephole": True, "candidate": "sigmoid", "coupled": True, "cell_clip": 3.0, "preact_clip": 3.0},
+    "layer normalisation": {"norm": ("gain_x", "gain_h")},
+    "…, of c, too": {"norm": ("gain_x", "gain_h", "gain_c", "beta_c")},
     **TIME_SCALES,
 }
 GRU = {
@@ -38,6 +40,7 @@ GRU = {
     "grad_clip": {"grad_clip": 1.0},
     "recurrent_mask": {"recurrent_mask": True},
     "zoneout": {"zoneout_h": 0.1},
+    "layer normalisation": {"norm": ("gain_x", "gain_h")},
     **TIME_SCALES,
 }
 RNN = {
@@ -52,7 +55,12 @@ RNN = {
 def call_of(cell: str, options: dict[str, object], shape: tuple[int, int, int, int], training: bool) -> Callable[[], object]:
     options = dict(options)
     cell = str(options.pop("cell", cell))
+    gains = options.pop("norm", ())
+    cell += "_norm" * bool(gains)
     case = make_case(cell, "training" if training else "forward", *shape)
+    options |= {
+        name: np.ones_like(case.b) if name in ("gain_x", "gain_h") else np.ones_like(case.Wh[0, : shape[3]]) for name in gains
+    }
     Wh = options.pop("Wh", case.Wh)
     if options.pop("alpha", False):
         options["alpha"] = fastgate.draw_alpha(shape[3], 1, 100, np.random.default_rng(0), case.x.dtype)

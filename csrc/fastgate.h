@@ -98,6 +98,9 @@ typedef struct fg_sequence {
     const void *b, *bh;                       /* (G H,), read; NULL = zeros */
     const void *peephole;                     /* lstm: (3 H,) for i, f, o, read, by backward too; NULL = none */
     const void *unit_alpha;                   /* leaky: … or (H,), a number for each unit, read by backward too; NULL = alpha for all */
+    const void *gain_x, *gain_h;              /* normalised cells: (G H,), read, by backward too; NULL = ones */
+    const void *gain_c, *beta_c;              /* lstm_norm: (H,), read, by backward too; NULL = c is not normalised, zeros */
+    double eps;                               /* normalised cells: added to every variance, > 0 as float */
 
     fg_mask recurrent_mask;                   /* (N, P) on the left operand of every product with Wh, read by backward too; data NULL = ones */
     fg_mask zoneout_h, zoneout_c;             /* as h and c: how much of its state a unit keeps, read by backward too; data NULL = zeros */
@@ -120,6 +123,8 @@ typedef struct fg_sequence {
     void *db, *dbh;                           /* (G H,), written */
     void *dpeephole;                          /* (3 H,), written */
     void *dalpha;                             /* (H,), written, where there is a unit_alpha */
+    void *dgain_x, *dgain_h;                  /* (G H,), written */
+    void *dgain_c, *dbeta_c;                  /* (H,), written */
     fg_steps dh_total, dc_total;              /* (N, T, P), (N, T, H), written: gradients of the states after each step, dh included */
 
     void *scratch;                            /* temporary, size from fg_kernels; 64-byte aligned like cache */

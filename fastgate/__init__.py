@@ -2,6 +2,7 @@
 
 rnn.py lstm.py gru.py     the cells: a step, whole sequences, ragged batches, forward and backward; prepared cells
 leaky.py memory.py        leaky units, a memory cell without gates: in the same way
+lstm_norm.py gru_norm.py  the same with layer normalisation
 clip.py                   gradient clipping, in place
 loss.py                   softmax cross-entropy
 masks.py                  masks of dropout and zoneout, time constants of leaky units: drawn
@@ -33,6 +34,15 @@ from fastgate.gru import (
     gru_step_backward,
     gru_step_forward,
 )
+from fastgate.gru_norm import (
+    GRUNormCell,
+    gru_norm_backward,
+    gru_norm_forward,
+    gru_norm_ragged_backward,
+    gru_norm_ragged_forward,
+    gru_norm_step_backward,
+    gru_norm_step_forward,
+)
 from fastgate.leaky import (
     LeakyCell,
     leaky_backward,
@@ -51,6 +61,15 @@ from fastgate.lstm import (
     lstm_ragged_forward,
     lstm_step_backward,
     lstm_step_forward,
+)
+from fastgate.lstm_norm import (
+    LSTMNormCell,
+    lstm_norm_backward,
+    lstm_norm_forward,
+    lstm_norm_ragged_backward,
+    lstm_norm_ragged_forward,
+    lstm_norm_step_backward,
+    lstm_norm_step_forward,
 )
 from fastgate.masks import draw_alpha, draw_dropout_mask, draw_zoneout_mask
 from fastgate.memory import (
@@ -98,11 +117,17 @@ __all__ = [
     "leaky_step_backward",
     "memory_forward", "memory_backward", "memory_ragged_forward", "memory_ragged_backward", "memory_step_forward",
     "memory_step_backward",
+    "lstm_norm_forward", "lstm_norm_backward", "lstm_norm_ragged_forward", "lstm_norm_ragged_backward",
+    "lstm_norm_step_forward", "lstm_norm_step_backward",
+    "gru_norm_forward", "gru_norm_backward", "gru_norm_ragged_forward", "gru_norm_ragged_backward",
+    "gru_norm_step_forward", "gru_norm_step_backward",
     "RNNCell",
     "LSTMCell",
     "GRUCell",
     "LeakyCell",
     "MemoryCell",
+    "LSTMNormCell",
+    "GRUNormCell",
     "RNN", "LSTM", "GRU",
     "StreamPool",
     "clip_grad_norm", "clip_grad_value", "clip_norm_each",

@@ -67,6 +67,30 @@ class Masks(NamedTuple):
     zoneout_c: ndarray | None  # the same of c_prev, H wide
 
 
+class Norm(NamedTuple):
+    """The gains of a normalised cell and its beta; contiguous, what was not given is None."""
+
+    gain_x: ndarray | None  # (G·H,)
+    gain_h: ndarray | None  # (G·H,)
+    gain_c: ndarray | None  # (H,)
+    beta_c: ndarray | None  # (H,), beside gain_c only
+
+
+class Budget(int):
+    """`memory=` of a call, of which the floats that masks of bools became take `copies` bytes."""
+
+    def __new__(cls, memory: int, given: tuple[Any, ...], masks: Masks) -> "Budget":
+        budget = super().__new__(cls, memory)
+        budget.copies = 0
+        for a, made in zip(given, masks, strict=True):
+            if made is not None and a.dtype == bool:
+                taken = (size for size, stride in zip(made.shape, made.strides, strict=True) if stride)
+                budget.copies += made.itemsize * math.prod(taken)
+        return budget
+
+    copies: int
+
+
 class Forward(NamedTuple):
     """A judged forward call. Arrays are ndarrays, aligned and in native byte order; x and the states have a
     contiguous last axis. With training=True they are views of their own, which no caller can reshape."""
@@ -100,6 +124,7 @@ class Forward(NamedTuple):
     memory: int | None  # bytes, with training only
     rhythm: Rhythm | None  # None: every unit at every step
     masks: Masks | None
+    norm: Norm | None  # None: nothing of it was given
     alpha: float | ndarray | None  # of a leaky cell, each from 0 to 1; (H,), contiguous
 
 
@@ -160,6 +185,7 @@ def forward(
     recurrent_mask: Any = None,
     zoneout_h: Any = None,
     zoneout_c: Any = None,
+    norm: Norm | None = None,
     alpha: Any = None,
 ) -> Forward:
     """Judge a call of `<cell>_forward`, of `<cell>_step_forward` with step=True, of `<cell>_ragged_forward` with ragged=True.
@@ -167,7 +193,7 @@ def forward(
     gates: the canonical letters, G = len(gates). has_c: the cell has a second state, c0 (c_prev).
     gate_order None means `gates`. The states of a step are named h_prev and c_prev in messages.
     input_size: D, where the weights are known to be right (those of a prepared cell).
-    peephole, Wr: of a cell that has one. period, start: of any cell.
+    peephole, Wr, norm: of a cell that has one. period, start: of any cell.
     recurrent_mask, zoneout_h, zoneout_c: numbers, or bools or floats that broadcast to the shapes in Masks.
     alpha: what leak() returns, of a leaky cell, whose Wh may be None.
     """
@@ -179,6 +205,7 @@ def forward(
     flat = None
     if isinstance(out, dict) and type(out) is not dict:
         out = dict(out)
+    norm = given_norm(norm)
     G, dims, N = len(gates), 2 if step or ragged else 3, -1
     if ragged and type(x) is ndarray and x.ndim == 2:
         flat, lengths, N, T = _flat(offsets, batch_sizes, len(x))
@@ -194,6 +221,7 @@ def forward(
         and recurrent_mask is None
         and zoneout_h is None
         and zoneout_c is None
+        and norm is None
     ):
         dtype, shape = x.dtype, x.shape
         P, width = Wh.shape
@@ -226,13 +254,13 @@ def forward(
             # fmt: off
             return _new(Forward, (
                 cell, step, has_c, N, T, D, H, P, G, dtype, x, h0, c0, Wx, Wh, b, bh, peephole, Wr, lengths, position,
-                reverse, training, return_sequences, out, flat, None, None, None, alpha))
+                reverse, training, return_sequences, out, flat, None, None, None, None, alpha))
             # fmt: on
     # fmt: off
     return _forward_in_words(
         cell, x, h0, c0, Wx, Wh, b, bh, step, gates, has_c, gate_order, lengths, ragged, offsets, batch_sizes, reverse,
         training, memory, return_sequences, out, dtypes, input_size, peephole, Wr, period, start,
-        (recurrent_mask, zoneout_h, zoneout_c), alpha)
+        (recurrent_mask, zoneout_h, zoneout_c), norm, alpha)
     # fmt: on
 
 
@@ -265,6 +293,7 @@ def _forward_in_words(
     period,
     start,
     masks,
+    norm,
     alpha,
 ):
     period = None if period is None else _integers("period", period)
@@ -286,6 +315,7 @@ def _forward_in_words(
     bh = None if bh is None else _array("bh", bh, (dtype,), "x")
     peephole = None if peephole is None else _array("peephole", peephole, (dtype,), "x")
     Wr = None if Wr is None else _array("Wr", Wr, (dtype,), "x")
+    norm = norm and _norm_arrays(norm, dtype, "x")
     alpha = alpha if alpha is None or type(alpha) is float else _array("alpha", alpha, (dtype,), "x")
     names = ("recurrent_mask", "zoneout_h", "zoneout_c")
     masks = tuple(None if m is None else _factors(name, m, dtype) for name, m in zip(names, masks, strict=True))
@@ -305,13 +335,12 @@ def _forward_in_words(
         letters = ("N", "D") if step else ("N", "T", "D")
         _shape("x", x, letters, (*x.shape[:-1], input_size))
     G = len(gates)
-    H, P = _state_sizes(D, G, Wx, Wh, h0, c0, _bias_sizes(G, b, bh, peephole, alpha), Wr)
+    H, P = _state_sizes(D, G, Wx, Wh, h0, c0, _bias_sizes(G, b, bh, peephole, norm, alpha), Wr)
     for name, state, letter, size in ((h_name, h0, "H" if Wr is None else "P", P), (c_name, c0, "H", H)):
         if state is not None:
             _shape(name, state, ("N", letter), (N, size), also=((letter,), (size,)))
-    _weight_shapes(D, H, P, G, Wx, Wh, b, bh, peephole, Wr, alpha)
-    if Wr is not None and period is not None:
-        raise _period_beside_Wr()
+    _weight_shapes(D, H, P, G, Wx, Wh, b, bh, peephole, Wr, norm, alpha)
+    _period_alone(period, Wr, norm)
     if Wh is None and masks is not None and masks[0] is not None:
         raise ValueError("recurrent_mask: expected None beside Wh=None, got one")
     rhythm = None if period is None else Rhythm(_periods(period, H), start)
@@ -333,28 +362,33 @@ def _forward_in_words(
     bh = None if bh is None else _direct(bh, dtype)
     peephole = None if peephole is None else _direct(peephole, dtype, rows=True)
     Wr = None if Wr is None else _direct(Wr, dtype)
+    norm = norm and Norm._make(None if a is None else _direct(a, dtype, rows=True) for a in norm)
     alpha = alpha if alpha is None or type(alpha) is float else _direct(alpha, dtype, rows=True)
     h = "H" if Wr is None else "P"
     before = ("N",) if step else ("sum T",) if ragged else ("N", "T")
+    given = masks
     masks = masks and Masks(
         _broadcast("recurrent_mask", masks[0], dtype, ("N", h), (N, P)),
         _broadcast("zoneout_h", masks[1], dtype, (*before, h), (*x.shape[:-1], P)),
         _broadcast("zoneout_c", masks[2], dtype, (*before, "H"), (*x.shape[:-1], H)),
     )
+    memory = memory if memory is None or masks is None else Budget(memory, given, masks)
 
     if out is not None:
         out = outputs(out, _forward_outputs(step, has_c, return_sequences, x.shape, N, H, P), dtype)
         x, h0, c0, Wx, Wh, b, bh, peephole, Wr = _apart(out, x, h0, c0, Wx, Wh, b, bh, peephole, Wr)
         masks = masks and Masks._make(_apart(out, *masks))
+        norm = norm and Norm._make(_apart(out, *norm))
         alpha = _leak_apart(out, alpha)
     if training:
         arrays = (x, h0, c0, Wx, Wh, b, bh, peephole, Wr)
         x, h0, c0, Wx, Wh, b, bh, peephole, Wr = (None if a is None else a[...] for a in arrays)
+        norm = norm and Norm._make(None if a is None else a[...] for a in norm)
         alpha = alpha[...] if type(alpha) is ndarray else alpha
     # fmt: off
     return Forward(
         cell, step, has_c, N, T, D, H, P, G, dtype, x, h0, c0, Wx, Wh, b, bh, peephole, Wr, lengths, position,
-        reverse, training, return_sequences, out, flat, memory, rhythm, masks, alpha)
+        reverse, training, return_sequences, out, flat, memory, rhythm, masks, norm, alpha)
     # fmt: on
 
 
@@ -442,15 +476,32 @@ def _leak_apart(out, alpha):
     return _apart(out, alpha)[0] if type(alpha) is ndarray else alpha
 
 
-def _bias_sizes(G, b, bh, peephole, alpha):
-    """H as each of these says it, (G·H,), (G·H,), (3H,) and (H,) or a number."""
-    given = ((a.shape, blocks) for a, blocks in ((b, G), (bh, G), (peephole, 3), (alpha, 1)) if isinstance(a, ndarray))
+def _bias_sizes(G, b, bh, peephole, norm, alpha):
+    """H as each of these says it, (G·H,), (G·H,), (3H,), those of `norm`, and (H,) or a number."""
+    vectors = [(b, G), (bh, G), (peephole, 3), *zip(norm or (), (G, G, 1, 1), strict=False), (alpha, 1)]
+    given = ((a.shape, blocks) for a, blocks in vectors if isinstance(a, ndarray))
     return [shape[0] // blocks for shape, blocks in given if len(shape) == 1 and shape[0] % blocks == 0]
 
 
-def _period_beside_Wr():
-    """h of a projection has no units of its own that could hold."""
-    return ValueError("period: expected None beside Wr, got one")
+def _period_alone(period, Wr, norm):
+    """h of a projection has no units of its own that could hold; the normalised c of a unit takes part in h of all others."""
+    beside = "Wr" if Wr is not None else "gain_c" if norm is not None and norm.gain_c is not None else None
+    if period is not None and beside is not None:
+        raise ValueError(f"period: expected None beside {beside}, got one")
+
+
+def given_norm(norm: Norm | None) -> Norm | None:
+    """None where nothing of it was given."""
+    if norm is None or all(a is None for a in norm):
+        return None
+    if norm.gain_c is None and norm.beta_c is not None:
+        raise ValueError("beta_c: expected None without gain_c, got one; pass gain_c=np.ones(H, dtype) to normalise c")
+    return norm
+
+
+def _norm_arrays(norm, dtype, like):
+    named = zip(Norm._fields, norm, strict=True)
+    return Norm._make(None if a is None else _array(name, a, (dtype,), like)[...] for name, a in named)
 
 
 def _state_sizes(D, G, Wx, Wh, h0, c0, sizes, Wr):
@@ -468,15 +519,19 @@ def _state_sizes(D, G, Wx, Wh, h0, c0, sizes, Wr):
     return H, Counter(by_P).most_common(1)[0][0] if by_P else 0
 
 
-def _weight_shapes(D, H, P, G, Wx, Wh, b, bh, peephole, Wr, alpha):
+def _weight_shapes(D, H, P, G, Wx, Wh, b, bh, peephole, Wr, norm, alpha):
     """The weights have the shapes of these sizes, and each alpha is from 0 to 1."""
     GH = "H" if G == 1 else f"{G}H"
     _shape("Wx", Wx, ("D", GH), (D, G * H))
     if Wh is not None:
         _shape("Wh", Wh, ("H" if Wr is None else "P", GH), (P, G * H))
-    for name, bias in (("b", b), ("bh", bh)):
-        if bias is not None:
-            _shape(name, bias, (GH,), (G * H,))
+    gain_x, gain_h, *of_c = norm or (None,) * 4
+    for name, vector in (("b", b), ("bh", bh), ("gain_x", gain_x), ("gain_h", gain_h)):
+        if vector is not None:
+            _shape(name, vector, (GH,), (G * H,))
+    for name, vector in zip(Norm._fields[2:], of_c, strict=True):
+        if vector is not None:
+            _shape(name, vector, ("H",), (H,))
     if peephole is not None:
         _shape("peephole", peephole, ("3H",), (3 * H,))
     if Wr is not None:
@@ -598,10 +653,11 @@ class Weights(NamedTuple):
     bh: ndarray | None  # (G·H,)
     peephole: ndarray | None  # (3H,)
     Wr: ndarray | None  # (H, P)
-    alpha: float | ndarray | None  # (H,)
     gate_order: str | None
     period: ndarray | None  # (H,) int64
     position: tuple[int, ...]  # of the gates, as in Forward
+    norm: Norm | None
+    alpha: float | ndarray | None  # (H,)
 
 
 def weights(
@@ -611,17 +667,19 @@ def weights(
     bh: Any,
     peephole: Any,
     Wr: Any,
-    alpha: Any,
     gates: str,
     gate_order: Any,
     period: Any = None,
     like: Weights | None = None,
+    norm: Norm | None = None,
+    alpha: Any = None,
 ) -> Weights:
     """Judge weights on their own; with `like`, they must have its sizes and dtype."""
     if like is not None and (Wr is None) is not (like.Wr is None):
         expected, got = ("None", "an array") if like.Wr is None else (f"(H, P) = {(like.H, like.P)}", "None")
         raise ValueError(f"Wr: expected {expected} as before, got {got}")
     position = gate_positions(gates, gate_order)
+    norm = given_norm(norm)
     period = None if period is None else _integers("period", period)[...]
     # Views: whoever reshapes a caller's array meanwhile, another thread or code of the next argument, does not reach them.
     Wx = _array("Wx", Wx, KERNEL if like is None else (like.dtype,), None if like is None else "before")[...]
@@ -631,26 +689,27 @@ def weights(
     bh = None if bh is None else _array("bh", bh, (dtype,), "Wx")[...]
     peephole = None if peephole is None else _array("peephole", peephole, (dtype,), "Wx")[...]
     Wr = None if Wr is None else _array("Wr", Wr, (dtype,), "Wx")[...]
+    norm = norm and _norm_arrays(norm, dtype, "Wx")
     alpha = alpha if alpha is None or type(alpha) is float else _array("alpha", alpha, (dtype,), "Wx")[...]
     G = len(gates)
     if like is None:
         D = Wx.shape[0] if Wx.ndim == 2 else -1
-        H, P = _state_sizes(D, G, Wx, Wh, None, None, _bias_sizes(G, b, bh, peephole, alpha), Wr)
+        H, P = _state_sizes(D, G, Wx, Wh, None, None, _bias_sizes(G, b, bh, peephole, norm, alpha), Wr)
         if D < 0:
             GH = "H" if G == 1 else f"{G}H"
             raise ValueError(f"Wx: expected (D, {GH}) = (D, {G * H}), got {Wx.shape}")
     else:
         D, H, P = like.D, like.H, like.P
-    _weight_shapes(D, H, P, G, Wx, Wh, b, bh, peephole, Wr, alpha)
-    if Wr is not None and period is not None:
-        raise _period_beside_Wr()
+    _weight_shapes(D, H, P, G, Wx, Wh, b, bh, peephole, Wr, norm, alpha)
+    _period_alone(period, Wr, norm)
     if period is not None:
         period = _periods(period, H)
         period.flags.writeable = False
     _affordable(3 * ((D + P) * G * H + H * P * (Wr is not None)) * dtype.itemsize, 0, f"Wx, Wh: D, H = {D}, {H}")
-    arrays = (Wx, Wh, b, bh, peephole, Wr, alpha)
-    Wx, Wh, b, bh, peephole, Wr, alpha = (_frozen(a, dtype) if isinstance(a, ndarray) else a for a in arrays)
-    return Weights(D, H, P, dtype, Wx, Wh, b, bh, peephole, Wr, alpha, gate_order, period, position)
+    Wx, Wh, b, bh, peephole, Wr = (None if a is None else _frozen(a, dtype) for a in (Wx, Wh, b, bh, peephole, Wr))
+    norm = norm and Norm._make(None if a is None else _frozen(a, dtype) for a in norm)
+    alpha = _frozen(alpha, dtype) if type(alpha) is ndarray else alpha
+    return Weights(D, H, P, dtype, Wx, Wh, b, bh, peephole, Wr, gate_order, period, position, norm, alpha)
 
 
 def _frozen(a: ndarray, dtype: np.dtype) -> ndarray:
@@ -770,7 +829,8 @@ def _backward_in_words(call, dh, dh_T, dc_T, need, out):
         upstream = _apart(out, *upstream)
         kept = ("x", "h0", "c0", "Wx", "Wh", "peephole", "Wr")
         call = call._replace(**dict(zip(kept, _apart(out, *(getattr(call, name) for name in kept)), strict=True)))
-        call = call._replace(masks=call.masks and Masks._make(_apart(out, *call.masks)), alpha=_leak_apart(out, call.alpha))
+        call = call._replace(masks=call.masks and Masks._make(_apart(out, *call.masks)))
+        call = call._replace(norm=call.norm and Norm._make(_apart(out, *call.norm)), alpha=_leak_apart(out, call.alpha))
     return Backward(call, *upstream, names, need, out)
 
 
@@ -782,20 +842,25 @@ def _names(step, has_c, Wh, b, bh, peephole, Wr, alpha):
 
 
 _NAMES = {given: _names(*given) for given in itertools.product((False, True), repeat=8)}
-_ALL = tuple((True,) * n for n in range(11))
+_ALL = tuple((True,) * n for n in range(12))
 
 
 def gradient_names(call: Forward) -> tuple[str, ...]:
     """The names of the gradients of a call, in the order of the result."""
     given = (a is not None for a in (call.Wh, call.b, call.bh, call.peephole, call.Wr))
-    return _NAMES[call.step, call.has_c, *given, type(call.alpha) is ndarray]
+    names = _NAMES[call.step, call.has_c, *given, type(call.alpha) is ndarray]
+    return (
+        names
+        if call.norm is None
+        else (*names, *(f"d{name}" for name in call.norm._fields if getattr(call.norm, name) is not None))
+    )
 
 
 def gradient_shapes(call: Forward) -> dict[str, tuple[int, ...]]:
     """The shape of each gradient: that of its argument, (N, P) or (N, H) for a state that was None."""
     states = ((call.h0, call.P), (call.c0, call.H))[: 1 + call.has_c]
     shapes = [call.x.shape, *((call.N, size) if state is None else state.shape for state, size in states)]
-    weights = (call.Wx, call.Wh, call.b, call.bh, call.peephole, call.Wr, call.alpha)
+    weights = (call.Wx, call.Wh, call.b, call.bh, call.peephole, call.Wr, call.alpha, *(call.norm or ()))
     shapes += [a.shape for a in weights if isinstance(a, ndarray)]
     return dict(zip(gradient_names(call), shapes, strict=True))
 
@@ -1003,6 +1068,21 @@ def leak(value: Any) -> Any:
     if not 0 <= share <= 1:
         raise ValueError(f"alpha: expected a number from 0 to 1, got {share}")
     return share
+
+
+def eps(value: Any) -> float:
+    """A number > 0 that float32 holds, so that its root divides in either dtype."""
+    value = number("eps", value, positive=True)
+    with np.errstate(over="ignore", under="ignore"):
+        if not 0 < np.float32(value) < np.inf:
+            raise ValueError(f"eps: expected a number > 0 that float32 holds, got {value}")
+    return value
+
+
+def class_name(cell: str) -> str:
+    """What the classes of a cell begin with: LSTM, LSTMNorm, Leaky. Acronyms have up to four letters."""
+    first, *others = cell.split("_")
+    return (first.upper() if len(first) < 5 else first.capitalize()) + "".join(word.capitalize() for word in others)
 
 
 def dtype(value: Any) -> np.dtype[Any]:

@@ -16,9 +16,11 @@ class Option(NamedTuple):
     cell_clip: float = 0.0
     preact_clip: float = 0.0
     grad_clip: float = 0.0
+    eps: float = 0.0
 
 
 PLAIN = Option()
+NORM = tuple(f"d{name}" for name in _arguments.Norm._fields)
 
 
 def clipping(option, grad_clip):
@@ -126,8 +128,8 @@ def _forward(call, kernel, option, prepared):
     return *results.finish(), cache
 
 
-def backward(cache, judged, cell=None):
-    """The gradients of a judged backward call, as a named tuple. `cell`: its name in that of their type, where no acronym."""
+def backward(cache, judged):
+    """The gradients of a judged backward call, as a named tuple."""
     call = judged.call
     width, dtype = call.G * call.H, call.dtype
     results, kernel = Results(judged.out), {}
@@ -146,6 +148,8 @@ def backward(cache, judged, cell=None):
             kernel[name] = results.add(name, np.empty(width, dtype))
         elif name == "dpeephole" or name == "dalpha":
             kernel[name] = results.add(name, np.empty(3 * call.H if name == "dpeephole" else call.H, dtype))
+        elif name in NORM:
+            kernel[name] = results.add(name, np.empty(getattr(call.norm, name[1:]).shape, dtype))
         else:
             argument, size = (call.h0, call.P) if name in ("dh0", "dh_prev") else (call.c0, call.H)
             if argument is not None and argument.ndim == 1:
@@ -157,18 +161,18 @@ def backward(cache, judged, cell=None):
     h, c = ("dh_prev", "dc_prev") if call.step else ("dh0", "dc0")
     # fmt: off
     cache._run.backward(
-        (call.x, call.Wx, call.Wh, call.peephole, call.Wr, call.masks, call.alpha),
+        (call.x, call.Wx, call.Wh, call.peephole, call.Wr, call.masks, call.norm, call.alpha),
         # The steps' dh of a single step is the gradient of its last state.
         None if call.step else judged.dh, judged.dh if call.step else judged.dh_T, judged.dc_T,
         kernel["dx"], kernel[h], kernel.get(c), kernel["dWx"], kernel.get("dWh"), kernel.get("db"), kernel.get("dbh"),
         kernel.get("dpeephole"), kernel.get("dWr"), kernel.get("dh_total"), kernel.get("dc_total"),
-        kernel.get("dalpha"))
+        call.norm and tuple(map(kernel.get, NORM)), kernel.get("dalpha"))
     # fmt: on
     gradients = results.finish()
     for name, gradient in zip(judged.names, gradients, strict=True):
         if gradient is not None and gradient.ndim < kernel[name].ndim:  # a state broadcast over the batch
             np.sum(kernel[name], axis=0, out=gradient)
-    name = f"{cell or call.cell.upper()}{'Step' * call.step}Gradients"
+    name = f"{_arguments.class_name(call.cell)}{'Step' * call.step}Gradients"
     return gradients_type(name, judged.names)._make(gradients)
 
 

@@ -16,10 +16,11 @@ class _Cell(_kernels.Holder):
         return GenericAlias(cls, dtype)
 
     def _prepare(
-        self, Wx, Wh, b, bh, kernel, option=_call.PLAIN, peephole=None, Wr=None, alpha=None, period=None, **options
+        self, Wx, Wh, b, bh, kernel, option=_call.PLAIN, peephole=None, Wr=None, period=None, norm=None, alpha=None, **options
     ):  # fmt: skip
         """`kernel`: the name in csrc/cells.def, `option`: its options there; `options`: the other ones of the constructor."""
-        weights = _arguments.weights(Wx, Wh, b, bh, peephole, Wr, alpha, self._gates, options.get("gate_order"), period)
+        order = options.get("gate_order")
+        weights = _arguments.weights(Wx, Wh, b, bh, peephole, Wr, self._gates, order, period, norm=norm, alpha=alpha)
         self._options = options
         self._hold(_kernels.Prepared(kernel, option, weights))
 
@@ -31,10 +32,10 @@ class _Cell(_kernels.Holder):
         """
         self._update(Wx, Wh, b, bh)
 
-    def _update(self, Wx, Wh, b, bh, peephole=None, Wr=None, alpha=None):
+    def _update(self, Wx, Wh, b, bh, peephole=None, Wr=None, norm=None, alpha=None):
         held = self._held()
         like = held.weights
-        weights = _arguments.weights(Wx, Wh, b, bh, peephole, Wr, alpha, self._gates, like.gate_order, like.period, like)
+        weights = _arguments.weights(Wx, Wh, b, bh, peephole, Wr, self._gates, like.gate_order, like.period, like, norm, alpha)
         self._hold(_kernels.Prepared(held.kernel, held.option, weights))
 
     def _judge(self, prepared, x, h, c, masks, **options):
@@ -42,8 +43,8 @@ class _Cell(_kernels.Holder):
         recurrent_mask, zoneout_h, zoneout_c = masks
         return _arguments.forward(
             self._cell, x, h, c, w.Wx, w.Wh, w.b, w.bh, gates=self._gates, has_c=self._has_c, gate_order=w.gate_order,
-            dtypes=(w.dtype,), input_size=w.D, peephole=w.peephole, Wr=w.Wr, alpha=w.alpha, period=w.period,
-            recurrent_mask=recurrent_mask, zoneout_h=zoneout_h, zoneout_c=zoneout_c, **options,
+            dtypes=(w.dtype,), input_size=w.D, peephole=w.peephole, Wr=w.Wr, period=w.period, recurrent_mask=recurrent_mask,
+            zoneout_h=zoneout_h, zoneout_c=zoneout_c, norm=w.norm, alpha=w.alpha, **options,
         )  # fmt: skip
 
     def _run(self, x, h0, c0, masks, lengths, reverse, start, training, memory, return_sequences, out):
@@ -111,7 +112,8 @@ class _Cell(_kernels.Holder):
     def nbytes(self):
         """Bytes of the copies and of the packed weights."""
         held = self._held()
-        return held.memory.size + sum(getattr(a, "nbytes", 0) for a in _weights(held.weights))
+        arrays = (*_arrays(held.weights), *(held.weights.norm or ()), held.weights.alpha)
+        return held.memory.size + sum(getattr(a, "nbytes", 0) for a in arrays)
 
     def __repr__(self):
         w = self._held().weights
@@ -125,6 +127,7 @@ class _Cell(_kernels.Holder):
             *["no Wh"] * (w.Wh is None),
             *[f"alpha={w.alpha}" if isinstance(w.alpha, float) else "alpha"] * (w.alpha is not None),
             *["period"] * (w.period is not None),
+            *["gain_c"] * (w.norm is not None and w.norm.gain_c is not None),
             *options,
         ]
         return f"<{type(self).__name__}: {', '.join(words)}>"
@@ -132,18 +135,19 @@ class _Cell(_kernels.Holder):
     def __reduce__(self):
         held = self._held()
         w = held.weights
-        weights = (*_weights(w), w.gate_order, w.period)
+        weights = (*_arrays(w), w.norm, w.alpha, w.gate_order, w.period)
         return copyreg.__newobj__, (type(self),), (vars(self), held.kernel, held.option, *weights)
 
     def __setstate__(self, state):
-        attributes, kernel, option, *weights, gate_order, period = state
+        attributes, kernel, option, *arrays, norm, alpha, gate_order, period = state
         vars(self).update(attributes)
-        self._hold(_kernels.Prepared(kernel, option, _arguments.weights(*weights, self._gates, gate_order, period)))
+        weights = _arguments.weights(*arrays, self._gates, gate_order, period, norm=norm, alpha=alpha)
+        self._hold(_kernels.Prepared(kernel, option, weights))
 
 
-def _weights(weights):
-    """Wx, Wh, b, bh, peephole, Wr, alpha."""
-    return weights.Wx, weights.Wh, weights.b, weights.bh, weights.peephole, weights.Wr, weights.alpha
+def _arrays(weights):
+    """Wx, Wh, b, bh, peephole, Wr."""
+    return weights.Wx, weights.Wh, weights.b, weights.bh, weights.peephole, weights.Wr
 
 
 class PreparedCell(_Cell, _kernels.Cell):
@@ -160,6 +164,25 @@ class PreparedCell(_Cell, _kernels.Cell):
         """
         masks = recurrent_mask, zoneout_h, None
         return self._run(x, h0, None, masks, lengths, reverse, start, training, memory, return_sequences, out)
+
+
+class NormalisedCell:
+    """What normalised cells have besides."""
+
+    def _of_norm(self, name):
+        norm = self._held().weights.norm
+        gain = None if norm is None else getattr(norm, name)
+        return None if gain is None else gain[...]
+
+    @property
+    def gain_x(self):
+        """(G·H,), the cell's own copy, read-only; or None."""
+        return self._of_norm("gain_x")
+
+    @property
+    def gain_h(self):
+        """(G·H,), the cell's own copy, read-only; or None."""
+        return self._of_norm("gain_h")
 
 
 class PreparedCellWithC(_Cell, _kernels.CellWithC):

@@ -17,20 +17,21 @@ class Plan(NamedTuple):
 
 def choose(call, needs):
     """The plan that runs the fewest steps again. needs(segment, checkpoints) -> (nbytes, recomputed)."""
-    whole = Plan(0, 0, *needs(0, 0))
-    if whole.nbytes <= call.memory or call.T == 0:
+    whole, copies = Plan(0, 0, *needs(0, 0)), getattr(call.memory, "copies", 0)
+    memory = call.memory - copies
+    if whole.nbytes <= memory or call.T == 0:
         return whole
     found, least = [], whole
     for segment in _segments(call.T):
         none = Plan(segment, 0, *needs(segment, 0))
         least = min(least, none, key=lambda plan: plan.nbytes)
-        if none.nbytes <= call.memory:
+        if none.nbytes <= memory:
             # What the allocator hands out grows in steps: one more state may cost nothing, or a page.
             counts = _counts(call.T, segment)
-            checkpoints = bisect_right(counts, call.memory, key=lambda count, segment=segment: needs(segment, count)[0]) - 1
+            checkpoints = bisect_right(counts, memory, key=lambda count, segment=segment: needs(segment, count)[0]) - 1
             found.append(Plan(segment, checkpoints, *needs(segment, checkpoints)))
     if not found:
-        raise _arguments.memory_too_small(call, least.nbytes, _modest(call.T, needs))
+        raise _arguments.memory_too_small(call, least.nbytes + copies, _modest(call.T, needs) + copies)
     return min(found, key=lambda plan: plan.recomputed)
 
 

@@ -76,6 +76,11 @@ cdef extern from "fastgate.h" nogil:
         const void *bh
         const void *peephole
         const void *unit_alpha
+        const void *gain_x
+        const void *gain_h
+        const void *gain_c
+        const void *beta_c
+        double eps
         fg_mask recurrent_mask
         fg_mask zoneout_h
         fg_mask zoneout_c
@@ -99,6 +104,10 @@ cdef extern from "fastgate.h" nogil:
         void *dbh
         void *dpeephole
         void *dalpha
+        void *dgain_x
+        void *dgain_h
+        void *dgain_c
+        void *dbeta_c
         fg_steps dh_total
         fg_steps dc_total
         void *scratch

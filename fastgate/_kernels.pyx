@@ -126,9 +126,18 @@ cdef int set_masks(core.fg_sequence *s, masks) except -1:
     return 0
 
 
+cdef int set_norm(core.fg_sequence *s, norm) except -1:
+    """`norm`: _arguments.Norm or None."""
+    if norm is not None:
+        gain_x, gain_h, gain_c, beta_c = <tuple>norm
+        s.gain_x, s.gain_h = data_of(gain_x), data_of(gain_h)
+        s.gain_c, s.beta_c = data_of(gain_c), data_of(beta_c)
+    return 0
+
+
 cdef int set_option(core.fg_sequence *s, option) except -1:
     """`option`: _call.Option."""
-    s.option, s.cell_clip, s.preact_clip, s.grad_clip = <tuple>option
+    s.option, s.cell_clip, s.preact_clip, s.grad_clip, s.eps = <tuple>option
     return 0
 
 
@@ -152,7 +161,7 @@ cdef class Run:
 
     def __cinit__(self, int cell, call, option, cnp.ndarray order, Py_ssize_t rows, Prepared prepared=None):
         (_, _, self.has_c, N, T, D, H, P, _, _, x, h0, c0, Wx, Wh, b, bh, peephole, Wr, lengths, position, reverse, training, _, _,
-         flat, memory, rhythm, masks, alpha) = <tuple>call
+         flat, memory, rhythm, masks, norm, alpha) = <tuple>call
         b, bh = (a if a is None or cnp.PyArray_IS_C_CONTIGUOUS(a) else a.copy() for a in (b, bh))
         cdef core.fg_sequence *s = &self.s
 
@@ -160,7 +169,7 @@ cdef class Run:
         self.cell = <core.fg_cell_id>cell
         self.kernels = kernels_of(<cnp.ndarray?>x)
         self.type_number = cnp.PyArray_TYPE(<cnp.ndarray>x)
-        self.arrays = (x, h0, c0, Wx, Wh, b, bh, peephole, Wr, lengths, order, flat, rhythm, prepared, masks, alpha)
+        self.arrays = (x, h0, c0, Wx, Wh, b, bh, peephole, Wr, lengths, order, flat, rhythm, prepared, masks, norm, alpha)
         if prepared is not None:
             s.prepared = prepared.memory.data
         s.N, s.T, s.D, s.H, s.P = N, T, D, H, P
@@ -180,6 +189,7 @@ cdef class Run:
         s.h0, s.c0 = rows_of(h0), rows_of(c0)
         set_weights(s, Wx, Wh, b, bh, peephole, Wr, alpha, position)
         set_masks(s, masks)
+        set_norm(s, norm)
         self.rows = rows
         self.most_shares = INT_MAX
         if training and memory is None:
@@ -240,8 +250,9 @@ cdef class Run:
 
     def backward(self, tuple inputs, cnp.ndarray dh, cnp.ndarray dh_T, cnp.ndarray dc_T, cnp.ndarray dx, cnp.ndarray dh0, cnp.ndarray dc0,
                  cnp.ndarray dWx, cnp.ndarray dWh, cnp.ndarray db, cnp.ndarray dbh, cnp.ndarray dpeephole, cnp.ndarray dWr,
-                 cnp.ndarray dh_total=None, cnp.ndarray dc_total=None, cnp.ndarray dalpha=None):
-        """Fills the gradients; None: not wanted. `inputs` are x, Wx, Wh, peephole, Wr, masks, alpha: those of the forward call, or copies."""
+                 cnp.ndarray dh_total=None, cnp.ndarray dc_total=None, tuple dnorm=None, cnp.ndarray dalpha=None):
+        """Fills the gradients; None: not wanted. `inputs` are x, Wx, Wh, peephole, Wr, masks, norm, alpha: those of the forward call,
+        or copies."""
         cdef core.fg_sequence s = self.s
         cdef core.fg_stop stop
         cdef Memory scratch
@@ -249,8 +260,11 @@ cdef class Run:
         s.x, s.Wx, s.Wh, s.peephole = steps_of(inputs[0]), matrix_of(inputs[1]), matrix_of(inputs[2]), data_of(inputs[3])
         s.Wr, s.dWr = matrix_of(inputs[4]), matrix_of(dWr)
         set_masks(&s, inputs[5])
-        if type(inputs[6]) is not float:
-            s.unit_alpha = data_of(inputs[6])
+        set_norm(&s, inputs[6])
+        if type(inputs[7]) is not float:
+            s.unit_alpha = data_of(inputs[7])
+        if dnorm is not None:
+            s.dgain_x, s.dgain_h, s.dgain_c, s.dbeta_c = data_of(dnorm[0]), data_of(dnorm[1]), data_of(dnorm[2]), data_of(dnorm[3])
         s.dh = steps_of(dh)
         s.dh_T, s.dc_T = rows_of(dh_T), rows_of(dc_T)
         s.dx = steps_of(dx)

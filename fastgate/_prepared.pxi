@@ -19,7 +19,7 @@ cdef class Prepared:
     cdef readonly Memory memory
 
     def __cinit__(self, str kernel, option, weights):
-        D, H, P, self.dtype, Wx, Wh, b, bh, peephole, Wr, alpha, _, period, position = <tuple>weights
+        D, H, P, self.dtype, Wx, Wh, b, bh, peephole, Wr, _, period, position, norm, alpha = <tuple>weights
         cdef core.fg_sequence *s = &self.s
 
         memset(s, 0, sizeof(core.fg_sequence))
@@ -32,6 +32,7 @@ cdef class Prepared:
         s.period = <int64_t *>data_of(period)
         s.shares = 1
         set_weights(s, Wx, Wh, b, bh, peephole, Wr, alpha, position)
+        set_norm(s, norm)
         self.memory = Memory(self.kernels.prepared_size(self.cell, s))
         s.prepared = self.memory.data
         with nogil:

@@ -35,7 +35,8 @@ from numpy.typing import NDArray
 
 from fastgate import _arguments
 from fastgate.layers import _affine, _judge
-from fastgate.layers._layer import Layer, one_direction
+from fastgate.layers._layer import Layer, Prepared, one_direction
+from fastgate.layers._symbols import SymbolRows
 from fastgate.layers._types import Array, Lengths, Rng
 
 __all__ = [
@@ -266,7 +267,8 @@ class LayerStep:
         h = layer.step(x)
         scores = h V + c
 
-    layer : an RNN, LSTM or GRU of one direction, any number of layers. V : (H, K), or (H, K + 1) with stop=True in decoding.
+    layer : an RNN, LSTM or GRU of one direction without a period, any number of layers. V : (H, K), or (H, K + 1) with
+        stop=True in decoding; of an LSTM with proj_size=P, P for H.
     c : (K,) as V has columns, or None. E : (number of symbols, D) or None. All of the layer's dtype.
     remaining : True makes the last column of x the symbols still to come, for lengths=; E then is D - 1 wide.
 
@@ -281,62 +283,27 @@ class LayerStep:
         if not isinstance(layer, Layer):
             raise TypeError(f"layer: expected an RNN, LSTM or GRU layer, got {_arguments._kind(layer)}")
         one_direction(layer, "layer")
-        self._remaining = _arguments.flag("remaining", remaining)
-        self._dtype, self._D = layer.dtype, layer.input_size
-        V = _arguments._array("V", V, (self._dtype,), "the layer")[...]
+        if layer._cycle is not None:
+            raise ValueError("layer: expected one without a period, for a state does not say which step it is at")
+        dtype = layer.dtype
+        V = _arguments._array("V", V, (dtype,), "the layer")[...]
         if V.ndim != 2 or len(V) != layer.output_size or V.shape[1] == 0:
-            raise ValueError(f"V: expected (H, K) = ({layer.output_size}, K >= 1), got {V.shape}")
-        c = None if c is None else _judge.array("c", c, self._dtype, ("K",), (V.shape[1],))
-        width = self._D - self._remaining
-        if width == 0:
-            raise ValueError("remaining: expected False for a layer with input_size 1")
-        if E is not None:
-            E = _arguments._array("E", E, (self._dtype,), "the layer")[...]
-            if E.ndim != 2 or E.shape[1] != width:
-                letters = "(number of symbols, D - 1)" if self._remaining else "(number of symbols, D)"
-                raise ValueError(f"E: expected {letters} = (…, {width}), got {E.shape}")
-        self._E = None if E is None else np.array(E, self._dtype, order="C")
-        self._symbols, self._width = width if E is None else len(E), width
-        self._cells = layer._prepared()
+            raise ValueError(f"V: expected ({layer._letter_of_h}, K) = ({layer.output_size}, K >= 1), got {V.shape}")
+        c = None if c is None else _judge.array("c", c, dtype, ("K",), (V.shape[1],))
+        self._symbols = SymbolRows(E, layer.input_size, "D", dtype, "the layer", remaining)
+        self._prepared = Prepared(layer)
         self._output = _affine.Prepared(V, c)
-        self._fields: tuple[str, ...] = layer._State._fields
-        self._State = layer._State
-        self._H = layer.hidden_size
+        self._State, self._widths, self._dtype = layer._State, layer._widths, dtype
 
     def __call__(self, y: Any, state: Any = None, left: Any = None) -> tuple[Array, Any]:
-        y = _arguments._integers("y", y)
-        if y.ndim != 1:
-            raise ValueError(f"y: expected (N,), got {y.shape}")
-        wrong = (y < 0) | (y >= self._symbols)
-        if wrong.any():
-            raise ValueError(
-                f"y: expected symbols 0..{self._symbols - 1}, got {y[int(wrong.argmax())]} in row {wrong.argmax()}"
-            )
-        N = len(y)
-        if self._remaining is (left is None):
-            words = ("(N,) numbers, the symbols still to come", "None") if self._remaining else ("None", "an array")
-            raise ValueError(f"left: expected {words[0]} with remaining={self._remaining}, got {words[1]}")
+        x = self._symbols.rows(y, left)
+        layers = len(self._prepared.cells)
         if state is None:
-            states: list[Any] = [[None] * len(self._cells)] * len(self._fields)
+            states: list[Any] = [[None] * layers] * len(self._widths)
         else:
-            states = _judge.state("state", state, self._fields, (len(self._cells), N, self._H), self._dtype)
-        x = np.zeros((N, self._D), self._dtype)
-        if self._E is None:
-            x[np.arange(N), y] = 1
-        else:
-            x[:, : self._width] = self._E[y]
-        if self._remaining:
-            left = _arguments._integers("left", left)
-            if left.shape != (N,):
-                raise ValueError(f"left: expected (N,) = ({N},), got {left.shape}")
-            x[:, -1] = left
-        after = []
-        for k, cell in enumerate(self._cells):
-            found = cell.step(x, *(a[k] for a in states))
-            found = found if isinstance(found, tuple) else (found,)
-            after.append(found)
-            x = found[0]
-        return self._output(x), self._State._make(np.stack(a) for a in zip(*after, strict=True))
+            states = _judge.state("state", state, self._widths, (layers, len(x)), self._dtype)
+        x, after = self._prepared.step(x, states)
+        return self._output(x), self._State._make(after)
 
     def select(self, state: Any, rows: NDArray[np.int64]) -> Any:
         """The states of these rows, copies; a row may come twice. None stays None."""

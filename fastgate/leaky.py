@@ -121,7 +121,7 @@ def leaky_backward(dh, cache, dh_T=None, *, need=None, out=None):
     1990). Errors as in leaky_forward.
     """
     call = _arguments.cache(cache, _call.Cache, "leaky", False)
-    return _call.backward(cache, _arguments.backward(call, dh, dh_T, need=need, out=out), "Leaky")
+    return _call.backward(cache, _arguments.backward(call, dh, dh_T, need=need, out=out))
 
 
 def leaky_ragged_forward(
@@ -188,7 +188,7 @@ def leaky_ragged_backward(dh, cache, dh_T=None, *, need=None, out=None):
     padded batch, dx (ΣT, D) row for row as x. Errors as in leaky_forward.
     """
     call = _arguments.cache(cache, _call.Cache, "leaky", False, ragged=True)
-    return _call.backward(cache, _arguments.backward(call, dh, dh_T, need=need, out=out), "Leaky")
+    return _call.backward(cache, _arguments.backward(call, dh, dh_T, need=need, out=out))
 
 
 def leaky_step_forward(
@@ -222,7 +222,7 @@ def leaky_step_backward(dh_next, cache, *, need=None, out=None):
     Returns (dx, dh_prev, dWx), then dWh, db, dbh and dalpha for the arrays that were given. Errors as in leaky_forward.
     """
     call = _arguments.cache(cache, _call.Cache, "leaky", True)
-    return _call.backward(cache, _arguments.backward(call, dh_next, None, None, need=need, out=out), "Leaky")
+    return _call.backward(cache, _arguments.backward(call, dh_next, None, None, need=need, out=out))
 
 
 class LeakyCell(_cell.PreparedCell):

@@ -127,7 +127,7 @@ def memory_backward(dh, cache, dh_T=None, dc_T=None, *, need=None, out=None):
     1990). Errors as in memory_forward.
     """
     call = _arguments.cache(cache, _call.Cache, "memory", False)
-    return _call.backward(cache, _arguments.backward(call, dh, dh_T, dc_T, need=need, out=out), "Memory")
+    return _call.backward(cache, _arguments.backward(call, dh, dh_T, dc_T, need=need, out=out))
 
 
 def memory_ragged_forward(
@@ -195,7 +195,7 @@ def memory_ragged_backward(dh, cache, dh_T=None, dc_T=None, *, need=None, out=No
     padded batch, dx (ΣT, D) row for row as x. Errors as in memory_forward.
     """
     call = _arguments.cache(cache, _call.Cache, "memory", False, ragged=True)
-    return _call.backward(cache, _arguments.backward(call, dh, dh_T, dc_T, need=need, out=out), "Memory")
+    return _call.backward(cache, _arguments.backward(call, dh, dh_T, dc_T, need=need, out=out))
 
 
 def memory_step_forward(
@@ -233,7 +233,7 @@ def memory_step_backward(dh_next, dc_next, cache, *, need=None, out=None):
     memory_forward.
     """
     call = _arguments.cache(cache, _call.Cache, "memory", True)
-    return _call.backward(cache, _arguments.backward(call, dh_next, None, dc_next, need=need, out=out), "Memory")
+    return _call.backward(cache, _arguments.backward(call, dh_next, None, dc_next, need=need, out=out))
 
 
 class MemoryCell(_cell.PreparedCellWithC):

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from fastgate import _arguments, _locks
 from fastgate.layers import _judge
-from fastgate.layers._layer import Layer, one_direction
+from fastgate.layers._layer import Layer, Prepared, by_phase, one_direction
 from fastgate.layers._types import Array
 
 _ROWS = 1024  # streams of one kernel call: their states stay in the cache while it runs
@@ -20,7 +20,7 @@ class StreamPool:
 
         pool = StreamPool(layer, capacity=10_000)
         ids = pool.open(3)                  # states of zeros
-        y = pool.step(ids[:2], x)           # x (2, D) -> y (2, H); the third stream waits
+        y = pool.step(ids[:2], x)           # x (2, D) -> y (2, output_size); the third stream waits
         pool.close(ids)
 
     layer : an RNN, LSTM or GRU of one direction. The pool holds prepared cells, that is, copies of its weights: what is trained
@@ -34,8 +34,9 @@ class StreamPool:
     step, snapshot, restore, fork, reset, open, close, update : many threads may call them at once, they take turns.
     capacity, num_open, ids, layer, nbytes : read-only.
 
-    A stream has the bits of layer.forward over its own inputs: who else is stepped with it, in which order and in how many
-    calls changes nothing, nor does the number of threads. A pool does not pickle; snapshots do.
+    A stream has the bits of layer.forward over its own inputs, with training=False: who else is stepped with it, in which order
+    and in how many calls changes nothing, nor does the number of threads. With a period each stream counts its own steps, and
+    those that stand at different ones are stepped in calls of their own. A pool does not pickle; snapshots do.
     """
 
     def __init__(self, layer: Layer, capacity: int):
@@ -44,14 +45,15 @@ class StreamPool:
         one_direction(layer, "layer")
         self._capacity = _judge.size("capacity", capacity)
         self._layer = layer
-        self._fields: tuple[str, ...] = layer._State._fields
-        self._dtype, self._H = layer.dtype, layer.hidden_size
-        shape, rows = (layer.num_layers, self._capacity, self._H), min(self._capacity, _ROWS)
-        bytes_of_states = len(self._fields) * int(np.prod(shape, dtype=object)) * self._dtype.itemsize
+        self._dtype, self._output_size = layer.dtype, layer.output_size
+        sizes, rows = [size for _, size in layer._widths.values()], min(self._capacity, _ROWS)
+        bytes_of_states = layer.num_layers * self._capacity * sum(sizes) * self._dtype.itemsize
         _arguments._affordable(bytes_of_states + 64 * self._capacity, 0, f"capacity: {self._capacity} streams")
-        self._states = [np.zeros(shape, self._dtype) for _ in self._fields]
+        self._states = [np.zeros((layer.num_layers, self._capacity, size), self._dtype) for size in sizes]
+        # With a period, the number of each stream's next step.
+        self._steps = None if layer._cycle is None else np.zeros(self._capacity, np.int64)
         # Two sets: a layer's outputs are the inputs of the next one.
-        self._scratch = [[np.empty((rows, self._H), self._dtype) for _ in self._fields] for _ in range(2)]
+        self._scratch = [[np.empty((rows, size), self._dtype) for size in sizes] for _ in range(2)]
         self._is_open = np.zeros(self._capacity, bool)
         self._free = np.arange(self._capacity)[::-1].copy()  # a stack, the lowest id on top
         self._num_free = self._capacity
@@ -86,18 +88,18 @@ class StreamPool:
     @property
     def nbytes(self) -> int:
         """Bytes of states, tables, scratch and prepared weights."""
-        tables = (self._is_open, self._free, self._numbers, self._place, self._ids, self._flags)
+        tables = (self._is_open, self._free, self._numbers, self._place, self._ids, self._flags, self._steps)
         arrays = (*self._states, *tables, *(a for scratch in self._scratch for a in scratch))
-        return sum(a.nbytes for a in arrays) + sum(cell.nbytes for cell in self._cells)
+        return sum(a.nbytes for a in arrays if a is not None) + sum(cell.nbytes for cell in self._prepared.cells)
 
     def __repr__(self) -> str:
         return f"<StreamPool of {type(self._layer).__name__}: {self.num_open} of {self._capacity} streams open>"
 
     def update(self) -> None:
         """Take the layer's present weights, for all streams; states stay."""
-        cells = self._layer._prepared()
+        prepared = Prepared(self._layer)
         with self._lock:
-            self._cells = cells
+            self._prepared = prepared
 
     def open(self, n: int = 1) -> NDArray[np.int64]:
         """Open n streams with states of zeros; returns their ids (n,). Fewer free than n is a ValueError."""
@@ -116,12 +118,13 @@ class StreamPool:
             self._num_free += len(ids)
 
     def step(self, ids: Any, x: Array, out: Array | None = None) -> Array:
-        """One step of these streams: y (n, H), the outputs of the last layer, from x (n, D), row for row.
+        """One step of these streams: y (n, output_size), the outputs of the last layer, from x (n, D), row for row.
 
         out : array for y, any strides. It may overlap x: the result is as if x had been copied first.
 
         No memory is allocated but the result, and none with out=, where ids are an int64 array and x is native and aligned with
-        a contiguous last axis. A call of more than 1024 streams that Ctrl-C ends may have stepped some of them.
+        a contiguous last axis, and the layer has neither zoneout nor a period. A call of more than 1024 streams that Ctrl-C
+        ends may have stepped some of them.
         """
         with self._lock:
             ids = self._judged(ids)
@@ -129,44 +132,59 @@ class StreamPool:
             x = _judge.rows(x, self._dtype, ("n", "D"), self._layer.input_size)
             if len(x) != n:
                 raise ValueError(f"x: expected (n, D) = {(n, self._layer.input_size)} as ids, got {x.shape}")
-            given = _arguments.outputs(out, {"y": (n, self._H)}, self._dtype, "the layer")
-            y = np.empty((n, self._H), self._dtype) if given is None else given["y"]
+            given = _arguments.outputs(out, {"y": (n, self._output_size)}, self._dtype, "the layer")
+            y = np.empty((n, self._output_size), self._dtype) if given is None else given["y"]
             if given is not None and np.may_share_memory(y, x):
                 x = x.copy()
             for begin in range(0, n, _ROWS):
                 rows = slice(begin, begin + _ROWS)
-                y[rows] = self._step(ids[rows], x[rows])
+                if self._steps is None:
+                    y[rows] = self._step(ids[rows], x[rows], self._prepared.means)
+                else:
+                    self._step_by_phase(ids[rows], x[rows], y[rows])
             return y
 
-    def _step(self, ids, x):
+    def _step_by_phase(self, ids, x, y):
+        for start, rows in by_phase(self._steps[ids], self._layer._cycle):
+            y[rows] = self._step(ids[rows], x[rows], self._prepared.means | {"start": start})
+            self._steps[ids[rows]] += 1
+
+    def _step(self, ids, x, around):
         """The outputs of the last layer, in scratch."""
         n = len(ids)
-        for k, cell in enumerate(self._cells):
+        for k, cell in enumerate(self._prepared.cells):
             states = [a[:n] for a in self._scratch[k % 2]]
             for state, kept in zip(states, self._states, strict=True):
                 np.take(kept[k], ids, axis=0, out=state, mode="clip")
-            cell.step(x, *states, out=tuple(states) if len(states) > 1 else states[0])
+            cell.step(x, *states, out=tuple(states) if len(states) > 1 else states[0], **around)
             for state, kept in zip(states, self._states, strict=True):
                 kept[k][ids] = state
             x = states[0]
         return x
 
     def snapshot(self, ids: Any) -> Any:
-        """The states of these streams, a named tuple h[, c] of copies (num_layers, n, H). An id may come twice."""
+        """The states of these streams, a named tuple h[, c] of copies (num_layers, n, H), h (…, P) with proj_size=P; with a
+        period one more field, start (n,), the numbers of their next steps. An id may come twice."""
         with self._lock:
             ids = self._judged(ids, distinct=False)
-            return self._layer._State._make(np.take(a, ids, axis=1) for a in self._states)
+            return self._layer._StreamState(
+                *(np.take(a, ids, axis=1) for a in self._states), *[] if self._steps is None else [self._steps[ids]]
+            )
 
     def restore(self, ids: Any, snapshot: Any) -> None:
-        """Put states into these streams, as `snapshot` returned them: a tuple of arrays (num_layers, n, H), which are copied.
+        """Put states into these streams, as `snapshot` returned them: a tuple of such arrays, which are copied.
 
-        They may come from elsewhere: (h_T, c_T) of layer.forward, which runs a long beginning faster than steps do; or from
-        the snapshot of other streams, snapshot(parents) with repetitions, say, which is what a beam search does.
+        They may come from elsewhere: (h_T, c_T) of layer.forward, which runs a long beginning faster than steps do (with a
+        period, (h_T, c_T, number of the next step)); or from the snapshot of other streams, snapshot(parents) with repetitions,
+        say, which is what a beam search does.
         """
         with self._lock:
             ids = self._judged(ids)
-            sizes = (self._layer.num_layers, len(ids), self._H)
-            arrays = _judge.state("snapshot", snapshot, self._fields, sizes, self._dtype)
+            layer = self._layer
+            sizes, numbered = (layer.num_layers, len(ids)), self._steps is not None
+            arrays = _judge.state("snapshot", snapshot, layer._widths, sizes, self._dtype, numbered=numbered)
+            if self._steps is not None:
+                self._steps[ids] = arrays.pop()
             for kept, a in zip(self._states, arrays, strict=True):
                 kept[:, ids] = a
 
@@ -179,6 +197,8 @@ class StreamPool:
             new = self._take(len(parents), "ids")
             for kept, a in zip(self._states, states, strict=True):
                 kept[:, new] = a
+            if self._steps is not None:
+                self._steps[new] = self._steps[parents]
             return new
 
     def reset(self, ids: Any) -> None:
@@ -189,6 +209,8 @@ class StreamPool:
     def _zero(self, ids):
         for kept in self._states:
             kept[:, ids] = 0
+        if self._steps is not None:
+            self._steps[ids] = 0
 
     def _take(self, n, name):
         """n free ids, open from now on."""

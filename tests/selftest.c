@@ -72,18 +72,19 @@ static void *allocate(ptrdiff_t bytes)                            /* at 64, full
 /* ---- One problem ---- */
 
 enum buffer {
-    X, H0, C0, WX, WH, B, BH, P, WR, ALPHA,                       /* inputs */
-    DX, DH0, DC0, DWX, DWH, DB, DBH, DP, DWR, DALPHA,             /* their gradients, in the same order */
+    X, H0, C0, WX, WH, B, BH, P, WR, GX, GH, GC, BC, ALPHA,       /* inputs; gains and beta of normalised cells */
+    DX, DH0, DC0, DWX, DWH, DB, DBH, DP, DWR, DGX, DGH, DGC, DBC, DALPHA,   /* their gradients, in the same order */
     DH_TOTAL, DC_TOTAL,                                           /* gradients of the states after each step */
     H_, H_T, C_T, DH, DH_T, DC_T,                                 /* outputs, and the gradients that arrive at them */
     BUFFERS
 };
 enum { INPUTS = DX, OUTPUTS = DH - H_ };
-static const char *const input_names[INPUTS] = { "x", "h0", "c0", "Wx", "Wh", "b", "bh", "peephole", "Wr", "alpha" };
+static const char *const input_names[INPUTS] = { "x", "h0", "c0", "Wx", "Wh", "b", "bh", "peephole", "Wr",
+                                                    "gain_x", "gain_h", "gain_c", "beta_c", "alpha" };
 
 struct problem {
     enum fg_cell_id cell;
-    int has_c, has_peephole, has_Wr, has_alpha, has_masks;
+    int has_c, has_peephole, has_Wr, has_norm, has_gain_c, has_alpha, has_masks;
     fg_sequence s;
     REAL *mask[3];                                                /* recurrent, of h, of c; or NULL */
     ptrdiff_t rows, size[BUFFERS];
@@ -97,7 +98,8 @@ static void make_problem(struct problem *p, int variant, ptrdiff_t N, ptrdiff_t 
     const ptrdiff_t width = FG_MAX_GATES * H, odd = variant % 2, h_width = p->has_Wr ? H / 2 + 1 : H;
     const ptrdiff_t size[BUFFERS] = {
         [X] = N * T * D, [H0] = N * h_width, [C0] = N * H, [WX] = D * width, [WH] = h_width * width, [B] = width, [BH] = width,
-        [P] = 3 * H, [WR] = H * h_width, [ALPHA] = H, [H_] = N * T * h_width, [H_T] = N * h_width, [C_T] = N * H };
+        [P] = 3 * H, [WR] = H * h_width, [GX] = width, [GH] = width, [GC] = H, [BC] = H, [ALPHA] = H,
+        [H_] = N * T * h_width, [H_T] = N * h_width, [C_T] = N * H };
     fg_sequence *s = &p->s;
 
     memset(s, 0, sizeof *s);
@@ -123,7 +125,7 @@ static void make_problem(struct problem *p, int variant, ptrdiff_t N, ptrdiff_t 
         }
         s->lengths = lengths, s->order = order;
     }
-    if (!p->has_Wr && variant / 2 % 3 == 2) {
+    if (!p->has_Wr && !p->has_gain_c && variant / 2 % 3 == 2) {
         int64_t *period = malloc(H * sizeof *period + 1);
         for (ptrdiff_t j = 0; j < H; j++)
             period[j] = odd ? 1 + 5 * j % 3 : 1 + 3 * j / H;
@@ -145,6 +147,10 @@ static void make_problem(struct problem *p, int variant, ptrdiff_t N, ptrdiff_t 
         s->peephole = p->data[P], s->dpeephole = p->data[DP];
     if (p->has_alpha)
         s->unit_alpha = p->data[ALPHA], s->dalpha = p->data[DALPHA];
+    if (p->has_norm)
+        s->gain_x = p->data[GX], s->gain_h = p->data[GH], s->dgain_x = p->data[DGX], s->dgain_h = p->data[DGH], s->eps = 0.25;
+    if (p->has_gain_c)
+        s->gain_c = p->data[GC], s->beta_c = p->data[BC], s->dgain_c = p->data[DGC], s->dbeta_c = p->data[DBC];
     if (p->has_Wr)
         s->Wr = MATRIX(WR, H, h_width), s->dWr = MATRIX(DWR, H, h_width);
     for (int i = 0; i < 3 && p->has_masks; i++) {
@@ -298,6 +304,7 @@ static double check_gradients(struct problem *p)
 
     for (int i = 0; i < INPUTS; i++) {
         if ((i == C0 && !p->has_c) || (i == P && !p->has_peephole) || (i == WR && !p->has_Wr)
+            || ((i == GX || i == GH) && !p->has_norm) || ((i == GC || i == BC) && !p->has_gain_c)
             || (i == ALPHA && !p->has_alpha))
             continue;
         const double step = 1e-5;
@@ -328,6 +335,7 @@ static double check_gradients(struct problem *p)
 
 /* Whether h has a width of its own. */
 static int is_projected(enum fg_cell_id cell) { return cell == FG_CELL_lstm_projected; }
+static int is_normalised(enum fg_cell_id cell) { return cell == FG_CELL_lstm_norm || cell == FG_CELL_gru_norm; }
 static int is_lstm(enum fg_cell_id cell) { return cell == FG_CELL_lstm || is_projected(cell); }
 
 /* c_T is written by a cell that has a second state. */
@@ -345,7 +353,8 @@ static int cell_has_c(enum fg_cell_id cell)
 }
 
 /* Options of a cell: values of fg_sequence.option; of gru and lstm, both added up in all ways. Each of lstm plain, with a peephole,
- * and with a peephole and bounds that clip; each of leaky with one alpha, with one for each unit, and so without Wh. */
+ * and with a peephole and bounds that clip; each of leaky with one alpha, with one for each unit, and so without Wh; lstm_norm without
+ * and with a normalised c. */
 enum { LSTM_OPTIONS = 4, LSTM_WITH = 3, LEAKY_OPTIONS = FG_IDENTITY + 1, LEAKY_WITH = 3 };
 static int option_count(enum fg_cell_id cell)
 {
@@ -362,6 +371,8 @@ static int option_count(enum fg_cell_id cell)
         return FG_TANH_OUTPUT + FG_IDENTITY + 1;
     case FG_CELL_leaky:
         return LEAKY_OPTIONS * LEAKY_WITH;
+    case FG_CELL_lstm_norm:
+        return 2;
     default:
         return 1;
     }
@@ -370,7 +381,8 @@ static int option_count(enum fg_cell_id cell)
 /* Recurrent dropout and zoneout: with the plain cell, and with a peephole. */
 static int is_masked_too(enum fg_cell_id cell, int option)
 {
-    return option == 0 || (cell == FG_CELL_lstm && option == LSTM_OPTIONS) || (cell == FG_CELL_leaky && option == LEAKY_OPTIONS);
+    return option == 0 || (cell == FG_CELL_lstm && option == LSTM_OPTIONS) || (cell == FG_CELL_leaky && option == LEAKY_OPTIONS)
+           || cell == FG_CELL_lstm_norm;
 }
 
 static double check_cells(void)
@@ -384,10 +396,12 @@ static double check_cells(void)
         const int has_c = cell_has_c(cell), options = option_count(cell);
         for (int variant = 0; variant < 2 * (int)(sizeof sizes / sizeof *sizes); variant++)
             for (int call = 0; call < 2 * options; call++) {
-                const int values = is_lstm(cell) ? LSTM_OPTIONS : cell == FG_CELL_leaky ? LEAKY_OPTIONS : options;
+                const int values = is_normalised(cell) ? 1 : is_lstm(cell) ? LSTM_OPTIONS
+                                   : cell == FG_CELL_leaky ? LEAKY_OPTIONS : options;
                 const int option = call / 2, is_masked = call % 2, with = option / values;
                 struct problem p = { .cell = cell, .has_c = has_c, .has_peephole = is_lstm(cell) && with > 0,
                                      .has_Wr = is_projected(cell), .has_alpha = cell == FG_CELL_leaky && with > 0,
+                                     .has_norm = is_normalised(cell), .has_gain_c = is_normalised(cell) && option,
                                      .has_masks = is_masked };
                 if (is_masked && !is_masked_too(cell, option))
                     continue;

@@ -2,12 +2,14 @@
 
 CELLS             the cells, read from the reference package: a new cell is tested without an edit here
 VARIANTS          (cell, options) that most tests run through
-KINDS             one of each kind of them: as many as there are kernels, the peephole, and an alpha for each unit
+KINDS             the first of each kind of them: as many as there are kernels, the peephole, and an alpha for each unit
+REACHING          the first and the last of each kind, which reach the memory of all
 SANITIZED         whether the tests run under AddressSanitizer
 EXACT             those of them whose backward is the derivative of their forward: no gradient is clipped
 MEASURED          those whose errors are measured: but for a memory cell's clipped gradients, made of the far larger, growing dc
 Cell              name, gates, states, its options one by one, its functions in a module
 WEIGHTS           the names of arguments that do not belong to a row of the batch
+BY_GATES          those of them that have a block for each gate
 modules()         the packages under test: fastgate.reference, and fastgate where its compiled part is built
 random_call       random, distinct, non-zero arguments of one forward call
 upstream          random upstream gradients for its results
@@ -36,7 +38,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from fastgate import reference
+from fastgate import _arguments, reference
 
 SANITIZED = "libasan" in os.environ.get("LD_PRELOAD", "")
 
@@ -50,6 +52,7 @@ class Cell:
     peephole: bool = False  # whether its calls have one
     projection: bool = False  # whether they have a Wr
     alpha: bool = False  # whether they have one for each unit
+    norm: tuple = ()  # the names of gains and betas that they have
 
     @property
     def G(self):
@@ -62,7 +65,12 @@ class Cell:
     @property
     def prepared(self):
         """The name of its prepared class."""
-        return f"{self.name.upper() if len(self.name) < 5 else self.name.capitalize()}Cell"
+        return f"{_arguments.class_name(self.name)}Cell"
+
+    @property
+    def holds(self):
+        """Whether it knows period=."""
+        return not self.projection and "gain_c" not in self.norm
 
     def states(self, step=False):
         h, c = ("h_prev", "c_prev") if step else ("h0", "c0")
@@ -77,10 +85,13 @@ class Cell:
         return (call["Wh"].shape[0], call["Wh"].shape[1] // self.G)[: 1 + self.has_c]
 
     def __repr__(self):
-        return self.name + "-peephole" * self.peephole + "-projection" * self.projection + "-alpha" * self.alpha
+        with_ = {"peephole": self.peephole, "projection": self.projection, "alpha": self.alpha, "gain_c": "gain_c" in self.norm}
+        return "-".join([self.name, *(name for name, has in with_.items() if has)])
 
 
-WEIGHTS = ("Wx", "Wh", "b", "bh", "peephole", "Wr", "alpha")
+NORM = ("gain_x", "gain_h", "gain_c", "beta_c")
+BY_GATES = ("Wx", "Wh", "b", "bh", *NORM[:2])
+WEIGHTS = ("Wx", "Wh", "b", "bh", "peephole", "Wr", "alpha", *NORM)
 
 # Of a cell whose combinations are too many to run everything on: these. test_options.py runs through all.
 CHOSEN = {
@@ -105,6 +116,9 @@ CHOSEN = {
         (("reset", "before"), ("update", "new"), ("candidate", "sigmoid")),
         (("reset", "before"), ("grad_clip", 0.1)),
     ),
+    # A small eps keeps nothing of the scale of a row, which is all that there is of a row of one number times a weight.
+    "lstm_norm": ((("eps", 0.3),),),
+    "gru_norm": ((("eps", 0.2),),),
 }
 
 
@@ -113,7 +127,7 @@ def _cell(name):
     parameters = inspect.signature(getattr(reference, f"{name}_forward")).parameters
     choices = [[(option, value) for value in values] for option, values in module.OPTIONS.items()]
     options = CHOSEN.get(name, tuple(itertools.product(*choices)))
-    return Cell(name, module.GATES, "c0" in parameters, options)
+    return Cell(name, module.GATES, "c0" in parameters, options, norm=NORM[: 2 * ("gain_x" in parameters)])
 
 
 CELLS = tuple(_cell(name.removesuffix("_step_forward")) for name in reference.__all__ if name.endswith("_step_forward"))
@@ -122,21 +136,24 @@ PEEPHOLE = replace(LSTM, peephole=True)
 PROJECTED = replace(LSTM, projection=True)
 LEAKY = next(cell for cell in CELLS if cell.name == "leaky")
 LEAKY_UNITS = replace(LEAKY, alpha=True)
+NORMALISED_C = replace(next(cell for cell in CELLS if cell.name == "lstm_norm"), norm=NORM)
 VARIANTS = tuple((cell, options) for cell in CELLS for options in cell.options)
 VARIANTS += ((PEEPHOLE, ()), (PEEPHOLE, (("grad_clip", 0.1),)))
 ALL_BUT_GRAD_CLIP = tuple(option for option in itertools.chain(*LSTM.options) if option[0] != "grad_clip")
 VARIANTS += ((PEEPHOLE, ALL_BUT_GRAD_CLIP), (PROJECTED, ()), (replace(PEEPHOLE, projection=True), ALL_BUT_GRAD_CLIP))
 VARIANTS += ((LEAKY_UNITS, ()),)
+VARIANTS += ((NORMALISED_C, (("eps", 0.4),)),)
 
-# Options that only choose arithmetic read the same weights and reach the same memory: the first and the last stand for all.
+# Options that only choose arithmetic read the same weights and reach the same memory.
 _first, _last = {}, {}
 for _variant in VARIANTS:
     _kind = repr(_variant[0]), dict(_variant[1]).get("reset")
     _first.setdefault(_kind, _variant)
     _last[_kind] = _variant
 KINDS = tuple(_first.values())
+REACHING = tuple(variant for variant in VARIANTS if variant in (*KINDS, *_last.values()))
 if SANITIZED:
-    VARIANTS = tuple(variant for variant in VARIANTS if variant in (*KINDS, *_last.values()))
+    VARIANTS = REACHING
 EXACT = tuple(variant for variant in VARIANTS if "grad_clip" not in dict(variant[1]))
 MEASURED = tuple(variant for variant in VARIANTS if variant[0].name != "memory" or variant in EXACT)
 
@@ -181,6 +198,9 @@ def random_call(cell, rng, *, N=3, T=5, D=4, H=6, dtype=np.float64, step=False, 
         call["Wr"] = values(rng, (H, P), dtype, 2 / np.sqrt(H + 1))
     if cell.alpha:
         call["alpha"] = rng.uniform(0.05, 0.95, H).astype(dtype)
+    sizes = dict(zip(NORM, (G * H, G * H, H, H), strict=True))
+    for name in cell.norm if b else cell.norm[:3]:
+        call[name] = values(rng, (sizes[name],), dtype, 0.5 if name == "beta_c" else 1)
     return settled(cell, call)
 
 
@@ -210,6 +230,11 @@ def prepare(cell, call, **options):
 
     left = {name: a for name, a in call.items() if name not in WEIGHTS}
     return getattr(fastgate, cell.prepared)(**weights_of(call), **options), left
+
+
+def reordered(cell, call, order):
+    """The arguments of a call that have a block for each gate, in another gate order."""
+    return {name: permuted(call[name], cell.gates, order) for name in BY_GATES if name in call}
 
 
 def weights_of(call):

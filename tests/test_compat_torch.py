@@ -23,7 +23,10 @@ accelerate, restore = ours.accelerate, ours.restore
 nn, parametrize = torch.nn, torch.nn.utils.parametrize
 PackedSequence, pack_padded_sequence = torch.nn.utils.rnn.PackedSequence, torch.nn.utils.rnn.pack_padded_sequence
 
-pytestmark = pytest.mark.beside
+pytestmark = [
+    pytest.mark.beside,
+    pytest.mark.filterwarnings("ignore:LSTM with projections:UserWarning"),  # torch's, about itself
+]
 
 torch.set_num_threads(1)  # as fastgate has in tests: the workers of pytest-xdist share the CPUs
 
@@ -63,11 +66,12 @@ def pair(name, *arguments, **options):
 
 def states(module, N, dtype, scale=0.7):
     """Random initial states as the module takes them; N a number, or () for unbatched input."""
-    batch = () if N == () else (N,)
-    shape = (*batch, module.hidden_size)
+    before = () if N == () else (N,)
     if isinstance(module, nn.RNNBase):
-        shape = (module.num_layers * (2 if module.bidirectional else 1), *shape)
-    found = [values(*shape, dtype=dtype, scale=scale) for _ in range(2 if "LSTM" in type(module).__name__ else 1)]
+        before = (module.num_layers * (2 if module.bidirectional else 1), *before)
+    sizes = (getattr(module, "proj_size", 0) or module.hidden_size, module.hidden_size)
+    count = 2 if "LSTM" in type(module).__name__ else 1
+    found = [values(*before, size, dtype=dtype, scale=scale) for size in sizes[:count]]
     return tuple(found) if len(found) == 2 else found[0]
 
 
@@ -146,7 +150,8 @@ def options_of(name):
     """Every combination of the options of a layer."""
     for num_layers, bias, batch_first, bidirectional in itertools.product((1, 2), (True, False), (True, False), (True, False)):
         found = {"num_layers": num_layers, "bias": bias, "batch_first": batch_first, "bidirectional": bidirectional}
-        for more in [{"nonlinearity": "tanh"}, {"nonlinearity": "relu"}] if name == "RNN" else [{}]:
+        own = {"RNN": [{"nonlinearity": "tanh"}, {"nonlinearity": "relu"}], "LSTM": [{}, {"proj_size": 4}], "GRU": [{}]}
+        for more in own[name]:
             yield found | more
 
 
@@ -681,10 +686,28 @@ def test_other_devices(name, calls):
     assert not calls
 
 
-def test_projections(calls):
-    theirs, mine = pair("LSTM", 5, 9, proj_size=4, num_layers=2, bidirectional=True, dtype=torch.float64)
-    assert_equal_modules(theirs, mine, (values(4, 3, 5),), torch.float64)
-    assert not calls
+def test_projections(calls, tmp_path):
+    """Unbatched, packed, with states, by accelerate, through a file; second gradients and batches of them; wrong states."""
+    options = {"proj_size": 4, "num_layers": 2, "bidirectional": True, "dtype": torch.float64}
+    theirs, mine = pair("LSTM", 5, 9, **options)
+    packed = pack_padded_sequence(torch.randn(3, 6, 5, dtype=torch.float64), [2, 6, 3], batch_first=True, enforce_sorted=False)
+    packed.data.requires_grad_()
+    for x, N in ((values(4, 5), ()), (values(4, 3, 5), 3), (packed, 3)):
+        for arguments in ((x,), (x, states(mine, N, torch.float64))):
+            calls.clear()
+            assert_equal_modules(theirs, mine, arguments, torch.float64)
+            assert len(calls) == 8
+    fast = accelerate(copy.deepcopy(theirs))
+    assert type(fast) is ours.LSTM
+    torch.save(fast.state_dict(), tmp_path / "model.pt")
+    theirs.load_state_dict(torch.load(tmp_path / "model.pt", weights_only=True))
+    assert set(mine.state_dict()) == set(theirs.state_dict()) >= {"weight_hr_l1_reverse"}
+    x, state = values(4, 3, 5), states(mine, 3, torch.float64)
+    for wrong in ((state[1], state[1]), (state[0], state[0]), (state[0][:, 1:], state[1])):
+        assert outcome(mine, x, wrong) == outcome(theirs, x, wrong)
+    one = ours.LSTM(2, 4, proj_size=3, bias=False, dtype=torch.float64)
+    assert torch.autograd.gradcheck(lambda x, h, c: one(x, (h, c))[0], (values(3, 2, 2), values(1, 2, 3), values(1, 2, 4)))
+    assert torch.autograd.gradgradcheck(lambda x: one(x)[0], (values(3, 2, 2),))
 
 
 @modules
@@ -1028,15 +1051,14 @@ def test_what_is_not_accelerated():
 
     parametrized = nn.GRU(3, 4)
     parametrize.register_parametrization(parametrized, "weight_hh_l0", Double())
-    model = nn.Sequential(Mine(3, 4), Faster(3, 4), nn.LSTM(3, 4, proj_size=2), parametrized)
+    model = nn.Sequential(Mine(3, 4), Faster(3, 4), parametrized)
     kinds = [type(module) for module in model]
     with pytest.warns(UserWarning, match="is left to torch") as warned:
         accelerate(model)
     assert [type(module) for module in model] == kinds
     assert [str(w.message) for w in warned] == [
         "0: this Mine is left to torch, for it is a subclass, whose forward may be its own",
-        "2: this LSTM is left to torch, for it has proj_size > 0",
-        "3: this ParametrizedGRU is left to torch, for it is parametrized; accelerate first, parametrize then",
+        "2: this ParametrizedGRU is left to torch, for it is parametrized; accelerate first, parametrize then",
     ]
     assert all(w.filename == __file__ for w in warned)
     restore(model)
@@ -1133,7 +1155,6 @@ def infos():
 @dtypes
 @modules
 @pytest.mark.parametrize("training", [True, False])
-@pytest.mark.filterwarnings("ignore:LSTM with projections:UserWarning")
 def test_torchs_samples(name, dtype, training):
     """The inputs with which torch tests these modules, and the references that it has for them."""
     info = infos()[name]

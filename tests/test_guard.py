@@ -7,7 +7,7 @@ import sys
 
 import numpy as np
 import pytest
-from support import VARIANTS, prepare, random_call, run, upstream, variant_id
+from support import REACHING, prepare, random_call, run, upstream, variant_id
 
 import fastgate
 from fastgate import _kernels
@@ -26,7 +26,7 @@ def in_subprocess(*arguments):
 
 
 @pytest.mark.parametrize("side", guard.SIDES)
-@pytest.mark.parametrize("variant", [variant_id(variant) for variant in VARIANTS])
+@pytest.mark.parametrize("variant", [variant_id(variant) for variant in REACHING])
 def test_kernels_stay_inside(variant, side):
     found = in_subprocess(variant, side)
     assert found.returncode == 0, f"{found.stdout[-200:]} {found.stderr[-2000:]}"
@@ -105,7 +105,7 @@ def main(what, side):
     if what in ("read", "write"):
         return touch(what, side)
     _kernels._prefill(0xFF)
-    [(cell, options)] = [variant for variant in VARIANTS if variant_id(variant) == what]
+    [(cell, options)] = [variant for variant in REACHING if variant_id(variant) == what]
     for dtype, (N, T), H in itertools.product((np.float32, np.float64), COUNTS, WIDTHS):
         D = WIDTHS[(WIDTHS.index(H) + N + T + 3) % len(WIDTHS)]
         for step in (False, True) if T == 1 else (False,):

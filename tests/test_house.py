@@ -37,7 +37,8 @@ in_source_tree = pytest.mark.skipif(not (ROOT / "csrc").is_dir(), reason="csrc/ 
 
 def cell_of(kernel):
     """The public cell of a kernel: `gru` for gru_after, one of its options."""
-    return [cell for cell in CELLS if kernel == cell.name or kernel.startswith(f"{cell.name}_")]
+    found = [cell for cell in CELLS if kernel == cell.name or kernel.startswith(f"{cell.name}_")]
+    return [cell for cell in found if len(cell.name) == max(len(other.name) for other in found)]
 
 
 @kernels
@@ -105,7 +106,9 @@ def test_a_prepared_class_is_built_as_its_function_is_called(cell):
     assert built | run == function
     assert built.keys() & run.keys() == set()
     options = set(dict(itertools.chain(*cell.options)))
-    assert set(built) == {"Wx", "Wh", "b", "bh", *AROUND} | options | {"gate_order", "peephole", "Wr", "alpha"} & set(function)
+    assert set(built) == {"Wx", "Wh", "b", "bh", *AROUND} | options | {"gate_order", "grad_clip", "eps", *WEIGHTS} & set(
+        function
+    )
     masks = ["recurrent_mask", "zoneout_h"] + ["zoneout_c"] * cell.has_c
     assert list(parameters(prepared.step)) == ["x", *cell.states(step=True), "out", "start", *masks]
     weights = {name: built[name] for name in WEIGHTS if name in built}
@@ -127,7 +130,9 @@ def test_a_layer_has_the_options_of_its_cell(name):
     assert layer.__module__ == f"fastgate.layers.{name.lower()}"
     function = inspect.signature(getattr(fastgate, f"{name.lower()}_forward")).parameters
     run = inspect.signature(getattr(fastgate, f"{name}Cell").forward).parameters
-    shared = {"num_layers", "bidirectional", "merge", "dropout", "b", "bh", "dtype", "rng"} | {"peephole"} & set(function)
+    shared = {"num_layers", "bidirectional", "merge", "dropout", "b", "bh", "dtype", "rng", "recurrent_dropout"}
+    shared |= {"zoneout_h", "zoneout_c", "period", "peephole"} & set(function)
+    shared |= {"proj_size"} if "Wr" in function else set()
     built = {p.name: p for p in inspect.signature(layer).parameters.values() if p.kind is p.KEYWORD_ONLY}
     options = set(function) - set(run) - {"Wx", "Wh", "Wr"} - shared - set(AROUND)
     assert built.keys() == shared | options

@@ -5,8 +5,10 @@ often, each time beside others. FASTGATE_CASES sets the number of sequence cases
 third as many steps. The exact result is the reference's in float64, on plain arrays of the same values.
 """
 
+import copy
 import itertools
 import os
+import pickle
 import random
 import subprocess
 import sys
@@ -16,7 +18,23 @@ from pathlib import Path
 import numpy as np
 import pytest
 from layouts import LAYOUTS, far_apart, lay_out
-from support import CELLS, VARIANTS, digest, each, is_steady, naming, permuted, random_call, run, upstream, values, variant_id
+from support import (
+    CELLS,
+    PROJECTED,
+    VARIANTS,
+    digest,
+    each,
+    is_steady,
+    modules,
+    naming,
+    permuted,
+    random_call,
+    reordered,
+    run,
+    upstream,
+    values,
+    variant_id,
+)
 
 import fastgate
 from fastgate import reference
@@ -399,7 +417,7 @@ def test_every_gate_order(cell, dtype):
         own = forward_of(case, fastgate)(**call, **keywords)
         own_gradients = backward_of(case, fastgate)(cache=own.cache, **gradients)
         for order in map("".join, itertools.permutations(cell.gates) if cell.G > 1 else ()):
-            weights = {name: permuted(call[name], cell.gates, order) for name in ("Wx", "Wh", "b", "bh")}
+            weights = reordered(cell, call, order)
             found = forward_of(case, fastgate)(**call | weights, **keywords, gate_order=order)
             for name in own._fields[:-1]:
                 np.testing.assert_array_equal(getattr(found, name), getattr(own, name), err_msg=order)
@@ -471,6 +489,20 @@ def peak(T):
 before = peak(20)
 print(peak(200_000) - before, 200_000 * 2 * 8 * 4 // 1024)
 """
+
+
+def test_gradients_pickle_and_copy():
+    for module, cell, step in itertools.product(modules(), (*CELLS, PROJECTED), (False, True)):
+        call = random_call(cell, np.random.default_rng(0), step=step)
+        forward, backward = (cell.function(module, f"{'step_' * step}{what}") for what in ("forward", "backward"))
+        found = backward(
+            cache=forward(**call).cache, **upstream(cell, np.random.default_rng(1), call, step), need=("dWh", "db")
+        )
+        for other in (pickle.loads(pickle.dumps(found)), copy.deepcopy(found), pickle.loads(pickle.dumps(found, 0))):
+            assert type(other) is type(found)
+            assert other.dx is None
+            np.testing.assert_array_equal(other.dWh, found.dWh)
+            np.testing.assert_array_equal(other.db, found.db)
 
 
 def test_without_training_memory_does_not_grow_with_time():

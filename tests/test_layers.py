@@ -13,15 +13,29 @@ import sys
 import threading
 import tracemalloc
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from support import CELLS as ALL
-from support import EXACT, PEEPHOLE, WEIGHTS, assert_same, bits, digest, permuted, status_of_child, values, variant_id
+from support import (
+    EXACT,
+    PEEPHOLE,
+    PROJECTED,
+    WEIGHTS,
+    assert_same,
+    bits,
+    digest,
+    permuted,
+    status_of_child,
+    values,
+    variant_id,
+)
 from support import VARIANTS as ALL_VARIANTS
 
 import fastgate
+import fastgate.structures
 from fastgate import layers
 
 CELLS = [cell for cell in ALL if hasattr(fastgate, cell.name.upper())]  # a cell need not have a layer
@@ -32,6 +46,7 @@ SHAPES = ((1, False, "concat"), (3, False, "concat"), *((2, True, merge) for mer
 
 variants = pytest.mark.parametrize("variant", VARIANTS, ids=variant_id)
 cells = pytest.mark.parametrize("cell", CELLS, ids=repr)
+projected_too = pytest.mark.parametrize("cell", [*CELLS, PROJECTED], ids=repr)
 shapes = pytest.mark.parametrize("shape", SHAPES, ids=lambda shape: "-".join(map(str, shape)))
 
 
@@ -39,17 +54,23 @@ def kind(cell):
     return getattr(fastgate, cell.name.upper())
 
 
+def of_cell(cell, H):
+    """The arguments of the constructor that give a layer the weights of the cell."""
+    return ({"peephole": True} if cell.peephole else {}) | ({"proj_size": cell.P(H)} if cell.projection else {})
+
+
 def make(cell, D=3, H=5, *, num_layers=2, bidirectional=True, merge="concat", dtype=np.float64, rng=0, **options):
     """A layer whose weights, biases too, are all random."""
-    options = {"b": True, "bh": True} | ({"peephole": True} if cell.peephole else {}) | options
+    options = {"b": True, "bh": True} | of_cell(cell, H) | options
     layer = kind(cell)(D, H, num_layers=num_layers, bidirectional=bidirectional, merge=merge, dtype=dtype, rng=rng, **options)
     layer.parameters[...] = values(np.random.default_rng(rng), layer.parameters.shape, dtype, 0.6)
     return layer
 
 
 def states(cell, layer, rng, N, names=("h0", "c0")):
-    shape = (layer.num_layers * layer.num_directions, N, layer.hidden_size)
-    return {name: values(rng, shape, layer.dtype, 0.7) for name in names[: 1 + cell.has_c]}
+    before, H = (layer.num_layers * layer.num_directions, N), layer.hidden_size
+    sizes = dict(zip(names, (cell.P(H), H)[: 1 + cell.has_c], strict=False))
+    return {name: values(rng, (*before, size), layer.dtype, 0.7) for name, size in sizes.items()}
 
 
 def data(cell, layer, rng, N=4, T=6):
@@ -100,9 +121,9 @@ def by_hand(cell, layer, given, upstream, options, lengths=None):
         if dirs == 1:
             parts = [dx]
         else:
-            H = layer.hidden_size
+            P = layer.output_size // 2
             parts = {
-                "concat": lambda dx=dx, H=H: [dx[..., :H], dx[..., H:]],
+                "concat": lambda dx=dx, P=P: [dx[..., :P], dx[..., P:]],
                 "sum": lambda dx=dx: [dx, dx],
                 "mean": lambda dx=dx: [dx / 2, dx / 2],
                 "mul": lambda dx=dx, hs=hs: [dx * hs[1], dx * hs[0]],
@@ -180,7 +201,8 @@ PYTORCH = {  # options of the cells that PyTorch has
 def pytorch_name(name):
     """weight_ih_l1_reverse for Wx1_reverse."""
     letters, place = re.fullmatch(r"(\D+)(\d+.*)", name).groups()
-    return {"Wx": "weight_ih_l", "Wh": "weight_hh_l", "b": "bias_ih_l", "bh": "bias_hh_l"}[letters] + place
+    letters = {"Wx": "weight_ih_l", "Wh": "weight_hh_l", "b": "bias_ih_l", "bh": "bias_hh_l", "Wr": "weight_hr_l"}[letters]
+    return letters + place
 
 
 @variants
@@ -195,9 +217,9 @@ def test_as_pytorch(variant, bidirectional, N):
     T, D, H, num_layers = 7, 5, 9, 2
     rng = np.random.default_rng(3)
     layer = make(cell, D, H, num_layers=num_layers, bidirectional=bidirectional, **dict(options))
-    nonlinearity = {"nonlinearity": options[0][1]} if cell.name == "rnn" else {}
+    own = {"nonlinearity": options[0][1]} if cell.name == "rnn" else {"proj_size": cell.P(H)} if cell.projection else {}
     theirs = getattr(torch.nn, cell.name.upper())(
-        D, H, num_layers, bidirectional=bidirectional, batch_first=True, dtype=torch.float64, **nonlinearity
+        D, H, num_layers, bidirectional=bidirectional, batch_first=True, dtype=torch.float64, **own
     )
     with torch.no_grad():
         for name, a in layer.weights.items():
@@ -232,7 +254,7 @@ def test_as_pytorch(variant, bidirectional, N):
 # --- the same bits -------------------------------------------------------------------------------------------------------
 
 
-@cells
+@projected_too
 @pytest.mark.parametrize("threads", [1, 2])
 def test_chunks_and_steps_give_the_bits_of_the_whole(cell, threads):
     rng = np.random.default_rng(4)
@@ -253,7 +275,7 @@ def test_chunks_and_steps_give_the_bits_of_the_whole(cell, threads):
             assert_same(dict(enumerate(layer.state)), dict(enumerate(whole[1:-1])))
 
 
-@cells
+@projected_too
 def test_the_bits_of_a_row_are_its_own(cell):
     """Alone or in a batch, whatever its padding, the strides, the threads, and with or without a cache."""
     rng = np.random.default_rng(5)
@@ -295,18 +317,20 @@ def test_gate_order_permutes_the_weights_and_nothing_else(variant):
     if cell.G == 1:
         pytest.skip("one gate")
     order = cell.gates[::-1]
-    own = dict(options) | ({"peephole": True} if cell.peephole else {})
+    own = dict(options) | of_cell(cell, 6)
     plain = kind(cell)(3, 6, num_layers=2, rng=7, **own)
     other = kind(cell)(3, 6, num_layers=2, rng=7, gate_order=order, **own)
     for name, a in plain.weights.items():
         if name.startswith("peephole"):  # has an order of its own
             other.weights[name][...] = a[...] = values(np.random.default_rng(7), a.shape, a.dtype)
+        elif name.startswith("Wr"):  # has none
+            np.testing.assert_array_equal(other.weights[name], a)
         else:
             np.testing.assert_array_equal(other.weights[name], permuted(a, cell.gates, order))
     given, upstream = data(cell, plain, np.random.default_rng(8))
     found, expected = run(other, given, upstream), run(plain, given, upstream)
     for name in expected:
-        moved = name[1:] in plain.weights and "peephole" not in name
+        moved = name[1:] in plain.weights and not name[1:].startswith(("peephole", "Wr"))
         a = permuted(expected[name], cell.gates, order) if moved else expected[name]
         np.testing.assert_array_equal(found[name], a)
 
@@ -314,17 +338,19 @@ def test_gate_order_permutes_the_weights_and_nothing_else(variant):
 # --- weights and gradients -----------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("cell", [*CELLS, PEEPHOLE], ids=repr)
+@pytest.mark.parametrize("cell", [*CELLS, PEEPHOLE, replace(PEEPHOLE, projection=True)], ids=repr)
 @pytest.mark.parametrize("b", [False, True])
 @pytest.mark.parametrize("bh", [False, True])
 def test_weights_are_views_of_one_array_without_gaps(cell, b, bh):
-    own = {"peephole": True} if cell.peephole else {}
     for D, H in ((3, 5), (1, 1), (17, 16), (8, 33)):
         for dtype in (np.float32, np.float64):
+            own = of_cell(cell, H)
             layer = kind(cell)(D, H, num_layers=2, bidirectional=True, b=b, bh=bh, dtype=dtype, rng=0, **own)
             ends = [f"{k}{suffix}" for k in range(2) for suffix in ("", "_reverse")]
             names = [name + end for end in ends for name in ("Wx", "Wh", *["b"] * b, *["bh"] * bh)]
-            names += [f"peephole{end}" for end in ends if own]
+            names += [f"peephole{end}" for end in ends if "peephole" in own] + [
+                f"Wr{end}" for end in ends if "proj_size" in own
+            ]
             for flat, views in ((layer.parameters, layer.weights), (layer.gradients, layer.grads)):
                 assert list(views) == names
                 assert flat.dtype == dtype
@@ -336,7 +362,7 @@ def test_weights_are_views_of_one_array_without_gaps(cell, b, bh):
                 with pytest.raises(TypeError):
                     views["Wx0"] = np.zeros(1)
                 if cell.G * H * flat.itemsize % 64 == 0:
-                    assert all(a.ctypes.data % 64 == 0 for name, a in views.items() if name[0] != "p")
+                    assert all(a.ctypes.data % 64 == 0 for name, a in views.items() if name[:2] not in ("pe", "Wr"))
             for attribute in ("parameters", "gradients", "weights", "grads", "dtype", "num_layers", "config"):
                 with pytest.raises(AttributeError):
                     setattr(layer, attribute, None)
@@ -413,6 +439,12 @@ def test_fresh_weights():
                         np.testing.assert_allclose(block.T @ block, np.eye(H), atol=1e-12)
                     else:
                         assert (block == (cell.name == "lstm" and gate == "f" and name[:2] != "bh")).all()
+    for P in (5, 30):  # above and below: orthonormal columns, rows
+        weights = fastgate.LSTM(4, 10, proj_size=P, dtype=np.float64, rng=0).weights
+        for block in np.split(weights["Wh0"], 4, axis=1):
+            assert block.shape == (P, 10)
+            np.testing.assert_allclose(block.T @ block if P > 10 else block @ block.T, np.eye(min(P, 10)), atol=1e-12)
+        assert 0.8 < np.abs(weights["Wr0"]).max() / (6 / (10 + P)) ** 0.5 <= 1
     assert (fastgate.LSTM(2, 3, b=False, bh=True).weights["bh0"][3:6] == 1).all()
     assert fastgate.LSTM(2, 3, rng=0).num_parameters == 4 * 3 * (2 + 3 + 1)
 
@@ -582,7 +614,7 @@ def assert_whole(copied, layer):
     assert (layer.parameters != 7).all()
 
 
-@cells
+@projected_too
 @pytest.mark.parametrize("how", ["pickle", "deepcopy", "copy"])
 def test_copies_are_whole(cell, how):
     layer = make(cell, num_layers=2, bidirectional=False, dropout=0.5, dtype=np.float32)
@@ -1001,6 +1033,8 @@ OF_LSTM = (
     ({"peephole": None}, TypeError, "peephole: expected True or False, got None"),
     ({"candidate": "relu"}, ValueError, 'candidate: expected "tanh" or "sigmoid", got "relu"'),
     ({"coupled": 1}, TypeError, "coupled: expected True or False, got int 1"),
+    ({"proj_size": 0}, ValueError, "proj_size: expected an integer >= 1, got 0"),
+    ({"proj_size": True}, TypeError, "proj_size: expected an integer >= 1, got bool True"),
     ({"cell_clip": 0}, ValueError, "cell_clip: expected a number > 0, got 0.0"),
     ({"preact_clip": "3"}, TypeError, "preact_clip: expected a number > 0, got str '3'"),
 )
@@ -1194,11 +1228,33 @@ except AttributeError as error: assert "has no attribute 'MLP'" in str(error)
     subprocess.run([sys.executable, "-c", code], env=ENVIRONMENT, check=True)
 
 
+def test_load_knows_structures_that_nobody_has_imported(tmp_path):
+    fastgate.structures.FinalOutput(3, 4, 2, rng=0).save(tmp_path / "model.npz")
+    code = """
+import sys
+from fastgate import layers
+assert "fastgate.structures" not in sys.modules
+print(type(layers.load(sys.argv[1])).__name__)
+"""
+    found = subprocess.run(
+        [sys.executable, "-c", code, tmp_path / "model.npz"], env=ENVIRONMENT, check=True, capture_output=True, text=True
+    )
+    assert found.stdout == "FinalOutput\n"
+
+
+def test_more_arrays_than_anyone_has_are_refused_at_once():
+    words = "num_layers = 10000000: expected at most 100000 arrays of weights, got 30000000$"
+    with pytest.raises(ValueError, match=f"^input_size = 1, hidden_size = 1, {words}"):
+        fastgate.LSTM(1, 1, num_layers=10**7)
+    with pytest.raises(ValueError, match="micro_steps = 10000000: expected at most 100000 arrays of weights"):
+        fastgate.structures.DeepTransition(1, 1, cell="rnn", micro_steps=10**7)
+
+
 @cells
 def test_repr_and_config(cell):
     for options in ({}, {"bh": False}, {"merge": "sum", "num_layers": 1, "dropout": 0.5}, {"dtype": np.float32, "b": False}):
-        peephole = [{"peephole": True}] * (cell.name == "lstm")
-        for own in [*(dict(options) for c, options in VARIANTS if c is cell), *peephole]:
+        lstm = [{"peephole": True}, {"peephole": True, "proj_size": 4}] * (cell.name == "lstm")
+        for own in [*(dict(options) for c, options in VARIANTS if c is cell), *lstm]:
             layer = make(cell, **options, **own)
             first, *rest = repr(layer).splitlines()
             call, _, count = first.partition(": ")

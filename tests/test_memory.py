@@ -158,6 +158,25 @@ def test_the_error_names_a_budget_for_little_work():
     assert 1 <= fastgate.lstm_forward(**call, memory=modest).cache.recomputed <= 2
 
 
+def test_a_budget_counts_the_floats_that_bools_become():
+    N, T, H = 4, 500, 24
+    call = random_call(lstm, np.random.default_rng(12), N=N, T=T, D=5, H=H)
+    bools = np.random.default_rng(3).random((N, T, H)) < 0.3
+    least = []
+    for masks in (
+        {"zoneout_h": bools, "zoneout_c": 0.5},
+        {"zoneout_h": bools.astype(float), "zoneout_c": 0.5},
+        {"zoneout_h": np.broadcast_to(bools[:, :1], (N, T, H)), "zoneout_c": 0.5},
+    ):
+        with pytest.raises(ValueError, match=r"^memory: expected at least \d+ bytes") as error:
+            fastgate.lstm_forward(**call, **masks, memory=1)
+        least.append(int(re.search(r"least (\d+)", str(error.value))[1]))
+        assert fastgate.lstm_forward(**call, **masks, memory=least[-1]).cache.recomputed > 1
+        with pytest.raises(ValueError, match=r"^memory: expected at least"):
+            fastgate.lstm_forward(**call, **masks, memory=least[-1] - 1)
+    assert (least[0] - least[1], least[2] - least[1]) == (N * T * H * 8, N * H * 8)
+
+
 @once
 def passed(n, places):
     """Segments passed to reverse n of them by the best of all schedules, the first pass included; by brute force."""

@@ -63,8 +63,8 @@ def test_gradients_are_central_differences_and_the_kernels_agree(output, activat
 @kinds
 @pytest.mark.parametrize("dtype", [np.float32, np.float64], ids=["float32", "float64"])
 def test_long_ragged_sequences(output, activation, dtype):
-    """In units in the last place beside the definition in 80 bits: within those of any cell. A sigmoid calls nothing back, it only
-    adds: T roundings of the largest sum, some up, some down."""
+    """In units in the last place beside the definition in 80 bits: within those of any cell. A sigmoid calls nothing back, it
+    only adds: T roundings of the largest sum, some up, some down."""
     rng = np.random.default_rng([7, KINDS.index((output, activation))])
     T = 300
     call = random_call(MEMORY, rng, N=9, T=T, D=5, H=21, dtype=dtype)

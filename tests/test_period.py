@@ -30,7 +30,7 @@ from test_same_bits import of_rows, taken
 import fastgate
 from fastgate import _kernels, reference
 
-VARIANTS = [v for v in VARIANTS if not v[0].projection]  # whose h has no units that could hold
+VARIANTS = [v for v in VARIANTS if v[0].holds]
 SMOOTH = [v for v in VARIANTS if not any("clip" in name or value == "relu" for name, value in v[1])]
 measured = [v for v in VARIANTS if v in MEASURED]
 variants = pytest.mark.parametrize(("cell", "options"), VARIANTS, ids=map(variant_id, VARIANTS))

@@ -18,14 +18,15 @@ from support import (
     assert_same,
     digest,
     each,
-    permuted,
     prepare,
     random_call,
+    reordered,
     run,
     upstream,
     variant_id,
     weights_of,
 )
+from support import WEIGHTS as ALL_WEIGHTS
 from test_malformed import forward_case, judged
 
 import fastgate
@@ -38,7 +39,7 @@ dtypes = each("dtype", [np.float32, np.float64])
 ROWS = [1, 2, 3, 5, 8, 17, 33, 70]
 WIDTHS = [(5, 1), (1, 7), (9, 8), (8, 9), (3, 15), (16, 16), (17, 33), (40, 64), (20, 130)]
 BIASES = list(itertools.product((False, True), repeat=2))
-WEIGHTS = ("Wx", "Wh", "b", "bh")  # in the order of the gates
+WEIGHTS = ("Wx", "Wh", "b", "bh")  # of every cell
 CASES = int(os.environ.get("FASTGATE_MALFORMED", "200"))
 
 
@@ -137,7 +138,7 @@ def test_weights_in_any_layout_and_gate_order(cell, options, dtype, layout):
             assert own.dtype is np.dtype(dtype)
         if cell.G > 1:
             order = cell.gates[::-1]
-            call |= {name: permuted(call[name], cell.gates, order) for name in WEIGHTS}
+            call |= reordered(cell, call, order)
             prepared, left = prepare(cell, lay_out_weights(call, layout), gate_order=order, **dict(options))
             assert_same(stepped(cell, prepared, **left), expected)
 
@@ -286,7 +287,7 @@ def test_update(cell, options, dtype):
     gradients = upstream(cell, np.random.default_rng(0), call)
     old = prepared.forward(**left)
     for biases in ((), ("b",), ("bh",), ("b", "bh")):
-        given = {name: other[name] for name in other if name in ("Wx", "Wh", *biases, "peephole", "Wr", "alpha")}
+        given = weights_of({name: a for name, a in other.items() if name in biases or name not in ("b", "bh")})
         assert prepared.update(**given) is None
         replaced = left | given
         found = prepared.forward(**left)
@@ -447,7 +448,7 @@ def test_out_that_is_refused(cell):
 
 def by_a_prepared_cell(cell, step, given):
     """Builds the cell, then calls it: a function of the arguments of the function."""
-    own = {*WEIGHTS, "peephole", "Wr", "alpha", "gate_order", "period", *dict(itertools.chain(*cell.options))}
+    own = {*ALL_WEIGHTS, "gate_order", "period", *dict(itertools.chain(*cell.options))}
     given.pop("training", None) if step else None
 
     def call(**arguments):
@@ -468,7 +469,7 @@ def test_malformed_calls_are_refused(cell, options, step):
         if step and names == ["training"]:
             continue
         # Where two disagree, the weights are right.
-        names = [*names, "Wx", "Wh", "Wr"] if set(names) & {*WEIGHTS, "peephole", "Wr", "alpha"} else [*names, "x"]
+        names = [*names, "Wx", "Wh", "Wr"] if set(names) & {*ALL_WEIGHTS} else [*names, "x"]
         wrong = judged(by_a_prepared_cell(cell, step, call), call, names, huge)
         assert not wrong, f"seed {seed}: {wrong}"
 
@@ -563,7 +564,7 @@ def test_arguments_that_reshape_the_others(cell):
     expected = stepped(cell, prepared, **left)
     for make in (type(prepared), prepared.update):
         assert Wx.shape == call["Wx"].shape
-        make(Wx, Reshaping(Wh, change), call["b"], bh=call["bh"])
+        make(Wx, Reshaping(Wh, change), call["b"], **{name: call[name] for name in ("bh", *cell.norm)})
         Wx.shape = Wx.shape[::-1]
     assert_same(stepped(cell, prepared, **left), expected)
 
@@ -670,7 +671,7 @@ def test_init_once_more(cell):
     prepared, _ = prepare(cell, drawn(cell))
     call = drawn(cell, np.float64, D=8, H=20)
     prepared.__init__(**weights_of(call))
-    left = {name: a for name, a in call.items() if name not in WEIGHTS}
+    left = {name: a for name, a in call.items() if name not in ALL_WEIGHTS}
     assert_same(stepped(cell, prepared, **left), step_bits(cell, call, ()))
 
 

@@ -13,6 +13,7 @@ from layouts import LAYOUTS, lay_out
 from levels import FMA_LEVELS, LEVELS, output_at
 from support import (
     KINDS,
+    SANITIZED,
     VARIANTS,
     WEIGHTS,
     assert_same,
@@ -21,6 +22,7 @@ from support import (
     permuted,
     prepare,
     random_call,
+    reordered,
     run,
     upstream,
     variant_id,
@@ -35,6 +37,7 @@ dtypes = each("dtype", [np.float32, np.float64])
 # N, T, D, H: below and above the sizes at which the driver changes its ways
 SIZES = [(5, 7, 6, 9), (1, 3, 17, 40), (40, 5, 33, 70), (18, 9, 150, 20), (3, 2, 9, 33), (70, 3, 8, 16), (4, 1, 20, 130)]
 sizes = each(("N", "T", "D", "H"), SIZES)
+values_alone = pytest.mark.skipif(SANITIZED, reason="other tests reach the memory of these calls")
 
 
 def drawn(cell, dtype, N, T, D, H, step=False):
@@ -104,6 +107,7 @@ def test_every_way_of_reading_the_weights(cell, options, dtype, threads):
 # --- the batch ---------------------------------------------------------------------------------------------------
 
 
+@values_alone
 @variants
 @dtypes
 @sizes
@@ -120,6 +124,7 @@ def test_a_row_alone_equals_the_row_in_its_batch(cell, options, dtype, N, T, D, 
             assert_same(of_rows(part, slice(None)), of_rows(whole, rows))
 
 
+@values_alone
 @variants
 @dtypes
 @sizes
@@ -193,6 +198,7 @@ def in_steps(cell, options, call, gradients):
     return {"h": h, "dx": dx} | ends | {f"d{name}": d for name, d in zip(cell.states(), dstates, strict=True)}
 
 
+@values_alone
 @variants
 @dtypes
 @sizes
@@ -210,6 +216,7 @@ def test_chunks_and_steps_equal_the_whole(cell, options, dtype, N, T, D, H):
             assert_same(found, whole, found)
 
 
+@values_alone
 @variants
 @dtypes
 @sizes
@@ -285,9 +292,9 @@ def test_layouts_and_gate_order(cell, options, dtype, N, T, D, H, step):
         assert_same(run(cell, fastgate, *moved, step, **dict(options)), expected)
         if cell.G > 1:
             order = cell.gates[::-1]
-            weights = {name: permuted(call[name], cell.gates, order) for name in ("Wx", "Wh", "b", "bh")}
+            weights = reordered(cell, call, order)
             found = run(cell, fastgate, moved[0] | weights, gradients, step, gate_order=order, **dict(options))
-            for name in ("dWx", "dWh", "db", "dbh"):
+            for name in (f"d{name}" for name in weights):
                 found[name] = permuted(found[name], order, cell.gates)
             assert_same(found, expected)
 
@@ -346,6 +353,7 @@ def prefill(monkeypatch):
     _kernels._prefill(0xFF)
 
 
+@values_alone
 @variants
 @dtypes
 @sizes
@@ -383,6 +391,7 @@ def lines(hashes):
     return "".join(f"{name}: {h}\n" for name, h in hashes.items())
 
 
+@values_alone
 @pytest.mark.skipif("FASTGATE_ISA" in os.environ, reason="a level was asked for")
 def test_levels_with_fma_agree_and_every_level_repeats():
     here = lines(fixed_results())
@@ -395,6 +404,7 @@ def test_levels_with_fma_agree_and_every_level_repeats():
             assert output_at(level, __file__) == there[level]
 
 
+@values_alone
 def test_threads_at_once():
     """Many threads at once get what one gets."""
     expected = lines(fixed_results())
@@ -402,6 +412,7 @@ def test_threads_at_once():
         assert all(found == expected for found in pool.map(lambda _: lines(fixed_results()), range(4)))
 
 
+@values_alone
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
 @pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")
 def test_after_fork():

@@ -75,15 +75,23 @@ def test_sizes_round_the_lane_counts(kind, dtype):
         (fastgate.RNN, {"activation": "relu", "b": False}),
         (fastgate.LSTM, {"peephole": True, "coupled": True, "candidate": "sigmoid", "gate_order": "ogif"}),
         (fastgate.LSTM, {"cell_clip": 0.3, "preact_clip": 0.8}),
+        (fastgate.LSTM, {"proj_size": 5, "peephole": True}),
+        (fastgate.LSTM, {"proj_size": 12}),
         (fastgate.GRU, {"reset": "before", "update": "new", "gate_order": "nzr"}),
     ],
 )
 def test_the_options_of_the_layer_count(kind, options):
     layer = make(kind, 4, 9, **options)
     x = values(np.random.default_rng(12), (5, 3, 4), np.float32)
-    pool = fastgate.StreamPool(layer, 5)
+    pool = fastgate.StreamPool(layer, 7)
     ids = pool.open(5)
-    same(np.stack([pool.step(ids, x[:, t]) for t in range(3)], axis=1), layer.forward(x).h)
+    h, *final, _ = layer.forward(x)
+    same(np.stack([pool.step(ids, x[:, t]) for t in range(3)], axis=1), h)
+    for a, b in zip(pool.snapshot(ids), final, strict=True):
+        same(a, b)
+    pool.restore(ids[::-1], pool.snapshot(ids))
+    for a, b in zip(pool.snapshot(pool.fork(ids[[0, 3]])), final, strict=True):
+        same(a, b[:, [4, 1]])
 
 
 @kinds

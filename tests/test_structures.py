@@ -139,8 +139,9 @@ designs = pytest.mark.parametrize(("design", "options"), DESIGNS)
 
 
 def first_state(layer, rng, N=4):
-    shape = (layer.num_layers * layer.num_directions, N, layer.hidden_size)
-    return layer._State._make(values(rng, shape, layer.dtype) for _ in layer._State._fields)
+    before, H = (layer.num_layers * layer.num_directions, N), layer.hidden_size
+    sizes = (getattr(layer, "proj_size", None) or H, H)
+    return layer._State._make(values(rng, (*before, size), layer.dtype) for size in sizes[: len(layer._State._fields)])
 
 
 @designs
@@ -589,6 +590,108 @@ def test_rows_and_files_of_deep_transitions(cell, options, tmp_path):
         assert state[0].shape == (1, len(h), 17)
 
 
+@pytest.mark.parametrize("context", ["additive", "dot"])
+def test_where_attention_looked(context):
+    """The weights that attention() returns are those that made the outputs."""
+    model, rng = encoder_decoder(context, "lstm", 2), np.random.default_rng(1)
+    x, y, lengths, W = values(rng, (4, 5, 3)), values(rng, (4, 6, 2)), [4, 1, 5, 3], model.weights
+    o, _, cache = model.forward(x, y, lengths=lengths)
+    a = model.attention(cache)
+    hs, h_T, c_T, _ = model.encoder.forward(x, lengths=lengths)
+    C = a @ hs
+    if context == "dot":
+        mixed = np.tanh(np.concatenate([C, model.decoder.forward(y, h_T, c_T).h], axis=2) @ W["Wc"])
+    else:
+        model.decoder.state = (h_T, c_T)
+        h = [model.decoder.step(np.concatenate([y[:, t], C[:, t]], axis=1)) for t in range(6)]
+        mixed = np.concatenate([np.stack(h, axis=1), C], axis=2)
+    np.testing.assert_allclose(mixed @ W["V"] + W["c"], o, rtol=0, atol=1e-13)
+    np.testing.assert_allclose(a.sum(axis=2), 1, rtol=0, atol=1e-14)
+    assert (a[np.broadcast_to(np.arange(5) >= np.array(lengths)[:, None, None], a.shape)] == 0).all()
+    part = model.attention(model.forward(x, y, lengths=[4, 0, 5, 3], y_lengths=[3, 6, 0, 2]).cache)
+    assert part.any(axis=2).sum(axis=1).tolist() == [3, 0, 0, 2]
+    np.testing.assert_array_equal(part[0, :3], a[0, :3])
+    other = encoder_decoder("both")
+    with pytest.raises(ValueError, match=r'^cache: expected that of a structure with context="additive" or "dot", got "both"$'):
+        other.attention(other.forward(x, y).cache)
+    with pytest.raises(ValueError, match=r"^cache: expected the cache of this structure's forward"):
+        model.attention(other.forward(x, y).cache)
+
+
+@pytest.mark.parametrize("context", ["additive", "both"])
+def test_a_decoder_may_know_how_many_symbols_are_to_come(context):
+    """lengths= of decode, with remaining=True: the last column of y."""
+    rng = np.random.default_rng(1)
+    model = lively(structures.EncoderDecoder(3, 7, 5, 4, context=context, dtype=np.float64, rng=0))
+    x, E, lengths = values(rng, (3, 6, 3)), values(rng, (4, 4)), np.array([5, 2, 4])
+    step, state = model.decoder_step(x, E=E, remaining=True)
+    found = decode.greedy(step, [0, 1, 2], state, lengths=lengths)
+    assert found.lengths.tolist() == lengths.tolist()
+    inputs = np.concatenate([[[0], [1], [2]], np.maximum(found.y[:, :-1], 0)], axis=1)
+    left = np.maximum(lengths[:, None] - np.arange(5), 0)
+    o = model.forward(x, np.concatenate([E[inputs], left[..., None]], axis=2), y_lengths=lengths).o
+    inside = np.arange(5) < lengths[:, None]
+    np.testing.assert_array_equal(found.y[inside], o.argmax(axis=2)[inside])
+    with pytest.raises(ValueError, match=r"^left: expected \(N,\) numbers, the symbols still to come with remaining=True"):
+        step([0, 1, 2], state)
+    plain, state = model.decoder_step(x)
+    with pytest.raises(ValueError, match=r"^left: expected None with remaining=False, got an array; pass remaining=True"):
+        decode.greedy(plain, [0, 1, 2], state, lengths=lengths)
+    with pytest.raises(ValueError, match=r"^E: expected \(number of symbols, target_size - 1\) = \(…, 4\), got \(4, 5\)"):
+        model.decoder_step(x, E=np.ones((4, 5)), remaining=True)
+
+
+# --- an h of another width than c ------------------------------------------------------------------------------------------
+
+PROJECTED = [
+    (structures.OutputEveryStep, (3, 5, 4), {"num_layers": 2, "bidirectional": True}),
+    (structures.FinalOutput, (3, 5, 4), {"num_layers": 2, "bidirectional": True}),
+    (structures.DeepTransition, (3, 5), {"micro_steps": 3}),
+    (structures.MissingValues, (3, 5), {"hidden_decay": False, "bidirectional": True}),
+    (structures.SequenceAutoencoder, (3, 5), {"context": "both"}),
+    *((structures.EncoderDecoder, (3, 5, 4, 4), {"context": context, "num_layers": 2}) for context in CONTEXTS),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("kind", "sizes", "options"), PROJECTED, ids=lambda a: getattr(a, "__name__", None))
+@pytest.mark.parametrize("proj_size", [2, 7])
+def test_projections(kind, sizes, options, proj_size, tmp_path):
+    """In every structure: gradients, files and, of a decoder, steps."""
+    more = {"cell": "lstm", "proj_size": proj_size, "peephole": True, "dtype": np.float64, "rng": 0}
+    model, rng, lengths = lively(kind(*sizes, **options, **more)), np.random.default_rng(1), [4, 1, 5, 3]
+    x, mask = values(rng, (4, 5, 3)), rng.random((4, 5, 3)) < 0.6
+    inputs: dict = {"x": x}
+    if kind is structures.EncoderDecoder:
+        inputs["y"] = values(rng, (4, 6, 4))
+    elif kind is not structures.SequenceAutoencoder:
+        inputs["state"] = first_state(model._cell_layer if kind is structures.DeepTransition else model.layer, rng)
+
+    def forward(model, **inputs):
+        own = {"mask": mask} if kind is structures.MissingValues else {}
+        found = model.forward(**inputs, **own, lengths=lengths)
+        return tuple(found)[: 2 if "state" in inputs else 1], found.cache
+
+    def backward(model, upstream, cache):
+        found = model.backward(upstream[0], cache, *upstream[1:])
+        return dict(zip(inputs, found if isinstance(found, tuple) else (found,), strict=True))
+
+    check_gradients(model, forward, backward, inputs)
+    check_files(model, tmp_path, lambda model: forward(model, **inputs)[0])
+    if kind is structures.EncoderDecoder:
+        step, state = model.decoder_step(x, lengths)
+        y = decode.greedy(step, [0, 1, 2, 3], state, max_length=6).y
+        seen, inputs["y"] = [], np.eye(4)[np.concatenate([np.arange(4)[:, None], y[:, :-1]], axis=1)]
+        for t in range(6):
+            scores, state = step(inputs["y"][:, t].argmax(axis=1), state)
+            seen.append(scores)
+        np.testing.assert_array_equal(np.stack(seen, axis=1), forward(model, **inputs)[0][0])
+
+
+def test_a_decay_of_both_states_takes_one_width():
+    with pytest.raises(ValueError, match=r"^proj_size: expected None with hidden_decay=True, got 2$"):
+        structures.MissingValues(3, 5, cell="lstm", proj_size=2)
+
+
 # --- missing values ----------------------------------------------------------------------------------------------------------
 
 DECAYS = [(True, True), (True, False), (False, True), (False, False)]
@@ -803,7 +906,7 @@ def test_what_does_not_fit_is_named():
         (ValueError, r"y: expected symbols 0\.\.1, got 2", lambda: pair.decoder_step(x)[0]([0, 2], pair.decoder_step(x)[1])),
         (TypeError, "state: expected that of decoder_step, got None", lambda: decode.greedy(
             pair.decoder_step(x)[0], [0, 1], max_length=3)),
-        (ValueError, "left: expected None, the decoder has no input", lambda: decode.greedy(
+        (ValueError, "left: expected None with remaining=False, got an array", lambda: decode.greedy(
             *pair.decoder_step(x)[:1], [0, 1], pair.decoder_step(x)[1], lengths=[3, 2])),
         (TypeError, "rng: expected", lambda: missing.forward(x, mask, rng="x")),
         (ValueError, "dh: expected", lambda: deep.backward(wrong, kept)),

@@ -38,7 +38,7 @@ def drawn(cell, options, dtype, rng):
     keywords = dict(options) | {"lengths": rng.integers(0, T + 1, N), "reverse": bool(rng.integers(2))}
     if cell.G > 1:
         keywords["gate_order"] = "".join(rng.permutation([*cell.gates]))
-    if not cell.projection and rng.random() < 0.7:
+    if cell.holds and rng.random() < 0.7:
         period = rng.choice([1, 2, 3, 5], H)
         keywords |= {"period": np.sort(period) if rng.random() < 0.6 else period, "start": int(rng.integers(9))}
     if "grad_clip" not in keywords and rng.random() < 0.3:

@@ -44,8 +44,14 @@ def forward(layer, x, *states):
 
 
 def states_of(layer, rng, N=N):
-    shape = (layer.num_layers * layer.num_directions, N, layer.hidden_size)
-    return [values(rng, shape, layer.dtype, 0.7) for _ in range(1 + isinstance(layer, fastgate.LSTM))]
+    before, H = (layer.num_layers * layer.num_directions, N), layer.hidden_size
+    sizes = (layer.proj_size or H, H) if isinstance(layer, fastgate.LSTM) else (H,)
+    return [values(rng, (*before, size), layer.dtype, 0.7) for size in sizes]
+
+
+def untold(options):
+    """The options that weights do not tell."""
+    return {name: value for name, value in options.items() if name != "proj_size"}
 
 
 def assert_close(found, expected, atol):
@@ -112,7 +118,7 @@ def test_a_library_that_is_missing_is_named(monkeypatch):
 
 # --- PyTorch ---------------------------------------------------------------------------------------------------------
 
-TORCH = (("RNN", {}), ("RNN", {"activation": "relu"}), ("LSTM", {}), ("GRU", {}))
+TORCH = (("RNN", {}), ("RNN", {"activation": "relu"}), ("LSTM", {}), ("LSTM", {"proj_size": 4}), ("GRU", {}))
 
 
 @pytest.mark.parametrize("gate_order", [None, -1])
@@ -130,7 +136,7 @@ def test_torch_round_trip(kind, options, num_layers, bidirectional, dtype, gate_
         state = weights.to_torch(layer, "a.b.")
         assert all(name.startswith("a.b.") and a.dtype == dtype and a.flags.c_contiguous for name, a in state.items())
         before = digest(state)
-        again = weights.from_torch(state, "a.b.", **options)
+        again = weights.from_torch(state, "a.b.", **untold(options))
         assert_same_weights(again, layer)
         other = random_layer(kind, rng, dtype=dtype, **sizes, **options)
         assert weights.from_torch(state, "a.b.", layer=other) is other
@@ -154,9 +160,10 @@ def test_blocks_are_where_the_gate_order_says():
 @pytest.mark.parametrize(("num_layers", "bidirectional"), STACKS)
 @pytest.mark.parametrize(("kind", "options"), TORCH)
 @pytest.mark.beside
+@pytest.mark.filterwarnings("ignore:LSTM with projections:UserWarning")  # PyTorch's, about itself
 def test_outputs_are_those_of_pytorch(kind, options, num_layers, bidirectional, bias, dtype):
     rng = np.random.default_rng(3)
-    given = {"nonlinearity": options["activation"]} if options else {}
+    given = {"nonlinearity": options["activation"]} if "activation" in options else options
     module = getattr(torch().nn, kind)(
         D,
         H,
@@ -170,7 +177,7 @@ def test_outputs_are_those_of_pytorch(kind, options, num_layers, bidirectional, 
     for p in module.parameters():
         p.data = torch().from_numpy(values(rng, tuple(p.shape), dtype, 0.4))
     state = module.state_dict()
-    layer = weights.from_torch(state, **options)
+    layer = weights.from_torch(state, **untold(options))
     assert layer.dtype == dtype
     assert layer.config["b"] == layer.config["bh"] == bias
     x, states = values(rng, (N, T, D), dtype), states_of(layer, rng)
@@ -230,7 +237,11 @@ def test_prefixes_and_names():
     refused("not expected", weights.from_torch, one | {"weight_ih_l01": one["weight_ih_l0"]})
     refused("missing", weights.from_torch, one | {"weight_ih_l9999": one["weight_ih_l0"]})
     refused("got weight_ih not expected", weights.from_torch, one | {"weight_ih": one["weight_ih_l0"]})
-    refused("expected no projection, got weight_hr_l0", weights.from_torch, one | {"weight_hr_l0": np.ones((3, 6))})
+    refused(
+        "state: expected the weights of one module, got weight_hr_l0_reverse, weight_hr_l1, weight_hr_l1_reverse missing",
+        weights.from_torch,
+        one | {"weight_hr_l0": np.ones((3, 6))},
+    )
     refused(
         "weight_hh_l0: expected (H, H), (3H, H) or (4H, H), got (24, 5)",
         weights.from_torch,
@@ -400,6 +411,11 @@ def test_what_others_do_not_compute_is_not_written():
         refused(f"{name}: expected {name}=", weights.from_torch, state, **option)
         if name in ("coupled", "cell_clip"):
             refused(f"layer: expected {name}=", weights.to_onnx, layer)
+    projected = random_layer("LSTM", rng, bh=True, proj_size=4)
+    refused("layer: expected proj_size=None, got 4", weights.to_keras, projected)
+    refused("layer: expected proj_size=None, got 4", weights.to_onnx, projected)
+    refused("layer: expected proj_size=None as the weights have it, got 4", weights.from_torch, state, layer=projected)
+    refused("proj_size: expected it to be left out, the weights tell it (None), got 4", weights.from_torch, state, proj_size=4)
     refused("layer: expected update='old', got 'new'", weights.to_keras, random_layer("GRU", rng, update="new"))
     refused("layer: expected a fastgate.RNN, LSTM or GRU, got int", weights.to_torch, 3, kind=TypeError)
 
@@ -437,9 +453,9 @@ def test_safetensors_round_trip(kind, options, num_layers, bidirectional, dtype,
     layer = random_layer(kind, rng, dtype=dtype, num_layers=num_layers, bidirectional=bidirectional, b=True, bh=True, **options)
     path = tmp_path / "a.safetensors"
     weights.to_safetensors(layer, path, "x.")
-    assert_same_weights(weights.from_safetensors(path, "x.", **options), layer)
-    assert_same_weights(weights.from_safetensors(str(path), "x.", **options), layer)
-    assert_same_weights(weights.from_safetensors(path.read_bytes(), "x.", **options), layer)
+    assert_same_weights(weights.from_safetensors(path, "x.", **untold(options)), layer)
+    assert_same_weights(weights.from_safetensors(str(path), "x.", **untold(options)), layer)
+    assert_same_weights(weights.from_safetensors(path.read_bytes(), "x.", **untold(options)), layer)
     assert os.listdir(tmp_path) == ["a.safetensors"]
 
 

@@ -72,14 +72,19 @@ def masks(x: NDArray[np.float32], rng: np.random.Generator) -> NDArray[np.float3
 
 def options(x: NDArray[np.float32]) -> NDArray[np.float32]:
     Wx, Wh, peephole = array(D, 4 * H), array(H, 4 * H), array(3 * H)
+    result: NDArray[np.float32]
     forward = fastgate.lstm_forward(x, None, None, Wx, Wh, peephole=peephole, candidate="sigmoid", cell_clip=3, preact_clip=0.5)
     gradients = fastgate.lstm_backward(forward.h, forward.cache, need=["dpeephole"])
     cell: fastgate.LSTMCell[np.float32] = fastgate.LSTMCell(Wx, Wh, peephole=peephole + gradients.dpeephole, coupled=True)
+    normalised = fastgate.lstm_norm_forward(x, None, None, Wx, Wh, gain_x=Wx[0], gain_c=Wx[0, :H], eps=1e-3)
+    dgain_c: NDArray[np.float32] = fastgate.lstm_norm_backward(normalised.h, normalised.cache, need=["dgain_c"]).dgain_c
+    fastgate.GRUNormCell(array(D, 3 * H), array(H, 3 * H), gain_h=array(3 * H)).step(x[:, 0], h_prev=x[:, 1] @ Wx[:, :H])
+    result = normalised.h_T + dgain_c
     assert_type(cell.peephole, NDArray[np.float32] | None)
     cell.update(Wx, Wh, peephole=None)
     h, _ = cell.step(x[:, 0])
     gru = fastgate.GRUCell(array(D, 3 * H), array(H, 3 * H), update="new")
-    result: NDArray[np.float32] = gru.step(x[:, 1], h)
+    result = result + gru.step(x[:, 1], h)
     return result
 
 
@@ -122,6 +127,9 @@ def layered(x: NDArray[np.float32]) -> float:
     gru = fastgate.GRU(D, H, reset="before", rng=np.random.default_rng(0))
     gru.step(x[:, 0])
     assert_type(gru.num_parameters, int)
+    paced = fastgate.LSTM(D, H, period=[1, 1, 2, 2, 4], zoneout_c=0.1, recurrent_dropout=0.2, rng=0)
+    paced.forward(x, start=3)
+    assert_type(fastgate.LSTM(D, H, proj_size=2, rng=0).proj_size, int | None)
     gradients = gru.backward(None, gru.forward(x, training=True).cache, accumulate=True, need_dx=False)
     return float(gradients.dh0.sum() + dx.sum() + dh0.sum() + dc0.sum() + gru.state.h.sum())
 

@@ -59,7 +59,7 @@ def calls_of(functions: ModuleType, case: Case, lengths: np.ndarray | None = Non
 
 
 def prepared(case: Case) -> Calls:
-    name = next(name for name in fastgate.__all__ if name.lower() == f"{case.cell}cell")
+    name = next(name for name in fastgate.__all__ if name.lower() == f"{case.cell.replace('_', '')}cell")
     cell = getattr(fastgate, name)(case.Wx, case.Wh, case.b)
     states = case.states.values()
     if case.x.shape[1] > 1:

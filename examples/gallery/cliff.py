@@ -4,10 +4,10 @@ The smallest recurrent net there is: one unit, h_t = σ(w h_{t-1} + b), 50 steps
 the end. Below a line in the plane of w and b the unit settles near 0, above it near 1, and along the line the loss is a
 cliff with its best values at the edge. Gradient descent follows the edge until one large gradient throws it onto the
 plateau, where hardly any gradient is left. With the gradient clipped to a norm of 1 it takes the same path and stays at the
-edge. (Pascanu, Mikolov and Bengio 2013, figure 6.)
+edge; so it does with each of its two numbers clipped to ±1 (by value). (Pascanu, Mikolov and Bengio 2013, figure 6.)
 
-See: the red path ends in one jump; the green one, clipped, falls off the edge again and again, never far, and moves on to
-where the loss is least. Below, the loss of both: the clipped one is lower from then on, whenever it stands on the edge.
+See: the red path ends in one jump; the other two, clipped, fall off the edge again and again, never far, and move on to where
+the loss is least. Below, the loss of all: the clipped ones are lower from then on, whenever they stand on the edge.
 """
 
 import lesson
@@ -38,21 +38,27 @@ def surface():
     return w, b, 0.5 * (h - TARGET) ** 2
 
 
-def descend(max_norm):
+def descend(clip):
     at, path, losses, norms = np.array(START), [], [], []
     for _ in range(STEPS):
         loss, gradient = loss_and_gradient(*at)
         path.append(at.copy())
         losses.append(loss)
         norms.append(float(np.linalg.norm(gradient)))
-        if max_norm:
-            fastgate.clip_grad_norm([gradient], max_norm)
+        clip([gradient])
         at = at - RATE * gradient
     return np.array(path), np.array(losses), np.array(norms)
 
 
+CLIPS = {
+    "plain": lambda gradients: None,
+    "norm": lambda gradients: fastgate.clip_grad_norm(gradients, 1.0),
+    "value": lambda gradients: fastgate.clip_grad_value(gradients, 1.0),
+}
+
+
 def measure():
-    return {"surface": surface(), "plain": descend(None), "clipped": descend(1.0)}
+    return {"surface": surface(), **{name: descend(clip) for name, clip in CLIPS.items()}}
 
 
 def jumps(path):
@@ -60,16 +66,16 @@ def jumps(path):
 
 
 def claims(found):
-    (plain, plain_loss, _), (clipped, clipped_loss, norms) = found["plain"], found["clipped"]
+    plain, plain_loss, _ = found["plain"]
     first = int(np.argmax(jumps(plain)))
-    yield f"both take the same path for {first} steps", bool(np.allclose(plain[:first], clipped[:first], atol=0.05))
-    yield f"then one step of plain descent goes {jumps(plain)[first]:.2f} far", jumps(plain)[first] > 10 * RATE
-    yield (
-        f"clipped, no step is longer than {RATE}, though a gradient was {norms.max():.0f}",
-        jumps(clipped).max() <= RATE * 1.000001,
-    )
-    best = clipped_loss[first:].min(), plain_loss[first + 1 :].min()
-    yield f"least loss after the jump: {best[1]:.3f} plain, {best[0]:.3f} clipped", best[1] > 3 * best[0]
+    yield f"after {first} steps one step of plain descent goes {jumps(plain)[first]:.2f} far", jumps(plain)[first] > 10 * RATE
+    for by, longest in (("norm", RATE), ("value", RATE * 2**0.5)):
+        path, loss, norms = found[by]
+        yield f"by {by}: the same path until then", bool(np.allclose(plain[:first], path[:first], atol=0.05))
+        words = f"by {by}: no step is longer than {longest:.3f}, though a gradient was {norms.max():.0f}"
+        yield words, jumps(path).max() <= longest * 1.000001
+        best = loss[first:].min(), plain_loss[first + 1 :].min()
+        yield f"by {by}: least loss after the jump {best[0]:.3f}, plain {best[1]:.3f}", best[1] > 3 * best[0]
 
 
 def draw(found):
@@ -78,8 +84,8 @@ def draw(found):
     w, b, loss = found["surface"]
     shades = top.pcolormesh(w, b, np.sqrt(loss), cmap="Greys", shading="gouraud", alpha=0.7)
     figure.colorbar(shades, ax=top, label="√loss")
-    lines = ("plain", "gradient descent", lesson.COLOURS[1]), ("clipped", "clipped to a norm of 1", lesson.COLOURS[0])
-    for name, label, colour in lines:
+    labels = "gradient descent", "clipped to a norm of 1", "both numbers clipped to ±1"
+    for name, label, colour in zip(CLIPS, labels, [lesson.COLOURS[k] for k in (1, 0, 2)], strict=True):
         path, losses, _ = found[name]
         top.plot(*path.T, "-o", color=colour, ms=2, lw=1, label=label)
         below.plot(losses, color=colour, lw=1)

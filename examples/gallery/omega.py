@@ -26,7 +26,7 @@ N, T, H, STEPS, RATE, RADIUS = 16, 60, 24, 300, 2e-3, 0.5
 EARLY = (0, 4, 8, 16, 32)  # steps of training whose gradients are drawn
 
 
-def batch(rng):
+def batch(rng, T=T):
     """x (N, T, 2): the sign to be kept, at the first step, and noise at all others; the answers 0 or 1."""
     y = rng.integers(2, size=N)
     x = np.zeros((N, T, 2))

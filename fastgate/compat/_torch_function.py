@@ -30,8 +30,8 @@ def run(call: Call, x: Tensor, states: Sequence[Tensor], weights: Sequence[Tenso
     """(h, h_T) or (h, h_T, c_T), of a step (h_next,) or (h_next, c_next), with gradients where they are asked for.
 
     x : (T, N, D), packed (sum T, D), of a step (N, D). states : h0 or h0, c0, each (N, H), or none = zeros.
-    weights : (G·H, D), (G·H, H), and both biases (G·H,) or neither, as torch.nn holds them.
-    h has the shape of x with H in place of D, and is contiguous. Shapes are judged by fastgate.
+    weights : (G·H, D), (G·H, H), both biases (G·H,) or neither, and a projection (P, H), with which h is P wide, or none, as
+    torch.nn holds them. h has the shape of x with H in place of D, and is contiguous. Shapes are judged by fastgate.
     """
     tensors = (x, *(states or (None,) * call.states), *weights)
     if torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors):
@@ -67,20 +67,22 @@ def _array(tensor: Tensor | None) -> Any:
     return None if tensor is None else tensor.numpy(force=True)
 
 
+def _by_name(weights: Sequence[Any]) -> dict[str, Any]:
+    """The weights of `run` by the names of fastgate's arguments."""
+    return dict(zip(("Wx", "Wh", *("b", "bh") * (len(weights) > 3), "Wr"), weights, strict=False))
+
+
 def _forward(call: Call, tensors: Sequence[Tensor | None], training: bool) -> tuple[tuple[Tensor, ...], Any]:
     """(results, cache)"""
     x, *arrays = map(_array, tensors)
-    states, (Wx, Wh, *biases) = arrays[: call.states], arrays[call.states :]
-    b, bh = biases or (None, None)
-    forward, options = getattr(fastgate, f"{call.cell}_{call.kind}forward"), {"training": training} | call.options
+    states, weights = arrays[: call.states], {name: a.T for name, a in _by_name(arrays[call.states :]).items()}
+    forward, options = getattr(fastgate, f"{call.cell}_{call.kind}forward"), {"training": training} | call.options | weights
     if call.kind:
-        *results, cache = forward(x, *states, Wx.T, Wh.T, b, bh=bh, **options)
+        *results, cache = forward(x, *states, **options)
         return tuple(map(torch.from_numpy, results)), cache
     first: Any = tensors[0]
-    h = first.new_empty(*x.shape[:2], Wh.shape[1])  # time first, whatever the order of x, as torch's own
-    _, *results, cache = forward(
-        x.swapaxes(0, 1), *states, Wx.T, Wh.T, b, bh=bh, out=h.numpy().swapaxes(0, 1), **options
-    )  # fmt: skip
+    h = first.new_empty(*x.shape[:2], len(weights["Wh"]))  # time first, whatever the order of x, as torch's own
+    _, *results, cache = forward(x.swapaxes(0, 1), *states, out=h.numpy().swapaxes(0, 1), **options)
     return (h, *map(torch.from_numpy, results)), cache
 
 
@@ -88,14 +90,14 @@ def _backward(call: Call, cache: Any, needs: Sequence[bool], upstream: Sequence[
     """The gradients of `tensors` that are needed, None for the others."""
     backward = getattr(fastgate, f"{call.cell}_{call.kind}backward")
     states = (("dh_prev", "dc_prev") if call.kind == "step_" else ("dh0", "dc0"))[: call.states]
-    names = ("dx", *states, "dWx", "dWh", "db", "dbh")
-    need = [name for name, needed in zip(names, needs, strict=False) if needed]
+    names = ("dx", *states, *(f"d{name}" for name in _by_name(needs[1 + call.states :])))
+    need = [name for name, needed in zip(names, needs, strict=True) if needed]
     dh, *rest = map(_array, upstream)
     if call.kind == "step_":
         found = backward(dh, *rest, cache, need=need)
     else:
         found = backward(dh if dh is None or call.kind else dh.swapaxes(0, 1), cache, *rest, need=need)
-    axes = {"dx": (0, 0 if call.kind else 1), "dWx": (0, 1), "dWh": (0, 1)}  # that change places
+    axes = {"dx": (0, 0 if call.kind else 1), "dWx": (0, 1), "dWh": (0, 1), "dWr": (0, 1)}  # that change places
     pairs = zip(names, found, strict=False)
     return [None if g is None else torch.from_numpy(g.swapaxes(*axes.get(name, (0, 0)))) for name, g in pairs]
 
@@ -131,14 +133,15 @@ def _torch_forward(call: Call, tensors: Sequence[Any]) -> tuple[Tensor, ...]:
     name = call.cell + (f"_{call.options['activation']}" if call.cell == "rnn" else "")
     batch_sizes = call.options.get("batch_sizes")
     N = x.shape[-2] if batch_sizes is None else int(batch_sizes[0])
-    states = [x.new_zeros(N, weights[1].shape[1]) if state is None else state for state in states]
+    sizes = weights[1].shape[1], weights[1].shape[0] // 4  # of h, and of c
+    states = [x.new_zeros(N, size) if state is None else state for state, size in zip(states, sizes, strict=False)]
     if call.kind == "step_":
         found = getattr(torch, f"{name}_cell")(x, states if call.states == 2 else states[0], *weights)
         return found if call.states == 2 else (found,)
     # torch knows the second direction beside the first only: there it has the same weights, and its results are not used.
     directions = 2 if call.options["reverse"] else 1
     states = [state.expand(directions, -1, -1) for state in states]
-    rest = (list(weights) * directions, len(weights) == 4, 1, 0.0, True, directions == 2)
+    rest = (list(weights) * directions, len(weights) > 3, 1, 0.0, True, directions == 2)
     hidden = states if call.states == 2 else states[0]
     if batch_sizes is None:
         h, *finals = getattr(torch, name)(x, hidden, *rest, False)

@@ -63,7 +63,7 @@ class Layers(nn.RNNBase):
         packed = isinstance(input, PackedSequence)
         x = input.data if packed else input
         states = _given(self._cell, hx)
-        if self.proj_size or not shared(x, *states, *self._flat_weights) or not self._fits(input, x, states):
+        if not shared(x, *states, *self._flat_weights) or not self._fits(input, x, states):
             return super().forward(input, hx)
         h: Any
         if packed:
@@ -84,16 +84,18 @@ class Layers(nn.RNNBase):
             right, N = x.dim() == 2, [int(input.batch_sizes[0])]
         else:
             right, N = x.dim() in (2, 3), [x.shape[0 if self.batch_first else 1]] if x.dim() == 3 else []
-        expected = (self.num_layers * (1 + self.bidirectional), *N, self.hidden_size)
-        return right and x.shape[-1] == self.input_size and all(state.shape == expected for state in states)
+        rows, sizes = self.num_layers * (1 + self.bidirectional), (self.proj_size or self.hidden_size, self.hidden_size)
+        expected = [(rows, *N, size) for size in sizes]
+        return right and x.shape[-1] == self.input_size and all(s.shape == e for s, e in zip(states, expected, strict=False))
 
     def _run(
         self, kind: str, x: Tensor, states: Sequence[Tensor], options: dict[str, Any]
     ) -> tuple[Tensor, Sequence[Tensor]]:  # fmt: skip
-        """Layer by layer, direction by direction; h, and the final states h_T or h_T, c_T, each (layers * directions, N, H)."""
+        """Layer by layer, direction by direction; h, and the final states h_T or h_T, c_T, each (layers * directions, N, H or
+        P)."""
         if self._cell == "rnn":
             options["activation"] = self.mode.removeprefix("RNN_").lower()
-        size = 4 if self.bias else 2
+        size = (4 if self.bias else 2) + (self.proj_size > 0)
         weights: Any = [self._flat_weights[k : k + size] for k in range(0, len(self._flat_weights), size)]
         finals: list[list[Tensor]] = []
         for layer in range(self.num_layers):

@@ -4,11 +4,11 @@
     accelerate(model)           # every nn.LSTM, nn.GRU, nn.RNN and cell of the model, in place; restore(model) undoes it
 
 LSTM, GRU, RNN, LSTMCell, GRUCell, RNNCell are subclasses of those of torch.nn. Constructors, parameters, state_dict, repr,
-pickling, shapes and errors are torch's; forward and its gradients are fastgate's (equations: fastgate.lstm_forward, gru_forward
-with reset="after", rnn_forward), for plain strided CPU tensors that are all float32 or all float64. torch's own forward runs,
-with torch's results and errors, on other devices, dtypes, layouts and subclasses of Tensor, and
+pickling, shapes and errors are torch's; forward and its gradients are fastgate's (equations: fastgate.lstm_forward, its Wr
+for proj_size, gru_forward with reset="after", rnn_forward), for plain strided CPU tensors that are all float32 or all float64.
+torch's own forward runs, with torch's results and errors, on other devices, dtypes, layouts and subclasses of Tensor, and
 
-- for proj_size > 0, for an axis of size 0, and for arguments that torch refuses;
+- for an axis of size 0, and for arguments that torch refuses;
 - under autocast, torch.compile, torch.export, torch.jit.trace and script, torch.func (vmap, grad, jvp, ...), forward-mode AD,
   dispatch modes (FakeTensorMode, FlopCounterMode, selective checkpointing, ...);
 - in backward, for gradients that shall have gradients themselves (create_graph=True), and for batches of them
@@ -46,8 +46,8 @@ def accelerate(model: Model) -> Model:
 
     The modules stay the objects that they are; only their class changes. So parameters, hooks, modes and whatever refers to a
     module (optimisers, tied modules, other models) stay as they are. Left to torch, with a warning that says why: subclasses,
-    whose forward may be their own; parametrized modules (accelerate first, then parametrize); modules with proj_size > 0.
-    `model` may itself be a recurrent module. Anything but a torch.nn.Module is a TypeError.
+    whose forward may be their own; parametrized modules (accelerate first, then parametrize). `model` may itself be a recurrent
+    module. Anything but a torch.nn.Module is a TypeError.
     """
     for name, module in _named_modules(model):
         if reason := _reason_to_leave(module):
@@ -82,7 +82,7 @@ def _reason_to_leave(module: nn.Module) -> str | None:
         return "it is parametrized; accelerate first, parametrize then"
     if type(module) not in _FASTGATE:
         return "it is a subclass, whose forward may be its own"
-    return "it has proj_size > 0" if getattr(module, "proj_size", 0) else None
+    return None
 
 
 class LSTM(Layers, nn.LSTM):

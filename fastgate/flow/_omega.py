@@ -23,6 +23,7 @@ class Omega(NamedTuple):
     gradients: dict[str, Array]  # dWx, dWh and those of b, bh, peephole that were given: as the weights, in their dtype
 
 
+@np.errstate(all="ignore")  # as silent about infinities as the kernels are
 def omega(trace: Any, *, block: str = "state", hold: str = "states", smallest: float = 1e-10) -> Omega:
     """How far the norm of the error signal is from being kept, step by step, and the gradient of that.
 

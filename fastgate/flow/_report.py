@@ -42,6 +42,7 @@ class Report(NamedTuple):
     traces: tuple[Trace, ...]
 
 
+@np.errstate(all="ignore")  # of a net that has run away the words speak
 def report(
     model: Any, x: Array, h0: Array | None = None, c0: Array | None = None, *, dh: Array | None = None,
     dh_T: Array | None = None, dc_T: Array | None = None, lengths: Lengths = None, reverse: bool = False, rng: Rng = 0,

@@ -142,9 +142,7 @@ def trace(
 def _judge_model(model: Any) -> None:
     """A layer or cell whose steps are those of the reference's cell, with nothing around them."""
     if isinstance(model, Layer):
-        around = {
-            name for name, value in model.config.items() if name not in CONFIG and value is not None and value is not False
-        }
+        around = {name for name, value in model.config.items() if name not in CONFIG and value}
     elif isinstance(model, _cell._Cell):
         around = {name for name in AROUND if getattr(model, name, None) is not None}
     else:

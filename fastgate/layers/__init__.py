@@ -6,6 +6,7 @@ _layer.py                 what the first three share: forward, backward, step
 _parameters.py            what all layers share: weights and gradients by name and flat, files, copies
 truncated.py              truncated_bptt: chunks, gradients through a window
 _buffer.py                one array, named views    _initial.py  fresh weights    _judge.py  judges what a layer is given
+_symbols.py               symbols as rows of x, for decoding    _affine.py  x W + b by the core
 """
 
 from fastgate.layers._parameters import load

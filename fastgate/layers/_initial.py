@@ -11,8 +11,10 @@ def glorot_uniform(rng: np.random.Generator, D: int, H: int) -> NDArray[np.float
     return rng.uniform(-limit, limit, (D, H))
 
 
-def orthogonal(rng: np.random.Generator, H: int) -> NDArray[np.float64]:
-    """(H, H), uniform among the orthogonal matrices: Saxe, McClelland and Ganguli (2014). The Q of a normal matrix, signs such
-    that R has a positive diagonal (Mezzadri 2007). Its last bits are those of NumPy's LAPACK."""
-    Q, R = np.linalg.qr(rng.standard_normal((H, H)))
-    return Q * np.where(np.diagonal(R) < 0, -1.0, 1.0)
+def orthogonal(rng: np.random.Generator, P: int, H: int) -> NDArray[np.float64]:
+    """(P, H), uniform among the matrices whose columns, or where P < H rows, are orthonormal: Saxe, McClelland and Ganguli
+    (2014). The Q of a normal matrix, signs such that R has a positive diagonal (Mezzadri 2007). Its last bits are those of
+    NumPy's LAPACK."""
+    Q, R = np.linalg.qr(rng.standard_normal((max(P, H), min(P, H))))
+    Q = Q * np.where(np.diagonal(R) < 0, -1.0, 1.0)
+    return Q.T if P < H else Q

@@ -33,6 +33,15 @@ def probability(name: str, value: Any) -> float:
     return value
 
 
+def period(value: Any, H: int) -> int | list[int] | None:
+    """An integer >= 1 or one for each of H units, as plain data; or None."""
+    if value is None:
+        return None
+    a = _arguments._integers("period", value)
+    _arguments._periods(a, H)
+    return a.tolist()
+
+
 def option(name: str, value: Any, allowed: Any, gates: str) -> Any:
     """An option of a cell: one of some words, a flag (`allowed` is bool), a number > 0 or None (float), an order of gates
     (None)."""
@@ -86,23 +95,36 @@ def rows(x: Any, dtype: np.dtype[Any], letters: tuple[str, ...], D: int) -> Arra
 
 
 def state(
-    name: str, given: Any, fields: tuple[str, ...], sizes: tuple[int, int | None, int], dtype: np.dtype[Any]
-) -> list[Array]:
-    """A tuple of arrays (num_layers, N, H), one for each field; N None is that of the first."""
+    name: str, given: Any, widths: Mapping[str, tuple[str, int]], sizes: tuple[int, int | None], dtype: np.dtype[Any], *,
+    numbered: bool = False,
+) -> list[Array]:  # fmt: skip
+    """A tuple of arrays (num_layers, N, width), one for each field; widths: field -> (letter, size). N None is that of the
+    first. numbered: there is one more field, `start`, (N,) integers >= 0 or one for all."""
+    fields = (*widths, *["start"] * numbered)
     if not isinstance(given, tuple):
         raise TypeError(f"{name}: expected a tuple ({', '.join(fields)}), got {_arguments._kind(given)}")
     if len(given) != len(fields):
         raise ValueError(f"{name}: expected a tuple of {len(fields)}, ({', '.join(fields)}), got one of {len(given)}")
-    names = [f"{name}.{field}" for field in fields]
-    arrays = [_arguments._array(name, a, (dtype,), "the layer")[...] for name, a in zip(names, given, strict=True)]
-    L, N, H = sizes
+    names = [f"{name}.{field}" for field in widths]
+    arrays = [_arguments._array(name, a, (dtype,), "the layer")[...] for name, a in zip(names, given, strict=False)]
+    L, N = sizes
     if N is None:
         if arrays[0].ndim != 3:
-            raise ValueError(f"{names[0]}: expected (num_layers, N, H), got {arrays[0].shape}")
+            raise ValueError(f"{names[0]}: expected (num_layers, N, {widths[fields[0]][0]}), got {arrays[0].shape}")
         N = arrays[0].shape[1]
-    for name, a in zip(names, arrays, strict=True):
-        _arguments._shape(name, a, ("num_layers", "N", "H"), (L, N, H))
-    return arrays
+    for name, a, (letter, size) in zip(names, arrays, widths.values(), strict=True):
+        _arguments._shape(name, a, ("num_layers", "N", letter), (L, N, size))
+    return [*arrays, _step_numbers(f"{name.partition('.')[0]}.start", given[-1], N)] if numbered else arrays
+
+
+def _step_numbers(name, given, N):
+    a = _arguments._integers(name, given)
+    if a.shape not in ((), (N,)):
+        raise ValueError(f"{name}: expected an integer or (N,) = ({N},), got {a.shape}")
+    wrong = (a < 0) | (a >= _LARGEST)
+    if wrong.any():
+        raise ValueError(f"{name}: expected integers >= 0 and < 2**62, got {a.ravel()[wrong.argmax()]}")
+    return np.array(np.broadcast_to(a, (N,)), np.int64)
 
 
 def named(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, Generic, NamedTuple, TypeVar
 
@@ -11,11 +12,12 @@ from fastgate import _arguments, _call
 from fastgate.layers import _initial, _judge
 from fastgate.layers._parameters import Parameters, plus, times
 from fastgate.layers._types import Array, Lengths, Rng
-from fastgate.masks import draw_dropout_mask
+from fastgate.masks import draw_dropout_mask, draw_zoneout_mask
 
 MERGES = ("concat", "sum", "mean", "mul")
-WEIGHTS = ("Wx", "Wh", "b", "bh", "peephole")
+WEIGHTS = ("Wx", "Wh", "b", "bh", "peephole", "Wr")
 SUFFIXES = ("", "_reverse")
+RATES = ("recurrent_dropout", "zoneout_h", "zoneout_c")  # of masks that every call of a function in training has anew
 F = TypeVar("F")  # what forward returns
 
 
@@ -40,7 +42,7 @@ class LSTMLayerGradients(NamedTuple):
     """What backward of LSTM returns; the weights' gradients are in layer.gradients."""
 
     dx: Array | Any  # (N, T, input_size); None with need_dx=False
-    dh0: Array  # (num_layers·num_directions, N, H)
+    dh0: Array  # (num_layers·num_directions, N, H), or P wide with proj_size=P
     dc0: Array  # (num_layers·num_directions, N, H)
 
 
@@ -53,8 +55,23 @@ class LayerState(NamedTuple):
 class LSTMLayerState(NamedTuple):
     """The states of streams, of LSTM."""
 
+    h: Array  # (num_layers, N, H), or P wide with proj_size=P
+    c: Array  # (num_layers, N, H)
+
+
+class NumberedLayerState(NamedTuple):
+    """The states of streams, of RNN and GRU with a period."""
+
+    h: Array  # (num_layers, N, H)
+    start: Array  # (N,) int64, the number of each stream's next step
+
+
+class NumberedLSTMLayerState(NamedTuple):
+    """The states of streams, of LSTM with a period."""
+
     h: Array  # (num_layers, N, H)
     c: Array  # (num_layers, N, H)
+    start: Array  # (N,) int64, the number of each stream's next step
 
 
 class LayerCache:
@@ -75,8 +92,9 @@ class LayerCache:
         """Bytes kept besides x and the weights: what the functions' caches hold, inputs of inner layers, masks."""
         caches = [cache for caches in self._caches for cache in caches]
         inner = [caches[0].call.x for caches in self._caches[1:]]
-        arrays = [a for a in (*inner, *self._masks, *(h for halves in self._halves for h in halves)) if a is not None]
-        return sum(thing.nbytes for thing in (*caches, *arrays))
+        around = [mask for cache in caches for mask in cache.call.masks or ()]
+        halves = [h for halves in self._halves for h in halves]
+        return sum(thing.nbytes for thing in (*caches, *inner, *around, *halves, *self._masks) if thing is not None)
 
     def __repr__(self) -> str:
         N, T, _ = self._sizes
@@ -91,11 +109,15 @@ class Layer(Parameters):
     _functions: ClassVar[Functions]
     # The cell's own options and what they may be: words, a flag, a number > 0 or None, or (None) an order of the gates.
     _choices: ClassVar[dict[str, tuple[str, ...] | type[bool] | type[float] | None]]
-    _peephole: ClassVar[bool] = False  # whether there may be one
+    _is_lstm: ClassVar[bool] = False  # whether there may be a peephole, a projection
     _Gradients: ClassVar[Any] = LayerGradients
     _State: ClassVar[Any] = LayerState
+    _NumberedState: ClassVar[Any] = NumberedLayerState
 
-    _rebuilt = (*Parameters._rebuilt, "_D", "_H", "_options", "_live", "_written")
+    _rebuilt = (
+        *Parameters._rebuilt, "_D", "_H", "_widths", "_options", "_rates", "_means", "_cycle", "_StreamState", "_live",
+        "_written",
+    )  # fmt: skip
 
     def __init_subclass__(cls) -> None:
         if "_functions" in vars(cls):
@@ -106,8 +128,9 @@ class Layer(Parameters):
 
     @classmethod
     def _judged(
-        cls, input_size, hidden_size, num_layers, bidirectional, merge, dropout, b, bh, dtype, **options
-    ) -> dict[str, Any]:
+        cls, input_size, hidden_size, num_layers, bidirectional, merge, dropout, b, bh, dtype, recurrent_dropout=0.0,
+        zoneout_h=0.0, period=None, **options,
+    ) -> dict[str, Any]:  # fmt: skip
         """The constructor's arguments as plain data, which JSON can hold."""
         config: dict[str, Any] = {
             "input_size": _judge.size("input_size", input_size),
@@ -116,11 +139,19 @@ class Layer(Parameters):
             "bidirectional": _arguments.flag("bidirectional", bidirectional),
             "merge": _arguments.option("merge", merge, MERGES),
             "dropout": _judge.probability("dropout", dropout),
+            "recurrent_dropout": _judge.probability("recurrent_dropout", recurrent_dropout),
+            "zoneout_h": _judge.probability("zoneout_h", zoneout_h),
             "b": _arguments.flag("b", b),
             "bh": _arguments.flag("bh", bh),
         }
-        if cls._peephole:
+        config["period"] = _judge.period(period, config["hidden_size"])
+        if cls._is_lstm:
+            config["zoneout_c"] = _judge.probability("zoneout_c", options.pop("zoneout_c", 0.0))
             config["peephole"] = _arguments.flag("peephole", options.pop("peephole"))
+            P = options.pop("proj_size", None)
+            config["proj_size"] = None if P is None else _judge.size("proj_size", P)
+            if P is not None and config["period"] is not None:
+                raise ValueError("period: expected None beside proj_size, got one")
         if options.keys() != cls._choices.keys():
             raise TypeError(f"{cls.__name__}: expected the options {', '.join(cls._choices)}, got {', '.join(options)}")
         for name, allowed in cls._choices.items():
@@ -130,12 +161,35 @@ class Layer(Parameters):
     def _build(self, config: dict[str, Any], rng: Rng) -> None:
         """Everything but the values of the weights, which are zeros."""
         self._stream: list[tuple[Array, ...]] | None = None  # the states of each layer, never written in place
+        self._steps: Array | None = None  # with a period, the number of each stream's next step; never written in place
         super()._build(config, rng)
 
     def _allocate(self) -> None:
-        self._D, self._H = self._config["input_size"], self._config["hidden_size"]
-        self._options = {name: self._config[name] for name in self._choices}
+        self._read_config()
         super()._allocate()
+
+    def _read_config(self) -> None:
+        """What every call asks for."""
+        self._D, self._H = self._config["input_size"], self._config["hidden_size"]
+        # Of each state, the letter and the size of its last axis.
+        self._widths = {name: (self._letter_of_h, self._P) if name == "h" else ("H", self._H) for name in self._State._fields}
+        self._options = {name: self._config[name] for name in self._choices}
+        self._rates = {name: self._config[name] for name in RATES if self._config.get(name)}
+        self._means = {name: p for name, p in self._rates.items() if name != "recurrent_dropout"}
+        self._cycle, self._StreamState = None, self._State  # after so many steps all units stand as at first
+        if self._config.get("period") is not None:
+            period = self._options["period"] = np.array(self._config["period"], np.int64)
+            self._cycle = min(math.lcm(*np.unique(period).tolist()), 2**62)
+            self._StreamState = self._NumberedState
+
+    @property
+    def _P(self) -> int:
+        """The width of h."""
+        return self._config.get("proj_size") or self._config["hidden_size"]
+
+    @property
+    def _letter_of_h(self) -> str:
+        return "P" if self._config.get("proj_size") else "H"
 
     def _lie_in(self, parameters: Array, gradients: Array) -> None:
         super()._lie_in(parameters, gradients)
@@ -143,32 +197,36 @@ class Layer(Parameters):
 
     @classmethod
     def _number_of_arrays(cls, config: dict[str, Any]) -> int:
-        per_direction = 2 + config["b"] + config["bh"] + config.get("peephole", 0)
+        per_direction = 2 + config["b"] + config["bh"] + config.get("peephole", 0) + bool(config.get("proj_size"))
         return config["num_layers"] * (1 + config["bidirectional"]) * per_direction
 
     def _sizes_in_words(self) -> str:
         return ", ".join(f"{name} = {self._config[name]}" for name in ("input_size", "hidden_size", "num_layers"))
 
     def _count(self) -> int:
-        G, H = len(self._gates), self._H
+        G, H, P = len(self._gates), self._H, self._P
         inputs = self._D + (self.num_layers - 1) * self.output_size
         vectors = G * (self._config["b"] + self._config["bh"]) + 3 * self._config.get("peephole", 0)
-        return self.num_directions * H * (G * inputs + self.num_layers * (G * H + vectors))
+        projection = P * bool(self._config.get("proj_size"))
+        return self.num_directions * H * (G * inputs + self.num_layers * (G * P + vectors + projection))
 
     def _shapes(self) -> dict[str, tuple[tuple[str, ...], tuple[int, ...]]]:
-        G, D, H = len(self._gates), self._config["input_size"], self._config["hidden_size"]
+        G, D, H, P = len(self._gates), self._config["input_size"], self._config["hidden_size"], self._P
         GH = f"{G}H" if G > 1 else "H"
         result: dict[str, tuple[tuple[str, ...], tuple[int, ...]]] = {}
         for k in range(self.num_layers):
             for suffix in SUFFIXES[: self.num_directions]:
                 result[f"Wx{k}{suffix}"] = (("D" if k == 0 else "output_size", GH), (D, G * H))
-                result[f"Wh{k}{suffix}"] = (("H", GH), (H, G * H))
+                result[f"Wh{k}{suffix}"] = ((self._letter_of_h, GH), (P, G * H))
                 for bias in ("b", "bh"):
                     if self._config[bias]:
                         result[f"{bias}{k}{suffix}"] = ((GH,), (G * H,))
             D = self.output_size
-        if self._config.get("peephole"):  # behind the matrices, of which each then begins on a cache line
+        # Behind the matrices with rows of G·H values, of which each then begins on a cache line.
+        if self._config.get("peephole"):
             result |= {f"peephole{end}": (("3H",), (3 * H,)) for end in self._ends()}
+        if self._config.get("proj_size"):
+            result |= {f"Wr{end}": (("H", "P"), (H, P)) for end in self._ends()}
         return result
 
     def _ends(self) -> list[str]:
@@ -188,7 +246,9 @@ class Layer(Parameters):
             for gate in columns:
                 W["Wx"][:, gate] = _initial.glorot_uniform(self._rng, len(W["Wx"]), H)
             for gate in columns:
-                W["Wh"][:, gate] = _initial.orthogonal(self._rng, H)
+                W["Wh"][:, gate] = _initial.orthogonal(self._rng, self._P, H)
+            if "Wr" in W:
+                W["Wr"][...] = _initial.glorot_uniform(self._rng, H, self._P)
             bias = W.get("b", W.get("bh"))
             if "f" in self._gates and bias is not None:
                 bias[columns[self._gates.index("f")]] = 1
@@ -202,13 +262,13 @@ class Layer(Parameters):
 
     @property
     def hidden_size(self) -> int:
-        """H, the width of a state."""
+        """H, the width of a state; beside a projection that of c."""
         return self._H
 
     @property
     def output_size(self) -> int:
-        """The width of h: 2H where two directions are concatenated, else H."""
-        return self._config["hidden_size"] * (2 if self.bidirectional and self.merge == "concat" else 1)
+        """The width of h: 2H where two directions are concatenated, else H; with proj_size=P, 2P and P."""
+        return self._P * (2 if self.bidirectional and self.merge == "concat" else 1)
 
     @property
     def num_layers(self) -> int:
@@ -243,7 +303,7 @@ class Layer(Parameters):
 
     # --- sequences ---------------------------------------------------------------------------------------------------
 
-    def _run(self, x, given, lengths, training, return_sequences, rng):
+    def _run(self, x, given, lengths, training, return_sequences, rng, start):
         training = _arguments.flag("training", training)
         return_sequences = _arguments.flag("return_sequences", return_sequences)
         x = _judge.rows(x, self._dtype, ("N", "T", "D"), self._D)
@@ -252,22 +312,25 @@ class Layer(Parameters):
         if lengths is not None:
             lengths = _arguments._lengths(lengths, N, T)
         rng = self._rng if rng is None else _judge.generator(rng)
+        start = _arguments._step_number("start", start)
+        options = self._options if self._cycle is None else self._options | {"start": start}
 
         cache = LayerCache(self, (N, T, return_sequences)) if training else None
-        final = [np.empty((self.num_layers * self.num_directions, N, self._H), self._dtype) for _ in given]
+        final, P = self._new_states(N), self._P
         for k in range(self.num_layers):
             last = k + 1 == self.num_layers
             sequences = return_sequences or not last
-            joined = _call.steps_like(x, self.output_size, self._dtype) if sequences and self.output_size > self._H else None
+            joined = _call.steps_like(x, self.output_size, self._dtype) if sequences and self.output_size > P else None
             halves, caches = [], []
             for d in range(self.num_directions):
                 s = k * self.num_directions + d
                 out = {name: states[s] for name, states in zip(("h_T", "c_T"), final, strict=False)}
                 if joined is not None:
-                    out["h"] = joined[..., d * self._H : (d + 1) * self._H]
+                    out["h"] = joined[..., d * P : (d + 1) * P]
                 h, *_, kept = self._functions.forward(
                     x, *(None if states is None else states[s] for states in given), **self._live[s], lengths=lengths,
-                    reverse=d == 1, training=training, return_sequences=sequences, out=out, **self._options,
+                    reverse=d == 1, training=training, return_sequences=sequences, out=out, **options,
+                    **(self._masks(N, T, rng) if training else self._means),
                 )  # fmt: skip
                 halves.append(h)
                 caches.append(kept)
@@ -282,6 +345,16 @@ class Layer(Parameters):
                 cache._masks.append(mask)
             x = y
         return self._functions.Forward._make((x, *final, cache))
+
+    def _masks(self, N, T, rng):
+        """Of recurrent dropout and zoneout, for one call of a function in training."""
+        masks: dict[str, Any] = {}
+        for name, p in self._rates.items():
+            if name == "recurrent_dropout":
+                masks["recurrent_mask"] = draw_dropout_mask((N, self._P), p, rng, self._dtype)
+            else:
+                masks[name] = draw_zoneout_mask((N, T, self._P if name == "zoneout_h" else self._H), p, rng)
+        return masks
 
     def _run_backward(self, dh, cache, upstream, accumulate, need_dx):
         accumulate = _arguments.flag("accumulate", accumulate)
@@ -315,8 +388,7 @@ class Layer(Parameters):
         return [seen[s] for s in range(len(seen))]
 
     def _gradients_into(self, gradients, dh, cache, upstream, need_dx, seen=None):
-        N = cache._sizes[0]
-        first = [np.empty((self.num_layers * self.num_directions, N, self._H), self._dtype) for _ in upstream]
+        first = self._new_states(cache._sizes[0])
         dx = dh
         for k in reversed(range(self.num_layers)):
             halves = self._split(dx, cache._halves[k])
@@ -345,30 +417,31 @@ class Layer(Parameters):
         if not self.bidirectional:
             return (dh,)
         if self.merge == "concat":
-            return dh[..., : self._H], dh[..., self._H :]
+            return dh[..., : self._P], dh[..., self._P :]
         if self.merge == "mul":
             return times(dh.copy(), halves[1]), times(dh.copy(), halves[0])
         return (times(dh.copy(), self._dtype.type(0.5)) if self.merge == "mean" else dh,) * 2
 
-    def _prepared(self) -> list[Any]:
-        """A prepared cell for each layer, with its present weights."""
-        return [self._functions.Cell(**W, **self._options) for W in self._live]
-
     def _states(self, names, given, N):
-        """Arrays (num_layers·num_directions, N, H) or None, judged."""
-        letters, sizes = ("num_layers·num_directions", "N", "H"), (self.num_layers * self.num_directions, N, self._H)
+        """Arrays (num_layers·num_directions, N, H), or (…, P), or None, judged."""
+        rows, before = self.num_layers * self.num_directions, ("num_layers·num_directions", "N")
         return [
-            None if a is None else _judge.array(name, a, self._dtype, letters, sizes)
-            for name, a in zip(names, given, strict=False)
+            None if a is None else _judge.array(name, a, self._dtype, (*before, letter), (rows, N, size))
+            for name, a, (letter, size) in zip(names, given, self._widths.values(), strict=False)
         ]
+
+    def _new_states(self, N):
+        """Arrays for the states of all layers and directions, uninitialised."""
+        rows = self.num_layers * self.num_directions
+        return [np.empty((rows, N, size), self._dtype) for _, size in self._widths.values()]
 
     # --- streams -----------------------------------------------------------------------------------------------------
 
     def step(self, x: Array) -> Array:
-        """One step of N streams: y (N, H) from x (N, D), the output of the last layer.
+        """One step of N streams: y (N, output_size) from x (N, D), the output of the last layer.
 
         The states are kept from call to call (`state`) and are zeros at first; N stays the same until `reset`. T steps one by
-        one give the bits of forward over the sequence. Nothing is kept for backward, there is no dropout. A bidirectional
+        one give the bits of forward over the sequence with training=False, whose cache is None. A bidirectional
         layer, and an x that does not fit, is a ValueError; the states are unchanged then. One caller at a time; many
         independent streams: StreamPool.
         """
@@ -376,54 +449,79 @@ class Layer(Parameters):
         x = _judge.rows(x, self._dtype, ("N", "D"), self._D)
         stream = self._stream
         if stream is None:
-            stream = [(None,) * len(self._State._fields)] * self.num_layers  # type: ignore[list-item]
+            stream = [(None,) * len(self._widths)] * self.num_layers  # type: ignore[list-item]
         elif len(x) != len(stream[0][0]):
             N = len(stream[0][0])
             raise ValueError(
                 f"x: expected (N, D) = {(N, self._D)} as the streams' states, got {x.shape}; call reset(N={len(x)})?"
             )
+        if self._cycle is None:
+            self._stream = self._stepped(x, stream, {})
+        else:
+            steps = np.zeros(len(x), np.int64) if self._steps is None else self._steps
+            self._stream, self._steps = self._stepped_by_phase(x, stream, by_phase(steps, self._cycle)), steps + 1
+        return self._stream[-1][0].copy()
+
+    def _stepped(self, x, stream, start):
+        """The states of each layer after a step."""
         after = []
         for W, states in zip(self._live, stream, strict=True):
-            *states, _ = self._functions.step_forward(x, *states, **W, training=False, **self._options)
+            *states, _ = self._functions.step_forward(
+                x, *states, **W, training=False, **self._options, **self._means, **start
+            )  # fmt: skip
             after.append(tuple(states))
             x = states[0]
-        self._stream = after
-        return x.copy()
+        return after
+
+    def _stepped_by_phase(self, x, stream, groups):
+        """The same where the streams of each group are at a step of this number."""
+        if len(groups) == 1:
+            return self._stepped(x, stream, {"start": groups[0][0]})
+        parts = []
+        for start, rows in groups:
+            own = [tuple(None if a is None else a[rows] for a in states) for states in stream]
+            parts.append(self._stepped(x[rows], own, {"start": start}))
+        place = np.argsort(np.concatenate([rows for _, rows in groups]))
+        return [tuple(np.concatenate(a)[place] for a in zip(*states, strict=True)) for states in zip(*parts, strict=True)]
 
     @property
     def state(self) -> Any:
-        """The streams' states as they are now, a named tuple h[, c] of arrays (num_layers, N, H) that are copies; None before
-        the first step. May be assigned: a tuple of such arrays (those of forward, h_T[, c_T], in one), which are copied, or
-        None."""
+        """The streams' states as they are now, a named tuple h[, c] of arrays (num_layers, N, H), h (…, P) with proj_size=P,
+        that are copies; None before the first step. May be assigned: a tuple of such arrays (those of forward, h_T[, c_T], in
+        one), which are copied, or None. With a period, a last field `start`, (N,) int64, is the number of each stream's next
+        step; it may be assigned as one integer, that of the steps behind h_T."""
         if self._stream is None:
             return None
-        return self._State._make(np.stack(states) for states in zip(*self._stream, strict=True))
+        states = [np.stack(states) for states in zip(*self._stream, strict=True)]
+        return self._StreamState(*states, *[] if self._steps is None else [self._steps.copy()])
 
     @state.setter
     def state(self, state: Any) -> None:
         one_direction(self, "state")
         if state is None:
-            self._stream = None
+            self._stream = self._steps = None
             return
-        arrays = _judge.state("state", state, self._State._fields, (self.num_layers, None, self._H), self._dtype)
+        numbered = self._cycle is not None
+        arrays = _judge.state("state", state, self._widths, (self.num_layers, None), self._dtype, numbered=numbered)
+        self._steps = arrays.pop() if numbered else None
         arrays = [a.astype(self._dtype, order="C") for a in arrays]
         self._stream = [tuple(a[k] for a in arrays) for k in range(self.num_layers)]
 
     def reset(self, N: int | None = None, *, rows: Any = None) -> None:
-        """Zero the states of `step`.
+        """Zero the states of `step`, whose next step is number 0.
 
         reset() : begin anew, with as many streams as the next x has rows. reset(N) : N streams from zeros.
         rows : integers 0..N-1, or (N,) bools: only these streams begin anew, the others go on.
         """
         one_direction(self, "reset")
         if rows is None and N is None:
-            self._stream = None
+            self._stream = self._steps = None
             return
         if rows is None:
             N = _judge.size("N", N, 0)
-            _arguments._affordable(N * self._H * self._dtype.itemsize, 0, f"N: {N} streams")
-            zeros = np.zeros((N, self._H), self._dtype)
-            self._stream = [(zeros,) * len(self._State._fields)] * self.num_layers
+            _arguments._affordable(N * max(self._H, self._P) * self._dtype.itemsize, 0, f"N: {N} streams")
+            self._stream = [tuple(np.zeros((N, size), self._dtype) for _, size in self._widths.values())] * self.num_layers
+            self._steps = None if self._cycle is None else np.zeros(N, np.int64)
             return
         if N is not None:
             raise ValueError("rows: expected None where N is given")
@@ -432,6 +530,7 @@ class Layer(Parameters):
         keep = np.ones(len(self._stream[0][0]), bool)
         keep[_judge.places("rows", rows, len(keep))] = False
         self._stream = [tuple(np.where(keep[:, None], a, self._dtype.type(0)) for a in states) for states in self._stream]
+        self._steps = None if self._steps is None else np.where(keep, self._steps, 0)
 
 
 class PlainLayer(Layer, Generic[F]):
@@ -439,7 +538,7 @@ class PlainLayer(Layer, Generic[F]):
 
     def forward(
         self, x: Array, h0: Array | None = None, *, lengths: Lengths = None, training: bool = True,
-        return_sequences: bool = True, rng: Rng = None,
+        return_sequences: bool = True, rng: Rng = None, start: int = 0,
     ) -> F:  # fmt: skip
         """Run the layer over sequences; returns (h, h_T, cache).
 
@@ -448,17 +547,19 @@ class PlainLayer(Layer, Generic[F]):
         lengths : (N,) integers 0..T, in any order, or None. Outputs past a row's length are 0, the reverse direction begins at
             the row's own last step, h_T is the state at the end of each direction's own way, padding (even NaN) influences
             nothing.
-        training : False keeps nothing for backward, cache is None, and there is no dropout.
+        training : False keeps nothing for backward, cache is None, there is no dropout, and zoneout takes its mean.
         return_sequences : False returns only the final states; h is None.
-        rng : a numpy Generator or a seed for the masks of dropout; None takes the layer's own generator.
+        rng : a numpy Generator or a seed for the masks of dropout and zoneout; None takes the layer's own generator.
+        start : of a layer with a period, the number of the first step, so that chunks of a sequence know where they stand
 
         h : (N, T, output_size), in the memory order of x. h_T : as h0. cache : for backward; it refers to x and the weights.
 
-        Many threads may call it at once. Without dropout the bits depend on the values alone, as those of the function: not on
-        the batch, padding, number of threads, or on the chunks in which the sequence is fed to one direction (h0 = the h_T
-        before). What does not fit is a ValueError or TypeError that names the argument, before anything is computed.
+        Many threads may call it at once. But for masks that are drawn the bits depend on the values alone, as those of the
+        function: not on the batch, padding, number of threads, or on the chunks in which the sequence is fed to one direction
+        (h0 = the h_T before). What does not fit is a ValueError or TypeError that names the argument, before anything is
+        computed.
         """
-        return self._run(x, (h0,), lengths, training, return_sequences, rng)
+        return self._run(x, (h0,), lengths, training, return_sequences, rng, start)
 
     def backward(
         self, dh: Array | None, cache: Any, dh_T: Array | None = None, *, accumulate: bool = False, need_dx: bool = True
@@ -485,30 +586,33 @@ class LayerWithC(Layer, Generic[F]):
 
     _Gradients = LSTMLayerGradients
     _State = LSTMLayerState
+    _NumberedState = NumberedLSTMLayerState
 
     def forward(
         self, x: Array, h0: Array | None = None, c0: Array | None = None, *, lengths: Lengths = None, training: bool = True,
-        return_sequences: bool = True, rng: Rng = None,
+        return_sequences: bool = True, rng: Rng = None, start: int = 0,
     ) -> F:  # fmt: skip
         """Run the layer over sequences; returns (h, h_T, c_T, cache).
 
         x : (N, T, D), any strides. h0, c0 : (num_layers·num_directions, N, H) or None = zeros, layer 0 forward, layer 0
-            reverse, layer 1 …
+            reverse, layer 1 …; h0 is P wide with proj_size=P, and so are h_T, dh_T and dh0.
         lengths : (N,) integers 0..T, in any order, or None. Outputs past a row's length are 0, the reverse direction begins at
             the row's own last step, h_T and c_T are the states at the end of each direction's own way, padding (even NaN)
             influences nothing.
-        training : False keeps nothing for backward, cache is None, and there is no dropout.
+        training : False keeps nothing for backward, cache is None, there is no dropout, and zoneout takes its mean.
         return_sequences : False returns only the final states; h is None.
-        rng : a numpy Generator or a seed for the masks of dropout; None takes the layer's own generator.
+        rng : a numpy Generator or a seed for the masks of dropout and zoneout; None takes the layer's own generator.
+        start : of a layer with a period, the number of the first step, so that chunks of a sequence know where they stand
 
         h : (N, T, output_size), in the memory order of x. h_T, c_T : as h0. cache : for backward; it refers to x and the
         weights.
 
-        Many threads may call it at once. Without dropout the bits depend on the values alone, as those of the function: not on
-        the batch, padding, number of threads, or on the chunks in which the sequence is fed to one direction (h0, c0 = h_T, c_T
-        before). What does not fit is a ValueError or TypeError that names the argument, before anything is computed.
+        Many threads may call it at once. But for masks that are drawn the bits depend on the values alone, as those of the
+        function: not on the batch, padding, number of threads, or on the chunks in which the sequence is fed to one direction
+        (h0, c0 = h_T, c_T before). What does not fit is a ValueError or TypeError that names the argument, before anything is
+        computed.
         """
-        return self._run(x, (h0, c0), lengths, training, return_sequences, rng)
+        return self._run(x, (h0, c0), lengths, training, return_sequences, rng, start)
 
     def backward(
         self, dh: Array | None, cache: Any, dh_T: Array | None = None, dc_T: Array | None = None, *, accumulate: bool = False,
@@ -538,6 +642,35 @@ def merged(merge: str, h: Array, h_reverse: Array | None = None, *, keep: bool) 
         return times(h.copy(order="K") if keep else h, h_reverse)
     plus(h, h_reverse)
     return times(h, h.dtype.type(0.5)) if merge == "mean" else h
+
+
+class Prepared:
+    """A prepared cell for each layer, with its present weights; streams after training."""
+
+    def __init__(self, layer: Layer):
+        self.cells = [layer._functions.Cell(**W, **layer._options) for W in layer._live]
+        self.means = layer._means
+
+    def step(self, x: Array, states: list[Any]) -> tuple[Array, list[Array]]:
+        """(the output of the last layer, the states after the step), from x (N, D) and the states before, each with the layers
+        along its first axis."""
+        after = []
+        for k, cell in enumerate(self.cells):
+            found = cell.step(x, *(a[k] for a in states), **self.means)
+            after.append(found if isinstance(found, tuple) else (found,))
+            x = after[-1][0]
+        return x, [np.stack(parts) for parts in zip(*after, strict=True)]
+
+
+def by_phase(steps: Array, cycle: int) -> list[tuple[int, Any]]:
+    """(number of a step, rows) of groups of streams in which the units of all periods stand alike; all rows, where there is one
+    group. steps : (N,), the number of each stream's next step."""
+    phases = steps % cycle
+    order = np.argsort(phases, kind="stable")
+    numbers, first = np.unique(phases[order], return_index=True)
+    if len(numbers) < 2:
+        return [(int(numbers[0]) if len(numbers) else 0, slice(None))]
+    return list(zip(numbers.tolist(), np.split(order, first[1:]), strict=True))
 
 
 def one_direction(layer: Layer, name: str) -> None:

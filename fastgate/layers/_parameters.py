@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copyreg
+import importlib
 import inspect
 import os
 from collections.abc import Callable, Iterable, Mapping
@@ -18,6 +19,7 @@ from fastgate.layers._types import Array, Rng
 FORMAT = "fastgate layer 1"
 WANTED = "a layer saved by fastgate"
 KINDS: dict[str, type[Parameters]] = {}
+MOST_ARRAYS = 100_000
 R = TypeVar("R")
 
 
@@ -66,6 +68,9 @@ class Parameters:
         self._dtype = np.dtype(self._config["dtype"])
         count = self._count()
         _arguments._affordable(2 * count * self._dtype.itemsize, 0, self._sizes_in_words())
+        arrays = self._number_of_arrays(self._config)
+        if arrays > MOST_ARRAYS:
+            raise ValueError(f"{self._sizes_in_words()}: expected at most {MOST_ARRAYS} arrays of weights, got {arrays}")
         self._lie_in(*(_buffer.zeros(count, self._dtype) for _ in range(2)))
         _locks.give_lock(self)
 
@@ -224,7 +229,7 @@ def times(a: Array, b: Array) -> Array:
 
 
 def load(path: str | os.PathLike[str], *, rng: Rng = None) -> Parameters:
-    """The layer that its `save` wrote, of the class that it had.
+    """The layer or structure that its `save` wrote, of the class that it had.
 
     rng: as in the constructor, for dropout. Nothing is unpickled, everything is judged before it is read, and loading takes no
     more memory than the size of the file and 64 MiB. A file that is damaged or holds something else is a ValueError, one that
@@ -233,13 +238,20 @@ def load(path: str | os.PathLike[str], *, rng: Rng = None) -> Parameters:
     return _load(path, rng, Parameters)
 
 
+def _kind_of(name):
+    """The class that says so in its files; structures are imported when one is asked for."""
+    if name not in KINDS:
+        importlib.import_module("fastgate.structures")
+    return KINDS.get(name)
+
+
 def _load(path, rng, cls):
     rng = _judge.generator(rng)
     with _npz.Npz(path, WANTED) as file:
         header = file.header()
         if not isinstance(header, dict) or header.get("format") != FORMAT:
             raise ValueError(f"its header has not the format {FORMAT!r}")
-        kind, given = KINDS.get(header["layer"]), header["config"]
+        kind, given = _kind_of(header["layer"]), header["config"]
         if kind is None:
             raise ValueError(f"its layer is {header['layer']!r}")
         if cls is not Parameters and not issubclass(cls, kind):

@@ -115,7 +115,7 @@ class Tree(Parameters, Generic[F]):
         for g in range(columns):
             for k in range(K):
                 block = self._weights["Wh"][k * H : (k + 1) * H, g * H : (g + 1) * H]
-                block[...] = _initial.orthogonal(self._rng, H) / np.sqrt(K)
+                block[...] = _initial.orthogonal(self._rng, H, H) / np.sqrt(K)
         if "f" in self._gates and self._config["b"]:
             f = self._gates.index("f")
             self._weights["b"][f * H : (f + 1) * H] = 1

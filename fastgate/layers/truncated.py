@@ -65,7 +65,7 @@ class Chunk:
 
 def truncated_bptt(
     layer: Layer, x: Array, k1: int, k2: int | None = None, h0: Array | None = None, c0: Array | None = None, *,
-    lengths: Lengths = None, rng: Rng = None,
+    lengths: Lengths = None, rng: Rng = None, start: int = 0,
 ) -> Iterator[Chunk]:  # fmt: skip
     """Chunks of k1 steps, whose gradients go back through the last k2 steps: BPTT(k2; k1) of Williams and Peng (1990).
 
@@ -77,13 +77,15 @@ def truncated_bptt(
     layer : an RNN, LSTM or GRU of one direction. x : (N, T, D). The last chunk has the steps that are left.
     k1 : an integer > 0. k2 : an integer >= k1; None is k1, plain chunks, each step computed once, but for a last chunk of fewer
         than k1 new steps, whose window has k1, too.
-    h0, c0, lengths, rng : as in layer.forward. To go on with the next part of long sequences: h0, c0 = chunk.state.
+    h0, c0, lengths, rng, start : as in layer.forward. To go on with the next part of long sequences: h0, c0 = chunk.state, and
+        of a layer with a period start += T.
 
     The state in which a window begins is held constant; the gradients are the exact ones of the losses of the new steps, as
     functions of what lies in the window. Where k2 > k1 the steps of the window are run again, with the weights as they are
     then: forward and backward cost k2 / k1 times those of plain chunks, and memory is that of k2 steps. While weights stay the
-    same, the h of all chunks are those of layer.forward(x) bit for bit, and so are the states (in layers with dropout every
-    window draws masks of its own). With k2 >= T the gradients of all chunks together, accumulate=True, are those of full BPTT.
+    same, the h of all chunks are those of layer.forward(x) bit for bit, and so are the states (in layers with dropout or
+    zoneout every window draws masks of its own). With k2 >= T the gradients of all chunks together, accumulate=True, are those
+    of full BPTT.
 
     What does not fit is a ValueError or TypeError that names the argument, before the first chunk.
     """
@@ -100,10 +102,11 @@ def truncated_bptt(
         raise ValueError(f"c0: expected None, {type(layer).__name__} has no c")
     state = tuple(layer._states(("h0", "c0"), (h0, c0)[: 1 + has_c], len(x)))
     judged = None if lengths is None else _arguments._lengths(lengths, *x.shape[:2])
-    return _chunks(layer, x, k1, k2, state, judged, None if rng is None else _judge.generator(rng))
+    rng = None if rng is None else _judge.generator(rng)
+    return _chunks(layer, x, k1, k2, state, judged, rng, _arguments._step_number("start", start))
 
 
-def _chunks(layer, x, k1, k2, state, lengths, rng):
+def _chunks(layer, x, k1, k2, state, lengths, rng, number):
     T = x.shape[1]
     for begin in range(0, T, k1):
         end = min(begin + k1, T)
@@ -114,7 +117,7 @@ def _chunks(layer, x, k1, k2, state, lengths, rng):
         for part in (slice(start, following), slice(following, end)):
             if part.start < part.stop:
                 own = None if lengths is None else np.clip(lengths - part.start, 0, part.stop - part.start)
-                h, *now, cache = layer.forward(x[:, part], *now, lengths=own, rng=rng)
+                h, *now, cache = layer.forward(x[:, part], *now, lengths=own, rng=rng, start=number + part.start)
                 hs.append(h[:, max(begin - part.start, 0) :])
                 parts.append((part, cache))
             if part.stop == following:

@@ -2,6 +2,7 @@
 
 rnn.py lstm.py gru.py    a cell: equations forward, and backward with the number of the line undone
 leaky.py memory.py       two more
+lstm_norm.py gru_norm.py the same with layer normalisation, norm.py
 sequence.py              a step run over time
 clip.py loss.py          clipping in place; softmax cross-entropy
 
@@ -16,6 +17,14 @@ from fastgate.reference.gru import (
     gru_ragged_forward,
     gru_step_backward,
     gru_step_forward,
+)
+from fastgate.reference.gru_norm import (
+    gru_norm_backward,
+    gru_norm_forward,
+    gru_norm_ragged_backward,
+    gru_norm_ragged_forward,
+    gru_norm_step_backward,
+    gru_norm_step_forward,
 )
 from fastgate.reference.leaky import (
     leaky_backward,
@@ -33,6 +42,14 @@ from fastgate.reference.lstm import (
     lstm_ragged_forward,
     lstm_step_backward,
     lstm_step_forward,
+)
+from fastgate.reference.lstm_norm import (
+    lstm_norm_backward,
+    lstm_norm_forward,
+    lstm_norm_ragged_backward,
+    lstm_norm_ragged_forward,
+    lstm_norm_step_backward,
+    lstm_norm_step_forward,
 )
 from fastgate.reference.memory import (
     memory_backward,
@@ -59,6 +76,10 @@ __all__ = [
     "leaky_step_backward",
     "memory_forward", "memory_backward", "memory_ragged_forward", "memory_ragged_backward", "memory_step_forward",
     "memory_step_backward",
+    "lstm_norm_forward", "lstm_norm_backward", "lstm_norm_ragged_forward", "lstm_norm_ragged_backward",
+    "lstm_norm_step_forward", "lstm_norm_step_backward",
+    "gru_norm_forward", "gru_norm_backward", "gru_norm_ragged_forward", "gru_norm_ragged_backward",
+    "gru_norm_step_forward", "gru_norm_step_backward",
     "clip_grad_norm", "clip_grad_value", "clip_norm_each",
     "softmax_cross_entropy",
 ]  # fmt: skip

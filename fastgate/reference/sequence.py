@@ -3,7 +3,8 @@
 A cell is two functions on canonical weights (gates in the order of the cell's letters):
 
     forward(x, states, W, option)        -> states, kept                     states is (h,) or (h, c)
-    backward(dstates, states_prev, kept, x, W, option) -> dx, dstates_prev, dWx, dWh, db, dbh, dpeephole, dWr, dalpha if given
+    backward(dstates, states_prev, kept, x, W, option) -> dx, dstates_prev, dWx, dWh, db, dbh, dpeephole, dWr, dalpha if given,
+                                                          and then those of what is given in W.norm
 
 Everything else that a sequence needs is in this file.
 """
@@ -26,6 +27,7 @@ class Weights(NamedTuple):
     Wr: np.ndarray | None  # (H, P)
     alpha: Any = None  # a number or (H,), of a leaky cell
     mask: Any = 1  # (N, P), what h_prev is multiplied by where it meets Wh
+    norm: Any = ()  # of a normalised cell to which some of it was given: _arguments.Norm
 
 
 class Cell(NamedTuple):
@@ -84,7 +86,7 @@ def backward(cache, judged):
     call, cell = judged.call, cache.cell
     W = canonical_weights(call)
     dx = zeros_like_rows(call, call.D)
-    dW = [np.zeros_like(w) for w in W[:7] if isinstance(w, np.ndarray)]
+    dW = [np.zeros_like(w) for w in (*W[:7], *W.norm) if isinstance(w, np.ndarray)]
     dstates = [np.zeros((call.N, size), call.dtype) for size in state_sizes(call)]
     for dstate, upstream in zip(dstates, (judged.dh_T, judged.dc_T), strict=False):
         if upstream is not None:
@@ -208,7 +210,11 @@ def canonical_weights(call):
     b, bh = (zero if bias is None else bias[columns] for bias in (call.b, call.bh))
     Wh = np.zeros((0, call.G * call.H), call.dtype) if call.Wh is None else call.Wh[:, columns]
     alpha = call.dtype.type(call.alpha) if isinstance(call.alpha, float) else call.alpha
-    return Weights(call.Wx[:, columns], Wh, b, bh, call.peephole, call.Wr, alpha)
+    norm = call.norm or ()
+    if norm:
+        gain_x, gain_h = (None if gain is None else gain[columns] for gain in norm[:2])
+        norm = norm._replace(gain_x=gain_x, gain_h=gain_h)
+    return Weights(call.Wx[:, columns], Wh, b, bh, call.peephole, call.Wr, alpha, norm=norm)
 
 
 def zeros_like_rows(call, width):
@@ -225,14 +231,20 @@ def collect(judged, dx, dstates, dW, totals=()):
         gradients.append(dstate.sum(axis=0) if state is not None and state.ndim == 1 else dstate)
     for weight, dw in zip((call.Wx, call.Wh, call.b, call.bh), dW[:4], strict=True):
         if weight is not None:
-            gradient = np.empty_like(weight)
-            gradient[..., columns] = dw
-            gradients.append(gradient)
-    gradients += dW[4:]
+            gradients.append(in_gate_order(weight, columns, dw))
+    for name, dw in zip(judged.names[len(gradients) :], dW[4:], strict=False):
+        gradients.append(in_gate_order(getattr(call.norm, name[1:]), columns, dw) if name in ("dgain_x", "dgain_h") else dw)
     named = dict(zip(("dh_total", "dc_total"), totals, strict=False))
     gradients += [named[name] for name in judged.names[len(gradients) :]]
     gradients = [gradient if wanted else None for gradient, wanted in zip(gradients, judged.need, strict=True)]
     return [placed(judged, name, gradient) for name, gradient in zip(judged.names, gradients, strict=True)]
+
+
+def in_gate_order(weight, columns, dw):
+    """A gradient in canonical order as the weight it belongs to is held."""
+    gradient = np.empty_like(weight)
+    gradient[..., columns] = dw
+    return gradient
 
 
 def placed(judged, name, result):
@@ -246,5 +258,11 @@ def placed(judged, name, result):
 
 @once
 def gradients_type(name, fields):
-    """The NamedTuple of a backward call; its fields depend on which biases were given."""
-    return namedtuple(name, fields)
+    """The NamedTuple of a backward call; its fields depend on which biases were given. It pickles by its name and fields."""
+    kind = namedtuple(name, fields)
+    kind.__reduce__ = lambda gradients: (_gradients, (name, fields, *gradients))
+    return kind
+
+
+def _gradients(name, fields, *values):
+    return gradients_type(name, fields)(*values)

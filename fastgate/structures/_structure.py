@@ -19,7 +19,7 @@ from fastgate.layers._types import Array, Lengths, Rng
 
 CELLS = ("rnn", "lstm", "gru")
 Shapes = dict[str, tuple[tuple[str, ...], tuple[int, ...]]]
-State = Any  # (h,) or (h, c), arrays (num_layers, N, H)
+State = Any  # (h,) or (h, c), arrays (num_layers, N, H); h is P wide with proj_size=P
 P = ParamSpec("P")
 R = TypeVar("R")
 
@@ -109,6 +109,8 @@ class Structure(Parameters):
         """`config`, whose input_size and hidden_size are judged here, with the cell and its options as plain data."""
         config["cell"] = _arguments.option("cell", cell, CELLS)
         judged = config_of(config["cell"], config["input_size"], config["hidden_size"], options)
+        if judged["period"] is not None:
+            raise ValueError("period: expected None, a structure does not number its steps; got one")
         return config | {name: judged[name] for name in (*options, "dtype")}
 
     @classmethod
@@ -183,12 +185,9 @@ class Structure(Parameters):
 
     def _state_of(self, name: str, given: Any, layer: Layer, N: int) -> tuple[Any, ...]:
         """The states of a layer as its forward takes them, each None where `given` is None."""
-        fields = layer._State._fields
         if given is None:
-            return (None,) * len(fields)
-        return tuple(
-            _judge.state(name, given, fields, (layer.num_layers * layer.num_directions, N, layer.hidden_size), self._dtype)
-        )
+            return (None,) * len(layer._widths)
+        return tuple(_judge.state(name, given, layer._widths, (layer.num_layers * layer.num_directions, N), self._dtype))
 
     def _cache_of(self, cache: Any) -> dict[str, Any]:
         if type(cache) is not StructureCache or cache.structure is not self:
@@ -247,6 +246,11 @@ def silent(function: Callable[P, R]) -> Callable[P, R]:
             return function(*arguments, **keywords)
 
     return called
+
+
+def zeros_of(layer: Layer, N: int) -> tuple[Array, ...]:
+    """States of zeros, (N, H) or P wide, of one layer and direction."""
+    return tuple(np.zeros((N, size), layer._dtype) for _, size in layer._widths.values())
 
 
 class Tape:

@@ -130,7 +130,8 @@ class FinalOutput(_LayerAndOutput):
 
     input_size, hidden_size, output_size : D, H, K. cell : "rnn", "lstm" or "gru".
     rng, and any other argument of the layer (num_layers, bidirectional, dropout, dtype, …) : as there.
-    Weights: layer.Wx0 …, V (num_directions·H, K), c (K,); all else as in OutputEveryStep.
+    Weights: layer.Wx0 …, V (num_directions·H, K), with proj_size=P (num_directions·P, K), c (K,); all else as in
+    OutputEveryStep.
 
     forward(x, state=None, *, lengths=None, training=True, rng=None) -> (o, state, cache)
         x (N, T, D), o (N, K), from the row's own last step; a row without a step has its first state.
@@ -144,7 +145,7 @@ class FinalOutput(_LayerAndOutput):
     @classmethod
     def _own(cls, config: dict[str, Any]) -> Shapes:
         layer, K = cls._layers(config)["layer"], config["output_size"]
-        return {"V": (("H", "K"), (layer.num_directions * config["hidden_size"], K)), "c": (("K",), (K,))}
+        return {"V": (("H", "K"), (layer.num_directions * layer._P, K)), "c": (("K",), (K,))}
 
     def forward(
         self, x: Array, state: State = None, *, lengths: Lengths = None, training: bool = True, rng: Rng = None
@@ -169,7 +170,7 @@ class FinalOutput(_LayerAndOutput):
         with self._writing(accumulate):
             if do is not None:
                 halves = np.split(self._output_backward(do, kept["output"]), layer.num_directions, axis=1)
-                shape = (layer.num_layers * layer.num_directions, N, layer.hidden_size)
+                shape = (layer.num_layers * layer.num_directions, N, layer._P)
                 dh = np.zeros(shape, self._dtype) if dh is None else dh.astype(self._dtype)
                 dh[-layer.num_directions :] += halves
             dx, *first = layer.backward(None, kept["inner"], dh, *rest, accumulate=True, need_dx=need_dx)  # type: ignore[attr-defined]

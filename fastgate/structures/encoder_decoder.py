@@ -9,8 +9,9 @@ from numpy.typing import NDArray
 
 from fastgate import _arguments
 from fastgate.layers import _affine, _judge
-from fastgate.layers._layer import Layer
+from fastgate.layers._layer import RATES, Layer, Prepared
 from fastgate.layers._parameters import plus
+from fastgate.layers._symbols import SymbolRows
 from fastgate.layers._types import Array, Lengths, Rng
 from fastgate.structures import _attention
 from fastgate.structures._structure import (
@@ -23,6 +24,7 @@ from fastgate.structures._structure import (
     config_of,
     lengths_of,
     within,
+    zeros_of,
 )
 
 CONTEXTS = ("initial", "input", "both", "additive", "dot")
@@ -34,6 +36,10 @@ class EncoderDecoderGradients(NamedTuple):
 
     dx: Array | Any  # (N, S, input_size); None with need_dx=False
     dy: Array | Any  # (N, T, target_size); None with need_dx=False
+
+
+def _width_of_h(config):
+    return config.get("proj_size") or config["hidden_size"]
 
 
 class EncoderDecoder(Structure):
@@ -53,9 +59,10 @@ class EncoderDecoder(Structure):
                    a_t = softmax_s(h_t · hs_s);   C_t = Σ_s a_ts hs_s
                    h̃_t = tanh([C_t, h_t] Wc);     o_t = h̃_t V + c
 
-    input_size, hidden_size : D, H. target_size : the width of y. output_size : K, the width of o.
+    input_size, hidden_size : D, H; with proj_size=P, h, hs, C and h̃ are P wide, and P stands for H in V, Wa, Ua, va, Wc.
+    target_size : the width of y. output_size : K, the width of o.
     cell : "rnn", "lstm" or "gru", of both. rng, and any other argument of the layers (num_layers, dropout, dtype, …) : as
-        there, but for bidirectional; no dropout with "additive".
+        there, but for bidirectional and period; no dropout and no zoneout with "additive".
     Weights: encoder.Wx0 …, decoder.Wx0 …, V, c, and Wa (H, H), Ua (H, H), va (H,) or Wc (2H, H), in one flat array:
     parameters, weights, gradients, grads, state_dict, save, load as in layers. Fresh matrices of its own are uniform (Glorot
     and Bengio 2010), va as a column, c is zeros.
@@ -64,7 +71,8 @@ class EncoderDecoder(Structure):
         x (N, S, D) with lengths (N,), y (N, T, target_size) with y_lengths (N,): padding, even NaN, influences nothing.
         o (N, T, K), zeros past y's length. state : the decoder's last one. A row without x has the context 0.
     backward(do, cache, *, accumulate=False, need_dx=True) -> (dx, dy)
-    decoder_step(x, lengths=None, E=None) -> (step, state) : for fastgate.decode.
+    decoder_step(x, lengths=None, E=None, *, remaining=False) -> (step, state) : for fastgate.decode.
+    attention(cache) -> (N, T, S) : a, where each step of y looked, with "additive" and "dot".
 
     A row has the same bits in any batch, padding and number of threads, and step by step. What does not fit is a ValueError or
     TypeError that names the argument, before anything is computed.
@@ -92,14 +100,15 @@ class EncoderDecoder(Structure):
         config = cls._judged_cell(config, cell, options)
         if config.get("bidirectional"):
             raise ValueError("bidirectional: expected False, the decoder goes on from the encoder's last state; got True")
-        if config.get("dropout") and context == "additive":
-            raise ValueError(f'dropout: expected 0 with context="additive", got {config["dropout"]}')
+        for name in ("dropout", *RATES):
+            if config.get(name) and context == "additive":
+                raise ValueError(f'{name}: expected 0 with context="additive", got {config[name]}')
         return config
 
     @classmethod
     def _plan(cls, config):
         H, cell, options = config["hidden_size"], config["cell"], cls._cell_options(config)
-        width = config["target_size"] + H * (config["context"] in _FED)
+        width = config["target_size"] + _width_of_h(config) * (config["context"] in _FED)
         return {
             "encoder": (cell, config_of(cell, config["input_size"], H, options)),
             "decoder": (cell, config_of(cell, width, H, options)),
@@ -107,7 +116,7 @@ class EncoderDecoder(Structure):
 
     @classmethod
     def _own(cls, config: dict[str, Any]) -> Shapes:
-        H, K, context = config["hidden_size"], config["output_size"], config["context"]
+        H, K, context = _width_of_h(config), config["output_size"], config["context"]
         shapes: Shapes = {}
         if context == "additive":
             shapes = {"Wa": (("H", "H"), (H, H)), "Ua": (("H", "H"), (H, H)), "va": (("H",), (H,))}
@@ -200,7 +209,7 @@ class EncoderDecoder(Structure):
         tapes = [Tape(layer, weights, training) for weights in layer._live]
         projected, kept["projected_cache"] = _affine.forward(hs, W["Ua"], training=training)
         states = [tuple(a[k] for a in last) for k in range(layer.num_layers)]
-        H = layer.hidden_size
+        H = layer._P
         out, before, q, weights = np.zeros((N, T, 2 * H), self._dtype), np.empty((N, T, H), self._dtype), [], []
         for t in range(T):
             active = kept["steps"] > t
@@ -263,11 +272,10 @@ class EncoderDecoder(Structure):
 
     def _additive_backward(self, dout, kept):
         W, layer, hs = self._weights, self.decoder, kept["hs"]
-        H, wide = layer.hidden_size, self.target_size
+        H, wide = layer._P, self.target_size
         N, _, T = kept["shape"]
         backs = [TapeBackward(tape) for tape in kept["tapes"]]
-        zeros = np.zeros((N, H), self._dtype)
-        dstates = [(zeros,) * len(layer._State._fields) for _ in backs]
+        dstates = [zeros_of(layer, N) for _ in backs]
         dy, dq = np.empty((N, T, wide), self._dtype), np.empty((N, T, H), self._dtype)
         dhs, dprojected, dva = np.zeros_like(hs), np.zeros_like(kept["projected"]), np.zeros_like(W["va"])
         for t in reversed(range(T)):
@@ -295,65 +303,66 @@ class EncoderDecoder(Structure):
             self._add(name, gradient)
         return dy, [np.stack(parts) for parts in zip(*dstates, strict=True)], dhs
 
+    def attention(self, cache: Any) -> Array:
+        """The weights a (N, T, S) of a forward call in training: a[n, t] says where step t of row n looked, and its sum is 1.
+
+        Zeros past the lengths of y and of x, and in a row without x. A structure whose context is neither "additive" nor "dot"
+        has none: ValueError. To see what a decoding looked at, run forward over its symbols.
+        """
+        kept = self._cache_of(cache)
+        if self.context not in ("additive", "dot"):
+            raise ValueError(f'cache: expected that of a structure with context="additive" or "dot", got "{self.context}"')
+        N, S, T = kept["shape"]
+        a = np.zeros((N, T, S), self._dtype)
+        for k, weights in enumerate(kept["weights"]):
+            if self.context == "additive":
+                a[:, k] = weights
+            elif weights is not None:
+                a[k, : weights.shape[0], : weights.shape[1]] = weights
+        return a
+
     # --- decoding ----------------------------------------------------------------------------------------------------
 
-    def decoder_step(self, x: Array, lengths: Lengths = None, E: Array | None = None) -> tuple[DecoderStep, Any]:
+    def decoder_step(
+        self, x: Array, lengths: Lengths = None, E: Array | None = None, *, remaining: bool = False
+    ) -> tuple[DecoderStep, Any]:  # fmt: skip
         """(step, state) for fastgate.decode: what the decoder says of each row of x, symbol by symbol.
 
         x, lengths : as in forward. E : (number of symbols, target_size), a symbol's row is y; None takes one-hot rows,
-        target_size wide. The weights are those of now: after training, ask for another one. A beam forks a number and the
-        decoder's state, not the encoder's.
+        target_size wide. remaining : True makes the last column of y the symbols still to come, for decode's lengths=, as y had
+        it in training; E then is target_size - 1 wide. The weights are those of now: after training, ask for another one. A
+        beam forks a number and the decoder's state, not the encoder's.
 
             step, state = model.decoder_step(x)
             found = fastgate.decode.beam(step, y0, state, width=8, eos=1, max_length=50)
         """
         x = _judge.rows(x, self._dtype, ("N", "S", "D"), self._config["input_size"])
         judged = lengths_of(lengths, *x.shape[:2])
-        if E is not None:
-            E = _arguments._array("E", E, (self._dtype,), "the structure")[...]
-            if E.ndim != 2 or E.shape[1] != self.target_size:
-                raise ValueError(
-                    f"E: expected (number of symbols, target_size) = (…, {self._config['target_size']}), got {E.shape}"
-                )
-        step = DecoderStep(self, x, judged, E)
+        symbols = SymbolRows(E, self.target_size, "target_size", self._dtype, "the structure", remaining)
+        step = DecoderStep(self, x, judged, symbols)
         return step, step.first
 
 
 class DecoderStep:
-    """What EncoderDecoder.decoder_step returns: step(y, state) -> (scores, state), step.select(state, rows). A state is (rows
-    of x, h[, c])."""
+    """What EncoderDecoder.decoder_step returns: step(y, state, left=None) -> (scores, state), step.select(state, rows). A state
+    is (rows of x, h[, c])."""
 
-    def __init__(self, model: EncoderDecoder, x: Array, lengths: NDArray[np.int64] | None, E: Array | None):
+    def __init__(self, model: EncoderDecoder, x: Array, lengths: NDArray[np.int64] | None, symbols: SymbolRows):
         hs, *last, _ = model.encoder.forward(x, lengths=lengths, training=False)  # type: ignore[attr-defined]
         self._context, self._hs, self._C = model.context, hs, last[0][-1]
         self._lengths = np.full(len(x), x.shape[1]) if lengths is None else lengths
         self._W = {name: model.weights[name].copy() for name in model._own(model._config)}
-        self._cells, self._width, self._dtype = model.decoder._prepared(), model.target_size, model.dtype
-        self._E = None if E is None else np.array(E, self._dtype, order="C")
+        self._prepared, self._symbols = Prepared(model.decoder), symbols
         self._output = _affine.Prepared(self._W["V"], self._W["c"])
         self._projected: Any = _affine.forward(hs, self._W["Ua"], training=False)[0] if self._context == "additive" else None
         states = [np.zeros_like(a) for a in last] if self._context == "input" else last
         self.first = (np.arange(len(x)), *states)
 
     def __call__(self, y: Any, state: Any, left: Any = None) -> tuple[Array, Any]:
-        y = _arguments._integers("y", y)
-        symbols = self._width if self._E is None else len(self._E)
-        if left is not None:
-            hint = "pass lambda y, state, left: step(y, state), and select=step.select?"
-            raise ValueError(f"left: expected None, the decoder has no input for the symbols still to come; {hint}")
         if not isinstance(state, tuple) or len(state) != len(self.first):
             raise TypeError(f"state: expected that of decoder_step, got {_arguments._kind(state)}")
         rows, *states = state
-        if y.shape != rows.shape:
-            raise ValueError(f"y: expected (N,) = {rows.shape} as the state, got {y.shape}")
-        wrong = (y < 0) | (y >= symbols)
-        if wrong.any():
-            raise ValueError(f"y: expected symbols 0..{symbols - 1}, got {y[int(wrong.argmax())]} in row {wrong.argmax()}")
-        if self._E is None:
-            x = np.zeros((len(y), self._width), self._dtype)
-            x[np.arange(len(y)), y] = 1
-        else:
-            x = self._E[y]
+        x = self._symbols.rows(y, left, len(rows))
         context = None
         if self._context == "additive":
             q = _affine.forward(states[0][-1], self._W["Wa"], training=False)[0]
@@ -363,11 +372,7 @@ class DecoderStep:
             context = self._C[rows]
         if context is not None:
             x = np.concatenate([x, context], axis=1)
-        after = []
-        for k, cell in enumerate(self._cells):
-            found = cell.step(x, *(a[k] for a in states))
-            after.append(found if isinstance(found, tuple) else (found,))
-            x = after[-1][0]
+        x, after = self._prepared.step(x, states)
         if self._context == "additive":
             x = np.concatenate([x, context], axis=1)
         if self._context == "dot":
@@ -377,7 +382,7 @@ class DecoderStep:
                     contexts[r] = _attention.dot(x[r : r + 1], self._hs[n, : self._lengths[n]])[0][0]
             joined = np.concatenate([contexts, x], axis=1)
             x, _ = _affine.forward(joined, self._W["Wc"], activation="tanh", training=False)
-        return self._output(x), (rows, *(np.stack(a) for a in zip(*after, strict=True)))
+        return self._output(x), (rows, *after)
 
     def select(self, state: Any, rows: NDArray[np.int64]) -> Any:
         """The states of these rows, copies; a row may come twice."""

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from fastgate import _arguments
 from fastgate.layers import _affine, _judge
-from fastgate.layers._layer import Layer
+from fastgate.layers._layer import RATES, Layer
 from fastgate.layers._parameters import plus
 from fastgate.layers._types import Array, Lengths, Rng
 from fastgate.structures._structure import (
@@ -58,7 +58,7 @@ class MissingValues(Structure):
 
     input_size, hidden_size : D, H. cell : "rnn", "lstm" or "gru".
     input_decay : False is gamma_x = 1, the last value carried on. hidden_decay : False is gamma_h = 1; then the layer may have
-        any number of layers and both directions, and runs all steps in one call.
+        any number of layers and both directions, dropout, zoneout and a projection, and runs all steps in one call.
     rng, and any other argument of the layer (num_layers, dropout, dtype, …) : as there.
     Weights: layer.Wx0 (2D, G·H) …, wx, bx, Wd, bd, in one flat array: parameters, weights, gradients, grads, state_dict, save,
     load as in layers. Fresh wx and Wd are uniform in 0..√(6 / (D + H)), so that all decay at first, biases 0.
@@ -93,7 +93,8 @@ class MissingValues(Structure):
         }
         config = cls._judged_cell(config, cell, options)
         if config["hidden_decay"]:
-            for name, only in (("num_layers", 1), ("bidirectional", False), ("dropout", 0.0)):
+            only_so = {"num_layers": 1, "bidirectional": False, "dropout": 0.0, "proj_size": None} | dict.fromkeys(RATES, 0.0)
+            for name, only in only_so.items():
                 if config.get(name, only) != only:
                     raise ValueError(f"{name}: expected {only} with hidden_decay=True, got {config[name]}")
         return config

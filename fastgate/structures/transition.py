@@ -8,7 +8,7 @@ import numpy as np
 
 from fastgate import _arguments
 from fastgate.layers import _judge
-from fastgate.layers._layer import WEIGHTS, Layer
+from fastgate.layers._layer import RATES, WEIGHTS, Layer
 from fastgate.layers._parameters import KINDS, plus
 from fastgate.layers._types import Array, Lengths, Rng
 from fastgate.structures._structure import (
@@ -23,6 +23,7 @@ from fastgate.structures._structure import (
     config_of,
     lengths_of,
     within,
+    zeros_of,
 )
 
 
@@ -40,12 +41,13 @@ class DeepTransition(Structure):
 
     input_size, hidden_size : D, H. micro_steps : n. cell : "rnn", "lstm" or "gru".
     rng, and any other option of the cell (b, bh, activation, reset, peephole, dtype, …) : as in its layer, for all micro-steps;
-        there is one layer of one direction.
+        there is one layer of one direction, without dropout, zoneout and period.
     Weights: Wx0 (D, G·H), Wh0 (H, G·H), b0 (G·H,), …, Wh1, b1, …, in one flat array: parameters, weights, gradients, grads,
     state_dict, save, load as in layers. Fresh ones are drawn as those of the cell's layer.
 
     forward(x, state=None, *, lengths=None, training=True) -> (h, state, cache)
-        x (N, T, D), h (N, T, H), zeros past a row's length; state (h,) or (h, c), arrays (1, N, H), as in a layer.
+        x (N, T, D), h (N, T, H), zeros past a row's length; state (h,) or (h, c), arrays (1, N, H), as in a layer. With
+        proj_size=P, h is P wide.
     backward(dh, cache, dstate=None, *, accumulate=False, need_dx=True) -> (dx, dstate)
     step(x, state=None) -> state : one time step of x (N, D); h is state.h[0].
 
@@ -71,7 +73,7 @@ class DeepTransition(Structure):
             "micro_steps": _judge.size("micro_steps", micro_steps),
         }
         config = cls._judged_cell(config, cell, options)
-        for name, only in (("num_layers", 1), ("bidirectional", False), ("dropout", 0.0)):
+        for name, only in (("num_layers", 1), ("bidirectional", False), ("dropout", 0.0), *((name, 0.0) for name in RATES)):
             if config.get(name, only) != only:
                 raise ValueError(f"{name}: expected {only}, got {config[name]}")
         return config
@@ -103,12 +105,13 @@ class DeepTransition(Structure):
     def _allocate(self) -> None:
         layer = self._of_cell(self._config)
         layer._dtype = np.dtype(self._config["dtype"])
-        layer._D, layer._H = self._config["input_size"], self._config["hidden_size"]
-        layer._options = {name: layer._config[name] for name in layer._choices}
+        layer._read_config()
         self._cell_layer: Layer = layer
-        size = sum(int(np.prod(sizes, dtype=object)) for _, sizes in layer._shapes().values())
-        _arguments._affordable(2 * size * self.micro_steps * layer._dtype.itemsize, 0, self._sizes_in_words())
         super()._allocate()
+
+    def _count(self) -> int:
+        first, *others = (int(np.prod(sizes, dtype=object)) for _, sizes in self._cell_layer._shapes().values())
+        return first + self.micro_steps * sum(others)
 
     def _create(self, config, rng):
         self._build(config, rng)
@@ -135,13 +138,12 @@ class DeepTransition(Structure):
     def forward(self, x: Array, state: State = None, *, lengths: Lengths = None, training: bool = True) -> StateOutputs:
         """(h, state, cache); see the class."""
         training = _arguments.flag("training", training)
-        D, H = self._config["input_size"], self._config["hidden_size"]
-        x = _judge.rows(x, self._dtype, ("N", "T", "D"), D)
+        x = _judge.rows(x, self._dtype, ("N", "T", "D"), self._config["input_size"])
         N, T, _ = x.shape
         judged = lengths_of(lengths, N, T)
         states = self._first(state, N)
         tapes = [Tape(self._cell_layer, self._of_step(k), training) for k in range(self.micro_steps)]
-        h = np.empty((N, T, H), self._dtype)
+        h = np.empty((N, T, self._cell_layer._P), self._dtype)
         for t in range(T):
             states = self._step(tapes, x[:, t], states, None if judged is None else judged > t)
             h[:, t] = states[0]
@@ -160,10 +162,9 @@ class DeepTransition(Structure):
         return states
 
     def _first(self, state, N):
-        layer = self._cell_layer
         if state is None:
-            return tuple(np.zeros((N, layer._H), self._dtype) for _ in layer._State._fields)
-        return tuple(a[0] for a in self._state_of("state", state, layer, N))
+            return zeros_of(self._cell_layer, N)
+        return tuple(a[0] for a in self._state_of("state", state, self._cell_layer, N))
 
     def _as_state(self, states):
         return self._cell_layer._State._make(a[None].copy() for a in states)
@@ -174,8 +175,9 @@ class DeepTransition(Structure):
         """(dx, dstate), and the gradients of the weights in `gradients`; see the class. dh : (N, T, H) or None = zeros."""
         accumulate, need_dx = _arguments.flag("accumulate", accumulate), _arguments.flag("need_dx", need_dx)
         kept = self._cache_of(cache)
-        (N, T), D, H = kept["shape"], self._config["input_size"], self._config["hidden_size"]
-        dh = np.zeros((N, T, H), self._dtype) if dh is None else self._array("dh", dh, ("N", "T", "H"), (N, T, H))
+        (N, T), D, P = kept["shape"], self._config["input_size"], self._cell_layer._P
+        letters = ("N", "T", self._cell_layer._letter_of_h)
+        dh = np.zeros((N, T, P), self._dtype) if dh is None else self._array("dh", dh, letters, (N, T, P))
         dh = within(dh, kept["lengths"])
         dstates = self._first_gradient(dstate, N)
         backs = [TapeBackward(tape) for tape in kept["tapes"]]

@@ -1,6 +1,7 @@
 """Layers and their weights as other libraries hold them: one layer, one direction, gate after gate.
 
-A Part has its weights as rows, Wx (G·H, D) and Wh (G·H, H), as PyTorch and ONNX do; what Keras holds is its transpose.
+A Part has its weights as rows, Wx (G·H, D) and Wh (G·H, P), as PyTorch and ONNX do; what Keras holds is its transpose. P, the
+width of h, is H but where there is a projection.
 """
 
 import inspect
@@ -20,7 +21,7 @@ FLOATS = ("float32", "float64")
 # Options of the cells which change what is computed, and their defaults.
 PECULIAR = {
     "activation": "tanh", "reset": "after", "update": "old", "candidate": "tanh", "coupled": False, "cell_clip": None,
-    "preact_clip": None, "peephole": False,
+    "preact_clip": None, "peephole": False, "proj_size": None, "zoneout_h": 0.0, "zoneout_c": 0.0, "period": None,
 }  # fmt: skip
 
 
@@ -28,10 +29,11 @@ class Part(NamedTuple):
     """Weights of one layer and direction; arrays or Stored."""
 
     Wx: Any  # (G·H, D)
-    Wh: Any  # (G·H, H)
+    Wh: Any  # (G·H, P)
     b: Any  # (G·H,) or None
     bh: Any  # (G·H,) or None
     peephole: Any = None  # (3H,) or None, of an LSTM, its blocks in the order of the gates
+    Wr: Any = None  # (P, H) or None, of an LSTM
 
 
 def cell_of(layer: Any) -> str:
@@ -88,28 +90,33 @@ def assemble(
 ) -> Any:  # fmt: skip
     """A layer with the weights of parts[k][direction], whose gates stand in `order`; or `layer` itself, filled with them.
 
-    names(k, direction, field): what the caller calls that array; transposed: the caller holds the transposes of Wx and Wh. Both
-    are for errors. A layer that is given takes the weights when all of them have been read.
+    names(k, direction, field): what the caller calls that array; transposed: the caller holds the transposes of the matrices.
+    Both are for errors. A layer that is given takes the weights when all of them have been read.
     """
     G, (first, *_) = GATES[cell], parts[0]
-    H, D = first.Wh.shape[-1] if first.Wh.ndim == 2 else 0, first.Wx.shape[-1] if first.Wx.ndim == 2 else 0
-    if H < 1 or D < 1:
-        name, got = names(0, 0, "Wh" if H < 1 else "Wx"), _turned(first.Wh if H < 1 else first.Wx, transposed)
-        raise ValueError(f"{name}: expected a matrix that is not empty, got {got}")
+    matrices = {name: a for name in ("Wh", "Wx", "Wr") if (a := getattr(first, name)) is not None}
+    for name, a in matrices.items():
+        if a.ndim != 2 or a.shape[-1] < 1:
+            got = _turned(a, transposed)
+            raise ValueError(f"{names(0, 0, name)}: expected a matrix that is not empty, got {got}")
+    D, P = first.Wx.shape[-1], first.Wh.shape[-1]
+    H = matrices.get("Wr", first.Wh).shape[-1]
     fields = ("b", "bh", "peephole") if cell == "lstm" else ("b", "bh")
     has = {name: any(getattr(part, name) is not None for row in parts for part in row) for name in fields}
     found = {
         "input_size": D, "hidden_size": H, "num_layers": len(parts), "bidirectional": len(parts[0]) == 2, **has,
         "dtype": dtype.name,
     }  # fmt: skip
+    if cell == "lstm":
+        found["proj_size"] = P if "Wr" in matrices else None
     for name in options.keys() & found.keys():
         raise ValueError(f"{name}: expected it to be left out, the weights tell it ({found[name]!r}), got {options[name]!r}")
-    width = H * len(parts[0]) if setting("merge", layer, options, "concat") == "concat" else H
-    GH = "H" if G == 1 else f"{G}H"
+    width = P * len(parts[0]) if setting("merge", layer, options, "concat") == "concat" else P
+    GH, letter = "H" if G == 1 else f"{G}H", "P" if "Wr" in matrices else "H"
     for k, row in enumerate(parts):
         expected = {
-            "Wx": ((GH, "D"), (G * H, D if k == 0 else width)), "Wh": ((GH, "H"), (G * H, H)),
-            "b": ((GH,), (G * H,)), "bh": ((GH,), (G * H,)), "peephole": (("3H",), (3 * H,)),
+            "Wx": ((GH, "D"), (G * H, D if k == 0 else width)), "Wh": ((GH, letter), (G * H, P)),
+            "b": ((GH,), (G * H,)), "bh": ((GH,), (G * H,)), "peephole": (("3H",), (3 * H,)), "Wr": (("P", "H"), (P, H)),
         }  # fmt: skip
         for direction, part in enumerate(row):
             for field, array in part._asdict().items():
@@ -133,7 +140,7 @@ def assemble(
                 if array is not None and field == "peephole":
                     _place(weight, array, "ifo", order.replace("g", ""))
                 elif array is not None:
-                    _place(weight.T, array, own, order)
+                    _place(weight.T, array, *("", "") if field == "Wr" else (own, order))
     if layer is None:
         return filled
     layer.parameters[...] = filled.parameters
@@ -187,7 +194,7 @@ def dismantle(layer: Any, order: str) -> list[list[Part]]:
         if name.startswith("peephole"):
             _place(target, layer.weights[name], order.replace("g", ""), "ifo")
         else:
-            _place(target, layer.weights[name].T, order, own)
+            _place(target, layer.weights[name].T, *("", "") if name.startswith("Wr") else (order, own))
         return target
 
     return [

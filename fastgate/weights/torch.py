@@ -1,8 +1,9 @@
 """Weights as PyTorch names them: state dicts of nn.RNN, nn.LSTM, nn.GRU and of their cells. Needs no PyTorch.
 
-weight_ih_l{k} (G·H, D) and weight_hh_l{k} (G·H, H) are the transposes of Wx{k} and Wh{k}, bias_ih_l{k} and bias_hh_l{k} are
-b{k} and bh{k}, with _reverse for the second direction; a cell's names end before _l{k}. Gate orders are ours, "ifgo" and "rzn";
-GRU is reset="after". Source: the documentation of torch.nn.LSTM, GRU and RNN, "Variables".
+weight_ih_l{k} (G·H, D), weight_hh_l{k} (G·H, H) and, of nn.LSTM(proj_size=P), weight_hr_l{k} (P, H) are the transposes of
+Wx{k}, Wh{k} and Wr{k}, bias_ih_l{k} and bias_hh_l{k} are b{k} and bh{k}, with _reverse for the second direction; a cell's names
+end before _l{k}. Gate orders are ours, "ifgo" and "rzn"; GRU is reset="after". Source: the documentation of torch.nn.LSTM, GRU
+and RNN, "Variables".
 """
 
 import re
@@ -14,8 +15,8 @@ import numpy as np
 from fastgate.weights import _layers
 
 ORDERS = {"rnn": "", "lstm": "ifgo", "gru": "rzn"}
-FIELDS = {"Wx": "weight_ih", "Wh": "weight_hh", "b": "bias_ih", "bh": "bias_hh"}
-_NAME = re.compile(r"(weight_ih|weight_hh|bias_ih|bias_hh)(?:_l(0|[1-9]\d{0,3})(_reverse)?)?")
+FIELDS = {"Wx": "weight_ih", "Wh": "weight_hh", "b": "bias_ih", "bh": "bias_hh", "Wr": "weight_hr"}
+_NAME = re.compile(r"(weight_ih|weight_hh|bias_ih|bias_hh|weight_hr)(?:_l(0|[1-9]\d{0,3})(_reverse)?)?")
 
 
 def from_torch(state: Any, prefix: str = "", *, layer: Any = None, dtype: Any = None, **options: Any) -> Any:
@@ -29,9 +30,8 @@ def from_torch(state: Any, prefix: str = "", *, layer: Any = None, dtype: Any = 
     dtype : converts the weights, np.float32 or np.float64. Without it they keep theirs, and float16 or mixed ones are refused.
     options : of a new layer, what weights do not tell: activation="relu", dropout=, gate_order=, …
 
-    Returns the layer. No layer has a projection: nn.LSTM(proj_size=…) is refused. Raises ValueError for names that are missing
-    or not expected, and for shapes, TypeError for dtypes, naming the array as `state` does; a layer that was given is unchanged
-    then.
+    Returns the layer. Raises ValueError for names that are missing or not expected, and for shapes, TypeError for dtypes,
+    naming the array as `state` does; a layer that was given is unchanged then.
     """
     if not isinstance(state, Mapping):
         hint = "; load it first, by torch.load(path, weights_only=True)" if isinstance(state, str) else ""
@@ -60,11 +60,10 @@ def parts_of(state: Mapping[str, Any], prefix: str, plain: Any) -> dict[tuple[in
         near = sorted({match[1] for name in all_names if (match := re.fullmatch(r"(.*?)weight_hh(_l0)?", name, re.DOTALL))})
         hint = f"; it has some under prefix={_listed(map(repr, near), ' or ')}" if near else ""
         raise ValueError(f"state: expected names as {prefix}weight_ih_l0, got none{hint}")
-    if any("weight_hr" in name for name in other):
-        raise ValueError(f"state: expected no projection, got {_listed(n for n in other if 'weight_hr' in n)} (proj_size)")
-    wanted = "Wx", "Wh", *(field for field in ("b", "bh") if any(field in part for part in parts.values()))
-    if len(wanted) == 3:
-        wanted = tuple(FIELDS)
+    there = {field for part in parts.values() for field in part}
+    if there & {"b", "bh"}:
+        there |= {"b", "bh"}
+    wanted = [field for field in FIELDS if field in there | {"Wx", "Wh"}]
     directions = 1 + max(direction for _, direction in parts)
     depth = 1 + max(k for k, _ in parts)
     if depth > len(parts):  # a lone weight_ih_l9999 is not worth 9999 missing names
@@ -89,16 +88,22 @@ def _judge_prefix(prefix: Any) -> None:
 
 def build(parts: Mapping[tuple[int, int], Mapping[str, tuple[str, Any]]], layer: Any, dtype: Any, options: Any) -> Any:
     """The layer of what parts_of found."""
-    _layers.judged_layer(layer, options, activation=("tanh", "relu"))
+    if layer is not None:
+        _layers.cell_of(layer)
+    own = _layers.setting("proj_size", layer, options, None)  # whatever it is: it is held against the weights
+    _layers.judged_layer(layer, options, activation=("tanh", "relu"), proj_size=(own,))
     Wh_name, Wh = parts[0, 0]["Wh"]
     ratio = Wh.shape[0] / Wh.shape[1] if Wh.ndim == 2 and Wh.shape[1] else 0
-    cell = {1: "rnn", 3: "gru", 4: "lstm"}.get(ratio)
+    cell = "lstm" if "Wr" in parts[0, 0] else {1: "rnn", 3: "gru", 4: "lstm"}.get(ratio)
     if cell is None:
         raise ValueError(f"{Wh_name}: expected (H, H), (3H, H) or (4H, H), got {tuple(Wh.shape)}")
     dtype = _layers.judged_dtype(dict(array for part in parts.values() for array in part.values()), dtype, layer)
     depth, directions = 1 + max(k for k, _ in parts), 1 + max(direction for _, direction in parts)
     rows = [
-        [_layers.Part(*(parts[k, direction].get(field, ("", None))[1] for field in FIELDS)) for direction in range(directions)]
+        [
+            _layers.Part(**{field: parts[k, direction].get(field, ("", None))[1] for field in FIELDS})
+            for direction in range(directions)
+        ]
         for k in range(depth)
     ]
 
@@ -111,16 +116,16 @@ def build(parts: Mapping[tuple[int, int], Mapping[str, tuple[str, Any]]], layer:
 def to_torch(layer: Any, prefix: str = "") -> dict[str, np.ndarray]:
     """The weights of a layer as a PyTorch state dict: names to new arrays, which torch.from_numpy turns into tensors.
 
-        module = torch.nn.LSTM(D, H, num_layers, batch_first=True)
+        module = torch.nn.LSTM(D, H, num_layers, batch_first=True)      # proj_size=layer.proj_size, where it has one
         module.load_state_dict({name: torch.from_numpy(a) for name, a in to_torch(layer).items()})
 
     A layer with one of b and bh gives the other as zeros, for PyTorch has both or none (bias=False). Raises ValueError for what
     PyTorch's modules do not compute: options of a cell that is not theirs, as reset="before", an activation other than tanh and
-    relu, a merge other than concat.
+    relu, a merge other than concat. (A proj_size that is not below hidden_size is written; PyTorch has no module for it.)
     """
     cell = _layers.cell_of(layer)
     _judge_prefix(prefix)
-    _layers.judged_layer(layer, {}, activation=("tanh", "relu"))
+    _layers.judged_layer(layer, {}, activation=("tanh", "relu"), proj_size=(layer.config.get("proj_size"),))
     if layer.num_directions == 2 and layer.merge != "concat":
         raise ValueError(f"layer: expected merge='concat', got {layer.merge!r}")
     state = {}

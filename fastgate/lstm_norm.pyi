@@ -1,0 +1,224 @@
+from collections.abc import Iterable
+from typing import Any, Generic, NamedTuple
+
+from numpy.typing import NDArray
+
+from fastgate._types import Cache, F, Gradients, Lengths, Mask, Out, Period, PreparedCell
+
+class LSTMNormForward(NamedTuple, Generic[F]):
+    h: NDArray[F] | Any  # None with return_sequences=False
+    h_T: NDArray[F]
+    c_T: NDArray[F]
+    cache: Cache[F] | Any  # None with training=False
+
+class LSTMNormStep(NamedTuple, Generic[F]):
+    h_next: NDArray[F]
+    c_next: NDArray[F]
+    cache: Cache[F] | Any  # None with training=False
+
+class _Gradients(Gradients[F]):
+    @property
+    def dh0(self) -> NDArray[F] | Any: ...
+    @property
+    def dc0(self) -> NDArray[F] | Any: ...
+    @property
+    def dgain_x(self) -> NDArray[F] | Any: ...
+    @property
+    def dgain_h(self) -> NDArray[F] | Any: ...
+    @property
+    def dgain_c(self) -> NDArray[F] | Any: ...
+    @property
+    def dbeta_c(self) -> NDArray[F] | Any: ...
+    @property
+    def dh_total(self) -> NDArray[F] | Any: ...
+    @property
+    def dc_total(self) -> NDArray[F] | Any: ...
+
+class _StepGradients(Gradients[F]):
+    @property
+    def dh_prev(self) -> NDArray[F] | Any: ...
+    @property
+    def dc_prev(self) -> NDArray[F] | Any: ...
+    @property
+    def dgain_x(self) -> NDArray[F] | Any: ...
+    @property
+    def dgain_h(self) -> NDArray[F] | Any: ...
+    @property
+    def dgain_c(self) -> NDArray[F] | Any: ...
+    @property
+    def dbeta_c(self) -> NDArray[F] | Any: ...
+
+def lstm_norm_forward(
+    x: NDArray[F],
+    h0: NDArray[F] | None,
+    c0: NDArray[F] | None,
+    Wx: NDArray[F],
+    Wh: NDArray[F],
+    b: NDArray[F] | None = None,
+    *,
+    bh: NDArray[F] | None = None,
+    gain_x: NDArray[F] | None = None,
+    gain_h: NDArray[F] | None = None,
+    gain_c: NDArray[F] | None = None,
+    beta_c: NDArray[F] | None = None,
+    gate_order: str = "ifgo",
+    eps: float = 1e-5,
+    grad_clip: float | None = None,
+    recurrent_mask: Mask[F] = None,
+    zoneout_h: Mask[F] = None,
+    zoneout_c: Mask[F] = None,
+    period: Period = None,
+    start: int = 0,
+    lengths: Lengths = None,
+    reverse: bool = False,
+    training: bool = True,
+    memory: int | None = None,
+    return_sequences: bool = True,
+    out: Out[F] = None,
+) -> LSTMNormForward[F]: ...
+def lstm_norm_backward(
+    dh: NDArray[F] | None,
+    cache: Cache[F],
+    dh_T: NDArray[F] | None = None,
+    dc_T: NDArray[F] | None = None,
+    *,
+    need: Iterable[str] | None = None,
+    out: Out[F] = None,
+) -> _Gradients[F]: ...
+def lstm_norm_ragged_forward(
+    x: NDArray[F],
+    h0: NDArray[F] | None,
+    c0: NDArray[F] | None,
+    Wx: NDArray[F],
+    Wh: NDArray[F],
+    b: NDArray[F] | None = None,
+    *,
+    bh: NDArray[F] | None = None,
+    gain_x: NDArray[F] | None = None,
+    gain_h: NDArray[F] | None = None,
+    gain_c: NDArray[F] | None = None,
+    beta_c: NDArray[F] | None = None,
+    offsets: Lengths = None,
+    batch_sizes: Lengths = None,
+    gate_order: str = "ifgo",
+    eps: float = 1e-5,
+    grad_clip: float | None = None,
+    recurrent_mask: Mask[F] = None,
+    zoneout_h: Mask[F] = None,
+    zoneout_c: Mask[F] = None,
+    period: Period = None,
+    start: int = 0,
+    reverse: bool = False,
+    training: bool = True,
+    memory: int | None = None,
+    return_sequences: bool = True,
+    out: Out[F] = None,
+) -> LSTMNormForward[F]: ...
+def lstm_norm_ragged_backward(
+    dh: NDArray[F] | None,
+    cache: Cache[F],
+    dh_T: NDArray[F] | None = None,
+    dc_T: NDArray[F] | None = None,
+    *,
+    need: Iterable[str] | None = None,
+    out: Out[F] = None,
+) -> _Gradients[F]: ...
+def lstm_norm_step_forward(
+    x: NDArray[F],
+    h_prev: NDArray[F] | None,
+    c_prev: NDArray[F] | None,
+    Wx: NDArray[F],
+    Wh: NDArray[F],
+    b: NDArray[F] | None = None,
+    *,
+    bh: NDArray[F] | None = None,
+    gain_x: NDArray[F] | None = None,
+    gain_h: NDArray[F] | None = None,
+    gain_c: NDArray[F] | None = None,
+    beta_c: NDArray[F] | None = None,
+    gate_order: str = "ifgo",
+    eps: float = 1e-5,
+    grad_clip: float | None = None,
+    recurrent_mask: Mask[F] = None,
+    zoneout_h: Mask[F] = None,
+    zoneout_c: Mask[F] = None,
+    period: Period = None,
+    start: int = 0,
+    training: bool = True,
+    out: Out[F] = None,
+) -> LSTMNormStep[F]: ...
+def lstm_norm_step_backward(
+    dh_next: NDArray[F] | None,
+    dc_next: NDArray[F] | None,
+    cache: Cache[F],
+    *,
+    need: Iterable[str] | None = None,
+    out: Out[F] = None,
+) -> _StepGradients[F]: ...
+
+class LSTMNormCell(PreparedCell[F]):
+    def __init__(
+        self,
+        Wx: NDArray[F],
+        Wh: NDArray[F],
+        b: NDArray[F] | None = None,
+        *,
+        bh: NDArray[F] | None = None,
+        gain_x: NDArray[F] | None = None,
+        gain_h: NDArray[F] | None = None,
+        gain_c: NDArray[F] | None = None,
+        beta_c: NDArray[F] | None = None,
+        gate_order: str = "ifgo",
+        eps: float = 1e-5,
+        grad_clip: float | None = None,
+        period: Period = None,
+    ) -> None: ...
+    def update(
+        self,
+        Wx: NDArray[F],
+        Wh: NDArray[F],
+        b: NDArray[F] | None = None,
+        *,
+        bh: NDArray[F] | None = None,
+        gain_x: NDArray[F] | None = None,
+        gain_h: NDArray[F] | None = None,
+        gain_c: NDArray[F] | None = None,
+        beta_c: NDArray[F] | None = None,
+    ) -> None: ...
+    @property
+    def gain_x(self) -> NDArray[F] | None: ...
+    @property
+    def gain_h(self) -> NDArray[F] | None: ...
+    @property
+    def gain_c(self) -> NDArray[F] | None: ...
+    @property
+    def beta_c(self) -> NDArray[F] | None: ...
+    def step(
+        self,
+        x: NDArray[F],
+        h_prev: NDArray[F] | None = None,
+        c_prev: NDArray[F] | None = None,
+        out: tuple[NDArray[F] | None, NDArray[F] | None] | Out[F] = None,
+        start: int = 0,
+        *,
+        recurrent_mask: Mask[F] = None,
+        zoneout_h: Mask[F] = None,
+        zoneout_c: Mask[F] = None,
+    ) -> tuple[NDArray[F], NDArray[F]]: ...
+    def forward(
+        self,
+        x: NDArray[F],
+        h0: NDArray[F] | None = None,
+        c0: NDArray[F] | None = None,
+        *,
+        recurrent_mask: Mask[F] = None,
+        zoneout_h: Mask[F] = None,
+        zoneout_c: Mask[F] = None,
+        lengths: Lengths = None,
+        reverse: bool = False,
+        start: int = 0,
+        training: bool = True,
+        memory: int | None = None,
+        return_sequences: bool = True,
+        out: Out[F] = None,
+    ) -> LSTMNormForward[F]: ...
