@@ -11,7 +11,7 @@ from collections import defaultdict
 
 import numpy as np
 import pytest
-from support import MEASURED, each, is_steady, run, settled, upstream, variant_id
+from support import VARIANTS, each, is_steady, run, settled, upstream, variant_id
 
 import fastgate
 from fastgate import reference
@@ -22,7 +22,7 @@ SHORT, LONG = 8, 16  # of gradients: T <= 64, T <= 300
 SEEDS = max(1, int(os.environ.get("FASTGATE_CASES", "96")) // 24)
 # N, T, D, H
 SIZES = [(5, 1, 64, 64), (4, 16, 32, 32), (3, 64, 30, 40), (4, 16, 64, 64), (2, 300, 32, 32), (1, 300, 20, 64)]
-VARIANTS = [variant for variant in MEASURED if not variant[0].norm]  # test_norm.py
+VARIANTS = [variant for variant in VARIANTS if not variant[0].norm]  # test_norm.py
 LARGE = [(4, 64, 128, 128), (2, 16, 256, 256), (1, 8, 100, 512)]
 CASES = [(dtype, size, seed) for dtype in (np.float32, np.float64) for size in SIZES for seed in range(SEEDS)]
 CASES += [(np.float32, size, 0) for size in LARGE] + [(np.float64, (1, 64, 128, 128), 0)]

@@ -10,7 +10,6 @@ import pytest
 from levels import FMA_LEVELS, LEVELS, output_at
 from support import (
     CELLS,
-    MEASURED,
     VARIANTS,
     assert_same,
     digest,
@@ -32,7 +31,6 @@ from fastgate import _kernels, reference
 
 VARIANTS = [v for v in VARIANTS if v[0].holds]
 SMOOTH = [v for v in VARIANTS if not any("clip" in name or value == "relu" for name, value in v[1])]
-measured = [v for v in VARIANTS if v in MEASURED]
 variants = pytest.mark.parametrize(("cell", "options"), VARIANTS, ids=map(variant_id, VARIANTS))
 smooth = pytest.mark.parametrize(("cell", "options"), SMOOTH, ids=map(variant_id, SMOOTH))
 cells = pytest.mark.parametrize("cell", CELLS, ids=repr)
@@ -143,7 +141,7 @@ def test_kernels_against_the_reference(cell, options, dtype):
                 np.testing.assert_allclose(found[name], a, rtol=0, atol=bound * max(1, np.abs(a).max(initial=0)), err_msg=name)
 
 
-@pytest.mark.parametrize(("cell", "options"), measured, ids=map(variant_id, measured))
+@variants
 @dtypes
 @pytest.mark.parametrize(("T", "bound"), [(64, SHORT), (200, LONG)])
 def test_ulp(cell, options, dtype, T, bound):
