@@ -15,7 +15,7 @@ from pathlib import Path
 HERE = Path(__file__).parent
 LESSONS = (
     "vanishing_gradients", "cliff", "exploding_training", "adding_problem", "copy_problem", "lstm_variants", "forget_bias",
-    "omega", "omega_of_gates", "truncated", "time_scales", "slow_and_fast_weights", "deep_transitions", "tagging",
+    "omega", "omega_of_gates", "truncated", "time_scales", "slow_and_fast_weights", "deep_transitions", "tagging", "few_data",
     "missing_values", "membrane", "teacher_forcing", "addition", "three_endings", "search", "autoencoder", "expression_trees",
 )  # fmt: skip
 
