@@ -7,7 +7,8 @@ it is T. Cells of 32 units, the same optimiser and number of steps for all. (Hoc
 Shah and Bengio 2016.)
 
 See: on the left the share of symbols that are right after a wait of T, by nets trained for that T. The plain net copies over
-a few steps and then falls to the dashed line, a guess; lstm and gru go on. On the right the training with the longest wait.
+a few steps and loses more and more as the wait grows (dashed, a guess); lstm and gru lose nothing. On the right the training
+with the longest wait.
 """
 
 import lesson
