@@ -6,6 +6,7 @@ python examples/gallery [--folder gallery] [lesson …]
 import argparse
 import html
 import os
+import re
 import subprocess
 import sys
 import time
@@ -32,12 +33,17 @@ def text_of(name):
     return title.rstrip("."), [p for p in paragraphs if p is not see], see.removeprefix("See:").strip()
 
 
+def words(text):
+    """Text as HTML, what stands between backticks as code."""
+    return re.sub("`([^`]+)`", r"<code>\1</code>", html.escape(text))
+
+
 def section(name, seconds):
     title, paragraphs, see = text_of(name)
-    body = "".join(f"<p>{html.escape(p)}</p>" for p in paragraphs)
+    body = "".join(f"<p>{words(p)}</p>" for p in paragraphs)
     return (
         f'<h2 id="{name}">{html.escape(title)}</h2>{body}<img src="{name}.png" alt="{html.escape(title)}">'
-        f'<p class="see">{html.escape(see)}</p><small>examples/gallery/{name}.py, {seconds:.0f} s</small>'
+        f'<p class="see">{words(see[0].upper() + see[1:])}</p><small>examples/gallery/{name}.py, {seconds:.0f} s</small>'
     )
 
 
