@@ -2,8 +2,8 @@
 
 Peepholes let the gates see the cell; coupled gates let in as much as is forgotten, i = 1 - f; the cell may be clipped; a
 projection makes the state that meets the weights half as wide as the cell. And a candidate may be a sigmoid in the place of
-tanh, as some texts print it: then only positive numbers are added to the cell. Each of them is trained on the adding problem over
-30 steps, from three beginnings, with the same optimiser. (Gers and Schmidhuber 2000; Sak, Senior and Beaufays 2014; Greff et al.
+tanh, as some texts print it: then only positive numbers are added to the cell. Each is trained on the adding problem over 30
+steps, from three beginnings, with the same optimiser. (Gers and Schmidhuber 2000; Sak, Senior and Beaufays 2014; Greff et al.
 2017, who compared eight variants on three tasks and found none that was much better.)
 
 See: on the left the errors of all runs; dashed, the error of a constant answer. On the right the step of training from which on
