@@ -6,6 +6,7 @@ python examples/gallery [--folder gallery] [lesson …]
 import argparse
 import html
 import os
+import re
 import subprocess
 import sys
 import time
@@ -14,9 +15,9 @@ from pathlib import Path
 
 HERE = Path(__file__).parent
 LESSONS = (
-    "vanishing_gradients", "cliff", "exploding_training", "adding_problem", "copy_problem", "forget_bias", "omega",
-    "truncated", "time_scales", "tagging", "missing_values", "membrane", "teacher_forcing", "addition", "three_endings",
-    "search", "autoencoder", "expression_trees",
+    "vanishing_gradients", "cliff", "exploding_training", "adding_problem", "copy_problem", "lstm_variants", "forget_bias",
+    "omega", "omega_of_gates", "truncated", "time_scales", "slow_and_fast_weights", "deep_transitions", "tagging", "few_data",
+    "missing_values", "membrane", "teacher_forcing", "addition", "three_endings", "search", "autoencoder", "expression_trees",
 )  # fmt: skip
 
 STYLE = """body { max-width: 54rem; margin: 3rem auto; padding: 0 1rem; font: 16px/1.5 system-ui, sans-serif; color: #26323a }
@@ -32,12 +33,17 @@ def text_of(name):
     return title.rstrip("."), [p for p in paragraphs if p is not see], see.removeprefix("See:").strip()
 
 
+def words(text):
+    """Text as HTML, what stands between backticks as code."""
+    return re.sub("`([^`]+)`", r"<code>\1</code>", html.escape(text))
+
+
 def section(name, seconds):
     title, paragraphs, see = text_of(name)
-    body = "".join(f"<p>{html.escape(p)}</p>" for p in paragraphs)
+    body = "".join(f"<p>{words(p)}</p>" for p in paragraphs)
     return (
         f'<h2 id="{name}">{html.escape(title)}</h2>{body}<img src="{name}.png" alt="{html.escape(title)}">'
-        f'<p class="see">{html.escape(see)}</p><small>examples/gallery/{name}.py, {seconds:.0f} s</small>'
+        f'<p class="see">{words(see[0].upper() + see[1:])}</p><small>examples/gallery/{name}.py, {seconds:.0f} s</small>'
     )
 
 
