@@ -99,6 +99,16 @@ def test_a_sequence_has_the_bits_of_the_function(cell, options, dtype, N, T):
         assert_same(last._asdict(), expected, last._fields[1:-1])
 
 
+@cells
+@pytest.mark.parametrize(("dtype", "H"), [(np.float32, 800), (np.float64, 520)], ids=repr)
+def test_a_long_row_and_weights_too_large_to_be_kept_in_two_ways(cell, dtype, H):
+    """Small weights serve single rows by rows and batches by panels; large ones by panels alone."""
+    call = drawn(cell, dtype, N=1, T=4, D=9, H=H, step=False)
+    prepared, left = prepare(cell, call)
+    expected = run(cell, fastgate, call, training=False)
+    assert_same(prepared.forward(**left, training=False)._asdict(), expected, list(expected))
+
+
 @variants
 @dtypes
 @each(("N", "T", "D", "H"), [(1, 6, 5, 9), (3, 4, 17, 33), (40, 3, 8, 20)])
