@@ -356,12 +356,14 @@ def test_the_cost_is_that_of_the_sum_of_lengths(cell):
 @every_cell
 @tables
 def test_nothing_padded_is_allocated(cell, table):
-    """One sequence of 65,536 steps beside 65,535 of one step; padded, x alone would take 16 GiB."""
+    """One sequence of 65,536 steps beside 65,535 of one step; padded, x alone would take 32 GiB.
+
+    x has two columns: of one, the normalised product does not depend on its size, and dx is near 0."""
     many = 2**16
     rows, table_ = 2 * many - 1, {"offsets": np.append(0, np.arange(many, 2 * many))}
     if table == "batch_sizes":
         table_ = {"batch_sizes": np.append(many, np.ones(many - 1, int))}
-    call = random_call(cell, np.random.default_rng(0), N=1, T=rows, D=1, H=1, dtype=np.float32)
+    call = random_call(cell, np.random.default_rng(0), N=1, T=rows, D=2, H=1, dtype=np.float32)
     call |= {"x": call["x"][0]} | dict.fromkeys(cell.states())
     forward, backward = cell.function(fastgate, "ragged_forward"), cell.function(fastgate, "ragged_backward")
     tracemalloc.start()
