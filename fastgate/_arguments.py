@@ -93,7 +93,9 @@ class Budget(int):
 
 class Forward(NamedTuple):
     """A judged forward call. Arrays are ndarrays, aligned and in native byte order; x and the states have a
-    contiguous last axis. With training=True they are views of their own, which no caller can reshape."""
+    contiguous last axis. With training=True they are views of their own, which no caller can reshape.
+
+    30 fields: Python builds tuples of more than 30 on a slow way, which would cost a fifth of judging a call."""
 
     cell: str
     step: bool
@@ -103,7 +105,6 @@ class Forward(NamedTuple):
     D: int
     H: int
     P: int  # the width of h: H, or with Wr its columns
-    G: int
     dtype: np.dtype
     x: ndarray  # (N, T, D), a step: (N, D), flat rows: (sum T, D)
     h0: ndarray | None  # (N, P) or (P,)
@@ -205,7 +206,7 @@ def forward(
     flat = None
     if isinstance(out, dict) and type(out) is not dict:
         out = dict(out)
-    norm = given_norm(norm)
+    norm = None if norm is None else given_norm(norm)
     G, dims, N = len(gates), 2 if step or ragged else 3, -1
     if ragged and type(x) is ndarray and x.ndim == 2:
         flat, lengths, N, T = _flat(offsets, batch_sizes, len(x))
@@ -253,7 +254,7 @@ def forward(
                 alpha = alpha[...] if type(alpha) is ndarray else alpha
             # fmt: off
             return _new(Forward, (
-                cell, step, has_c, N, T, D, H, P, G, dtype, x, h0, c0, Wx, Wh, b, bh, peephole, Wr, lengths, position,
+                cell, step, has_c, N, T, D, H, P, dtype, x, h0, c0, Wx, Wh, b, bh, peephole, Wr, lengths, position,
                 reverse, training, return_sequences, out, flat, None, None, None, None, alpha))
             # fmt: on
     # fmt: off
@@ -387,7 +388,7 @@ def _forward_in_words(
         alpha = alpha[...] if type(alpha) is ndarray else alpha
     # fmt: off
     return Forward(
-        cell, step, has_c, N, T, D, H, P, G, dtype, x, h0, c0, Wx, Wh, b, bh, peephole, Wr, lengths, position,
+        cell, step, has_c, N, T, D, H, P, dtype, x, h0, c0, Wx, Wh, b, bh, peephole, Wr, lengths, position,
         reverse, training, return_sequences, out, flat, memory, rhythm, masks, norm, alpha)
     # fmt: on
 
@@ -847,13 +848,14 @@ _ALL = tuple((True,) * n for n in range(12))
 
 def gradient_names(call: Forward) -> tuple[str, ...]:
     """The names of the gradients of a call, in the order of the result."""
-    given = (a is not None for a in (call.Wh, call.b, call.bh, call.peephole, call.Wr))
-    names = _NAMES[call.step, call.has_c, *given, type(call.alpha) is ndarray]
-    return (
-        names
-        if call.norm is None
-        else (*names, *(f"d{name}" for name in call.norm._fields if getattr(call.norm, name) is not None))
-    )
+    # fmt: off
+    names = _NAMES[
+        call.step, call.has_c, call.Wh is not None, call.b is not None, call.bh is not None, call.peephole is not None,
+        call.Wr is not None, type(call.alpha) is ndarray]
+    # fmt: on
+    if call.norm is None:
+        return names
+    return (*names, *(f"d{name}" for name in call.norm._fields if getattr(call.norm, name) is not None))
 
 
 def gradient_shapes(call: Forward) -> dict[str, tuple[int, ...]]:
@@ -1079,6 +1081,7 @@ def eps(value: Any) -> float:
     return value
 
 
+@lru_cache
 def class_name(cell: str) -> str:
     """What the classes of a cell begin with: LSTM, LSTMNorm, Leaky. Acronyms have up to four letters."""
     first, *others = cell.split("_")

@@ -131,7 +131,7 @@ def _forward(call, kernel, option, prepared):
 def backward(cache, judged):
     """The gradients of a judged backward call, as a named tuple."""
     call = judged.call
-    width, dtype = call.G * call.H, call.dtype
+    width, dtype = call.Wx.shape[1], call.dtype
     results, kernel = Results(judged.out), {}
     for name, wanted in zip(judged.names, judged.need, strict=True):
         if not wanted:

@@ -160,7 +160,7 @@ cdef class Run:
     cdef readonly double recomputed           # steps that backward runs forward again
 
     def __cinit__(self, int cell, call, option, cnp.ndarray order, Py_ssize_t rows, Prepared prepared=None):
-        (_, _, self.has_c, N, T, D, H, P, _, _, x, h0, c0, Wx, Wh, b, bh, peephole, Wr, lengths, position, reverse, training, _, _,
+        (_, _, self.has_c, N, T, D, H, P, _, x, h0, c0, Wx, Wh, b, bh, peephole, Wr, lengths, position, reverse, training, _, _,
          flat, memory, rhythm, masks, norm, alpha) = <tuple>call
         b, bh = (a if a is None or cnp.PyArray_IS_C_CONTIGUOUS(a) else a.copy() for a in (b, bh))
         cdef core.fg_sequence *s = &self.s

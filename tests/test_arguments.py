@@ -632,7 +632,7 @@ def test_what_kernels_cannot_read_is_copied_with_its_bits():
 
 def test_the_record():
     call = judge(gate_order="fogi", lengths=np.array([3, 1], np.uint8))
-    assert (call.cell, call.N, call.T, call.D, call.H, call.G, call.step) == ("lstm", N, T, D, H, 4, False)
+    assert (call.cell, call.N, call.T, call.D, call.H, call.step) == ("lstm", N, T, D, H, False)
     assert call.position == (3, 0, 2, 1)
     assert call.lengths.dtype == np.int64
     assert call.lengths.tolist() == [3, 1]

@@ -206,9 +206,9 @@ def gate_columns(call):
 
 def canonical_weights(call):
     columns = gate_columns(call)
-    zero = np.zeros(call.G * call.H, call.dtype)
+    zero = np.zeros(len(columns), call.dtype)
     b, bh = (zero if bias is None else bias[columns] for bias in (call.b, call.bh))
-    Wh = np.zeros((0, call.G * call.H), call.dtype) if call.Wh is None else call.Wh[:, columns]
+    Wh = np.zeros((0, len(columns)), call.dtype) if call.Wh is None else call.Wh[:, columns]
     alpha = call.dtype.type(call.alpha) if isinstance(call.alpha, float) else call.alpha
     norm = call.norm or ()
     if norm:
