@@ -52,10 +52,12 @@ class Flat(NamedTuple):
 
 
 class Rhythm(NamedTuple):
-    """Unit j changes its state at the steps t where (start + t) % period[j] == 0; t counts steps as they are done."""
+    """Which steps depend on which. Unit j changes its state at the steps t where (start + t) % period[j] == 0; t counts steps as
+    they are done. The product with Wh reads h of `delays` steps ago, side by side."""
 
-    period: ndarray  # (H,) int64 >= 1, C order, private
+    period: ndarray | None  # (H,) int64 >= 1, C order, private; None: 1
     start: int  # 0 <= start < 2**62
+    delays: ndarray | None  # (K,) int64 >= 1, rising, C order, private; None: 1, and no axis for it
 
 
 class Masks(NamedTuple):
@@ -107,10 +109,10 @@ class Forward(NamedTuple):
     P: int  # the width of h: H, or with Wr its columns
     dtype: np.dtype
     x: ndarray  # (N, T, D), a step: (N, D), flat rows: (sum T, D)
-    h0: ndarray | None  # (N, P) or (P,)
+    h0: ndarray | None  # (N, P) or (P,); with delays (N, d, P) or (d, P), d the largest, the last two axes contiguous
     c0: ndarray | None  # (N, H) or (H,)
     Wx: ndarray  # (D, G·H)
-    Wh: ndarray | None  # (P, G·H); None: a leaky cell without it
+    Wh: ndarray | None  # (P, G·H); with delays (K, P, G·H), whose first axes merge; None: a leaky cell without it
     b: ndarray | None  # (G·H,)
     bh: ndarray | None  # (G·H,)
     peephole: ndarray | None  # (3H,), contiguous
@@ -123,7 +125,7 @@ class Forward(NamedTuple):
     out: dict[str, ndarray] | None
     flat: Flat | None  # of a ragged call, whose T is the largest of `lengths`
     memory: int | None  # bytes, with training only
-    rhythm: Rhythm | None  # None: every unit at every step
+    rhythm: Rhythm | None  # None: every unit at every step, from the step before
     masks: Masks | None
     norm: Norm | None  # None: nothing of it was given
     alpha: float | ndarray | None  # of a leaky cell, each from 0 to 1; (H,), contiguous
@@ -181,6 +183,7 @@ def forward(
     input_size: int | None = None,
     peephole: Any = None,
     Wr: Any = None,
+    delays: Any = None,
     period: Any = None,
     start: Any = 0,
     recurrent_mask: Any = None,
@@ -194,7 +197,7 @@ def forward(
     gates: the canonical letters, G = len(gates). has_c: the cell has a second state, c0 (c_prev).
     gate_order None means `gates`. The states of a step are named h_prev and c_prev in messages.
     input_size: D, where the weights are known to be right (those of a prepared cell).
-    peephole, Wr, norm: of a cell that has one. period, start: of any cell.
+    peephole, Wr, norm: of a cell that has one. delays, period, start: of any cell.
     recurrent_mask, zoneout_h, zoneout_c: numbers, or bools or floats that broadcast to the shapes in Masks.
     alpha: what leak() returns, of a leaky cell, whose Wh may be None.
     """
@@ -216,6 +219,7 @@ def forward(
         and (reverse is True or reverse is False)
         and (return_sequences is True or return_sequences is False)
         and memory is None
+        and delays is None
         and period is None
         and type(start) is int
         and start == 0
@@ -260,7 +264,7 @@ def forward(
     # fmt: off
     return _forward_in_words(
         cell, x, h0, c0, Wx, Wh, b, bh, step, gates, has_c, gate_order, lengths, ragged, offsets, batch_sizes, reverse,
-        training, memory, return_sequences, out, dtypes, input_size, peephole, Wr, period, start,
+        training, memory, return_sequences, out, dtypes, input_size, peephole, Wr, delays, period, start,
         (recurrent_mask, zoneout_h, zoneout_c), norm, alpha)
     # fmt: on
 
@@ -291,17 +295,21 @@ def _forward_in_words(
     input_size,
     peephole,
     Wr,
+    delays,
     period,
     start,
     masks,
     norm,
     alpha,
 ):
+    delays = _delays(delays)
     period = None if period is None else _integers("period", period)
     start = _step_number("start", start)
     reverse = flag("reverse", reverse)
     training = flag("training", training)
     memory = _bytes("memory", memory, training)
+    if memory is not None and delays is not None:
+        raise ValueError(f"memory: expected None beside delays, got {memory}")
     return_sequences = flag("return_sequences", return_sequences)
     position = gate_positions(gates, gate_order)
 
@@ -336,21 +344,28 @@ def _forward_in_words(
         letters = ("N", "D") if step else ("N", "T", "D")
         _shape("x", x, letters, (*x.shape[:-1], input_size))
     G = len(gates)
-    H, P = _state_sizes(D, G, Wx, Wh, h0, c0, _bias_sizes(G, b, bh, peephole, norm, alpha), Wr)
-    for name, state, letter, size in ((h_name, h0, "H" if Wr is None else "P", P), (c_name, c0, "H", H)):
+    H, P = _state_sizes(D, G, Wx, _one_of(Wh, delays), h0, c0, _bias_sizes(G, b, bh, peephole, norm, alpha), Wr)
+    past = 1 if delays is None else int(delays[-1])
+    for name, state, letters, sizes in (
+        (h_name, h0, *_past_shape("H" if Wr is None else "P", P, delays)),
+        (c_name, c0, ("H",), (H,)),
+    ):
         if state is not None:
-            _shape(name, state, ("N", letter), (N, size), also=((letter,), (size,)))
-    _weight_shapes(D, H, P, G, Wx, Wh, b, bh, peephole, Wr, norm, alpha)
+            _shape(name, state, ("N", *letters), (N, *sizes), also=(letters, sizes))
+    _weight_shapes(D, H, P, G, Wx, Wh, b, bh, peephole, Wr, norm, alpha, delays)
     _period_alone(period, Wr, norm)
     if Wh is None and masks is not None and masks[0] is not None:
         raise ValueError("recurrent_mask: expected None beside Wh=None, got one")
-    rhythm = None if period is None else Rhythm(_periods(period, H), start)
+    rhythm = None
+    if period is not None or delays is not None:
+        rhythm = Rhythm(None if period is None else _periods(period, H), start, delays)
 
     # What a call writes: h, the cache, final states, packed weights. An x that takes no memory counts as if it did.
     keeps_all = training and memory is None
     zoneouts = 0 if masks is None else P * (masks[1] is not None) + H * (masks[2] is not None)
     per_step = (G * H + zoneouts) * keeps_all + P * (return_sequences and out is None) + max(D, 1) * (D == 0 or 0 in x.strides)
-    needed = rows * per_step + N * max(H, P, 1) + (D + P) * G * H + H * P * (Wr is not None)
+    parts = 1 if delays is None else len(delays)
+    needed = rows * per_step + max(N, 1) * max(H, past * P, 1) + (D + parts * P) * G * H + H * P * (Wr is not None)
     touched = max(rows * max(D + G * H, P, 1), N * T)
     _affordable(needed * dtype.itemsize, touched * dtype.itemsize, f"x, Wx, Wh: N, T, D, H = {N}, {T}, {D}, {H}")
     lengths = lengths if lengths is None or ragged else _lengths(lengths, N, T)
@@ -359,6 +374,7 @@ def _forward_in_words(
     h0 = None if h0 is None else _direct(h0, dtype, rows=True)
     c0 = None if c0 is None else _direct(c0, dtype, rows=True)
     Wx, Wh = _direct(Wx, dtype), None if Wh is None else _direct(Wh, dtype)
+    h0, Wh = _merging(h0, Wh, delays)
     b = None if b is None else _direct(b, dtype)
     bh = None if bh is None else _direct(bh, dtype)
     peephole = None if peephole is None else _direct(peephole, dtype, rows=True)
@@ -376,8 +392,9 @@ def _forward_in_words(
     memory = memory if memory is None or masks is None else Budget(memory, given, masks)
 
     if out is not None:
-        out = outputs(out, _forward_outputs(step, has_c, return_sequences, x.shape, N, H, P), dtype)
+        out = outputs(out, _forward_outputs(step, has_c, return_sequences, x.shape, N, H, P, delays), dtype)
         x, h0, c0, Wx, Wh, b, bh, peephole, Wr = _apart(out, x, h0, c0, Wx, Wh, b, bh, peephole, Wr)
+        h0, Wh = _merging(h0, Wh, delays)
         masks = masks and Masks._make(_apart(out, *masks))
         norm = norm and Norm._make(_apart(out, *norm))
         alpha = _leak_apart(out, alpha)
@@ -391,6 +408,57 @@ def _forward_in_words(
         cell, step, has_c, N, T, D, H, P, dtype, x, h0, c0, Wx, Wh, b, bh, peephole, Wr, lengths, position,
         reverse, training, return_sequences, out, flat, memory, rhythm, masks, norm, alpha)
     # fmt: on
+
+
+def _delays(delays):
+    """None, or integers >= 1 that rise, as a private int64 array (K,)."""
+    if delays is None:
+        return None
+    delays = _integers("delays", delays)
+    if delays.ndim != 1 or delays.size == 0:
+        raise ValueError(f"delays: expected (K,) integers >= 1 that rise, K > 0, got {delays.shape}")
+    wrong = (delays < 1) | (delays >= _LARGEST)
+    wrong[1:] |= delays[1:] <= delays[:-1]
+    if wrong.any():
+        at = int(wrong.argmax())
+        after = f" after {int(delays[at - 1])}" if at else ""
+        raise ValueError(f"delays: expected integers >= 1 and < 2**62 that rise, got {int(delays[at])}{after}")
+    delays = delays.astype(np.int64, order="C")
+    delays.flags.writeable = False
+    return delays
+
+
+def delays_of(call):
+    """(K,) delays of a judged forward call, or None."""
+    return None if call.rhythm is None else call.rhythm.delays
+
+
+def _past_shape(letter, P, delays):
+    """Letters and sizes of h of one row: (P,), or with delays that of the last d steps, (d, P)."""
+    return ((letter,), (P,)) if delays is None else (("d", letter), (int(delays[-1]), P))
+
+
+def past_states(call):
+    """The shape of h0 and its kin, and of their gradients."""
+    return (call.N, *_past_shape("", call.P, delays_of(call))[1])
+
+
+def _one_of(Wh, delays):
+    """With delays the first of as many, if there are some."""
+    return Wh[0] if delays is not None and Wh is not None and Wh.ndim == 3 and len(Wh) else Wh
+
+
+def _merging(h0, Wh, delays):
+    """h0 whose last two axes merge into one, and Wh whose first two do: copies where they do not."""
+    if delays is None:
+        return h0, Wh
+    return (h0 if h0 is None or merges(h0, h0.ndim - 2) else h0.copy()), (Wh if Wh is None or merges(Wh, 0) else Wh.copy())
+
+
+def merges(a: ndarray, axis: int) -> bool:
+    """Whether this axis and the next merge into one."""
+    n, m = a.shape[axis : axis + 2]
+    return n <= 1 or m == 1 or a.strides[axis] == m * a.strides[axis + 1]
 
 
 def _periods(period, H):
@@ -465,10 +533,11 @@ def memory_too_small(call, least, modest):
     )
 
 
-def _forward_outputs(step, has_c, return_sequences, x_shape, N, H, P):
+def _forward_outputs(step, has_c, return_sequences, x_shape, N, H, P, delays=None):
+    last = (N, P) if delays is None else (N, int(delays[-1]), P)
     if step:
-        return {"h_next": (N, P), "c_next": (N, H)} if has_c else {"h_next": (N, P)}
-    expected = {"h": (*x_shape[:-1], P) if return_sequences else None, "h_T": (N, P)}
+        return {"h_next": last, "c_next": (N, H)} if has_c else {"h_next": last}
+    expected = {"h": (*x_shape[:-1], P) if return_sequences else None, "h_T": last}
     return expected | {"c_T": (N, H)} if has_c else expected
 
 
@@ -520,12 +589,15 @@ def _state_sizes(D, G, Wx, Wh, h0, c0, sizes, Wr):
     return H, Counter(by_P).most_common(1)[0][0] if by_P else 0
 
 
-def _weight_shapes(D, H, P, G, Wx, Wh, b, bh, peephole, Wr, norm, alpha):
+def _weight_shapes(D, H, P, G, Wx, Wh, b, bh, peephole, Wr, norm, alpha, delays):
     """The weights have the shapes of these sizes, and each alpha is from 0 to 1."""
     GH = "H" if G == 1 else f"{G}H"
     _shape("Wx", Wx, ("D", GH), (D, G * H))
     if Wh is not None:
-        _shape("Wh", Wh, ("H" if Wr is None else "P", GH), (P, G * H))
+        letters, sizes = ("H" if Wr is None else "P", GH), (P, G * H)
+        _shape("Wh", Wh, *((letters, sizes) if delays is None else (("K", *letters), (len(delays), *sizes))))
+    elif delays is not None:
+        raise ValueError("delays: expected None beside Wh=None, got some")
     gain_x, gain_h, *of_c = norm or (None,) * 4
     for name, vector in (("b", b), ("bh", bh), ("gain_x", gain_x), ("gain_h", gain_h)):
         if vector is not None:
@@ -655,7 +727,7 @@ class Weights(NamedTuple):
     peephole: ndarray | None  # (3H,)
     Wr: ndarray | None  # (H, P)
     gate_order: str | None
-    period: ndarray | None  # (H,) int64
+    rhythm: Rhythm | None  # whose start is 0
     position: tuple[int, ...]  # of the gates, as in Forward
     norm: Norm | None
     alpha: float | ndarray | None  # (H,)
@@ -670,6 +742,7 @@ def weights(
     Wr: Any,
     gates: str,
     gate_order: Any,
+    delays: Any = None,
     period: Any = None,
     like: Weights | None = None,
     norm: Norm | None = None,
@@ -681,6 +754,7 @@ def weights(
         raise ValueError(f"Wr: expected {expected} as before, got {got}")
     position = gate_positions(gates, gate_order)
     norm = given_norm(norm)
+    delays = _delays(delays)
     period = None if period is None else _integers("period", period)[...]
     # Views: whoever reshapes a caller's array meanwhile, another thread or code of the next argument, does not reach them.
     Wx = _array("Wx", Wx, KERNEL if like is None else (like.dtype,), None if like is None else "before")[...]
@@ -695,22 +769,24 @@ def weights(
     G = len(gates)
     if like is None:
         D = Wx.shape[0] if Wx.ndim == 2 else -1
-        H, P = _state_sizes(D, G, Wx, Wh, None, None, _bias_sizes(G, b, bh, peephole, norm, alpha), Wr)
+        H, P = _state_sizes(D, G, Wx, _one_of(Wh, delays), None, None, _bias_sizes(G, b, bh, peephole, norm, alpha), Wr)
         if D < 0:
             GH = "H" if G == 1 else f"{G}H"
             raise ValueError(f"Wx: expected (D, {GH}) = (D, {G * H}), got {Wx.shape}")
     else:
         D, H, P = like.D, like.H, like.P
-    _weight_shapes(D, H, P, G, Wx, Wh, b, bh, peephole, Wr, norm, alpha)
+    _weight_shapes(D, H, P, G, Wx, Wh, b, bh, peephole, Wr, norm, alpha, delays)
     _period_alone(period, Wr, norm)
     if period is not None:
         period = _periods(period, H)
         period.flags.writeable = False
-    _affordable(3 * ((D + P) * G * H + H * P * (Wr is not None)) * dtype.itemsize, 0, f"Wx, Wh: D, H = {D}, {H}")
+    rhythm = None if period is None and delays is None else Rhythm(period, 0, delays)
+    left = P if delays is None else len(delays) * P
+    _affordable(3 * ((D + left) * G * H + H * P * (Wr is not None)) * dtype.itemsize, 0, f"Wx, Wh: D, H = {D}, {H}")
     Wx, Wh, b, bh, peephole, Wr = (None if a is None else _frozen(a, dtype) for a in (Wx, Wh, b, bh, peephole, Wr))
     norm = norm and Norm._make(None if a is None else _frozen(a, dtype) for a in norm)
     alpha = _frozen(alpha, dtype) if type(alpha) is ndarray else alpha
-    return Weights(D, H, P, dtype, Wx, Wh, b, bh, peephole, Wr, gate_order, period, position, norm, alpha)
+    return Weights(D, H, P, dtype, Wx, Wh, b, bh, peephole, Wr, gate_order, rhythm, position, norm, alpha)
 
 
 def _frozen(a: ndarray, dtype: np.dtype) -> ndarray:
@@ -764,6 +840,7 @@ def backward(call: Forward, dh: Any, dh_T: Any = None, dc_T: Any = None, *, need
     if not (
         need is None
         and out is None
+        and (call.rhythm is None or call.rhythm.delays is None)
         and (
             dh is None
             or (
@@ -814,11 +891,13 @@ def _backward_in_words(call, dh, dh_T, dc_T, need, out):
                 letters = ("N", "T", letter) if call.flat is None else ("sum T", letter)
                 _shape(name, gradient, letters, (*call.x.shape[:-1], call.P))
             elif name.startswith("dh"):
-                _shape(name, gradient, ("N", letter), (N, call.P))
+                _shape(name, gradient, ("N", *_past_shape(letter, call.P, delays_of(call))[0]), past_states(call))
             else:
                 _shape(name, gradient, ("N", "H"), (N, call.H))
             gradient = _direct(gradient, dtype, rows=True)
         upstream.append(gradient)
+    past = 0 if call.step else 1  # of the upstream gradients, that of the last states
+    upstream[past], _ = _merging(upstream[past], None, delays_of(call))
     if out is not None:
         shapes = gradient_shapes(call) | {n: (*call.x.shape[:-1], call.P if n == "dh_total" else call.H) for n in asked}
         out = outputs(
@@ -828,8 +907,10 @@ def _backward_in_words(call, dh, dh_T, dc_T, need, out):
             "the cache",
         )
         upstream = _apart(out, *upstream)
+        upstream[past], _ = _merging(upstream[past], None, delays_of(call))
         kept = ("x", "h0", "c0", "Wx", "Wh", "peephole", "Wr")
         call = call._replace(**dict(zip(kept, _apart(out, *(getattr(call, name) for name in kept)), strict=True)))
+        call = call._replace(Wh=_merging(None, call.Wh, delays_of(call))[1])
         call = call._replace(masks=call.masks and Masks._make(_apart(out, *call.masks)))
         call = call._replace(norm=call.norm and Norm._make(_apart(out, *call.norm)), alpha=_leak_apart(out, call.alpha))
     return Backward(call, *upstream, names, need, out)
@@ -859,9 +940,9 @@ def gradient_names(call: Forward) -> tuple[str, ...]:
 
 
 def gradient_shapes(call: Forward) -> dict[str, tuple[int, ...]]:
-    """The shape of each gradient: that of its argument, (N, P) or (N, H) for a state that was None."""
-    states = ((call.h0, call.P), (call.c0, call.H))[: 1 + call.has_c]
-    shapes = [call.x.shape, *((call.N, size) if state is None else state.shape for state, size in states)]
+    """The shape of each gradient: that of its argument, with all rows for a state that was None."""
+    states = ((call.h0, past_states(call)), (call.c0, (call.N, call.H)))[: 1 + call.has_c]
+    shapes = [call.x.shape, *(shape if state is None else state.shape for state, shape in states)]
     weights = (call.Wx, call.Wh, call.b, call.bh, call.peephole, call.Wr, call.alpha, *(call.norm or ()))
     shapes += [a.shape for a in weights if isinstance(a, ndarray)]
     return dict(zip(gradient_names(call), shapes, strict=True))
@@ -966,6 +1047,11 @@ def _rows(array):
 def in_place(array: ndarray) -> bool:
     """Whether a kernel may write rows straight into this output: aligned, last axis contiguous."""
     return bool(_rows(array))
+
+
+def past_in_place(array: ndarray) -> bool:
+    """As in_place, of the states of several steps: (N, d, P)."""
+    return in_place(array) and (array.ndim < 3 or merges(array, 1))
 
 
 def _folded(array):

@@ -122,7 +122,7 @@ def _forward(call, kernel, option, prepared):
     else:
         names = ("h_T", "c_T")
         h = results.add("h", steps_like_x(call, call.P)) if call.return_sequences else results.arrays.append(None)
-    h_T = results.add(names[0], np.empty((N, call.P), dtype))
+    h_T = results.add(names[0], np.empty(_arguments.past_states(call), dtype), fits=_arguments.past_in_place)
     c_T = results.add(names[1], np.empty((N, call.H), dtype)) if call.has_c else None
     run.forward(h, h_T, c_T)
     return *results.finish(), cache
@@ -151,12 +151,13 @@ def backward(cache, judged):
         elif name in NORM:
             kernel[name] = results.add(name, np.empty(getattr(call.norm, name[1:]).shape, dtype))
         else:
-            argument, size = (call.h0, call.P) if name in ("dh0", "dh_prev") else (call.c0, call.H)
-            if argument is not None and argument.ndim == 1:
-                kernel[name] = np.empty((call.N, size), dtype)
-                results.add(name, np.empty(size, dtype))
+            is_h = name in ("dh0", "dh_prev")
+            argument, shape = (call.h0, _arguments.past_states(call)) if is_h else (call.c0, (call.N, call.H))
+            if argument is not None and argument.ndim < len(shape):
+                kernel[name] = np.empty(shape, dtype)
+                results.add(name, np.empty(shape[1:], dtype))
             else:
-                kernel[name] = results.add(name, np.empty((call.N, size), dtype))
+                kernel[name] = results.add(name, np.empty(shape, dtype), fits=_arguments.past_in_place)
 
     h, c = ("dh_prev", "dc_prev") if call.step else ("dh0", "dc0")
     # fmt: off
@@ -192,5 +193,8 @@ def steps_like(x, width, dtype):
 
 
 def has_contiguous_axis(matrix):
-    """Whether a kernel may write a weight gradient straight into this output."""
-    return matrix.flags.aligned and matrix.itemsize in matrix.strides
+    """Whether a kernel may write a weight gradient straight into this output, (R, C), or (K, R, C) as K R rows."""
+    if matrix.ndim == 3 and not _arguments.merges(matrix, 0):
+        return False
+    *_, row, column = matrix.strides[:1] * 2 + matrix.strides[-1:] if matrix.shape[-2] == 1 else matrix.strides
+    return matrix.flags.aligned and matrix.itemsize in (row, column)

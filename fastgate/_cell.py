@@ -16,11 +16,12 @@ class _Cell(_kernels.Holder):
         return GenericAlias(cls, dtype)
 
     def _prepare(
-        self, Wx, Wh, b, bh, kernel, option=_call.PLAIN, peephole=None, Wr=None, period=None, norm=None, alpha=None, **options
+        self, Wx, Wh, b, bh, kernel, option=_call.PLAIN, peephole=None, Wr=None, delays=None, period=None, norm=None,
+        alpha=None, **options,
     ):  # fmt: skip
         """`kernel`: the name in csrc/cells.def, `option`: its options there; `options`: the other ones of the constructor."""
         order = options.get("gate_order")
-        weights = _arguments.weights(Wx, Wh, b, bh, peephole, Wr, self._gates, order, period, norm=norm, alpha=alpha)
+        weights = _arguments.weights(Wx, Wh, b, bh, peephole, Wr, self._gates, order, delays, period, norm=norm, alpha=alpha)
         self._options = options
         self._hold(_kernels.Prepared(kernel, option, weights))
 
@@ -35,16 +36,19 @@ class _Cell(_kernels.Holder):
     def _update(self, Wx, Wh, b, bh, peephole=None, Wr=None, norm=None, alpha=None):
         held = self._held()
         like = held.weights
-        weights = _arguments.weights(Wx, Wh, b, bh, peephole, Wr, self._gates, like.gate_order, like.period, like, norm, alpha)
+        weights = _arguments.weights(
+            Wx, Wh, b, bh, peephole, Wr, self._gates, like.gate_order, *_rhythm(like), like, norm, alpha
+        )  # fmt: skip
         self._hold(_kernels.Prepared(held.kernel, held.option, weights))
 
     def _judge(self, prepared, x, h, c, masks, **options):
         w = prepared.weights
         recurrent_mask, zoneout_h, zoneout_c = masks
+        delays, period = _rhythm(w)
         return _arguments.forward(
             self._cell, x, h, c, w.Wx, w.Wh, w.b, w.bh, gates=self._gates, has_c=self._has_c, gate_order=w.gate_order,
-            dtypes=(w.dtype,), input_size=w.D, peephole=w.peephole, Wr=w.Wr, period=w.period, recurrent_mask=recurrent_mask,
-            zoneout_h=zoneout_h, zoneout_c=zoneout_c, norm=w.norm, alpha=w.alpha, **options,
+            dtypes=(w.dtype,), input_size=w.D, peephole=w.peephole, Wr=w.Wr, delays=delays, period=period,
+            recurrent_mask=recurrent_mask, zoneout_h=zoneout_h, zoneout_c=zoneout_c, norm=w.norm, alpha=w.alpha, **options,
         )  # fmt: skip
 
     def _run(self, x, h0, c0, masks, lengths, reverse, start, training, memory, return_sequences, out):
@@ -71,7 +75,8 @@ class _Cell(_kernels.Holder):
 
     @property
     def Wh(self):
-        """(H, G·H), or (P, G·H) beside a Wr; the cell's own copy, read-only. None: a leaky cell without it."""
+        """(H, G·H), or (P, G·H) beside a Wr; with delays one for each. The cell's own copy, read-only. None: a leaky cell
+        without it."""
         Wh = self._held().weights.Wh
         return None if Wh is None else Wh[...]
 
@@ -90,8 +95,14 @@ class _Cell(_kernels.Holder):
     @property
     def period(self):
         """(H,) int64, the cell's own copy, read-only; or None."""
-        period = self._held().weights.period
+        _, period = _rhythm(self._held().weights)
         return None if period is None else period[...]
+
+    @property
+    def delays(self):
+        """(K,) int64, read-only; or None."""
+        delays, _ = _rhythm(self._held().weights)
+        return None if delays is None else delays[...]
 
     @property
     def input_size(self):
@@ -126,7 +137,8 @@ class _Cell(_kernels.Holder):
             *["peephole"] * (w.peephole is not None),
             *["no Wh"] * (w.Wh is None),
             *[f"alpha={w.alpha}" if isinstance(w.alpha, float) else "alpha"] * (w.alpha is not None),
-            *["period"] * (w.period is not None),
+            *[f"delays={tuple(self.delays.tolist())}"] * (self.delays is not None),
+            *["period"] * (self.period is not None),
             *["gain_c"] * (w.norm is not None and w.norm.gain_c is not None),
             *options,
         ]
@@ -135,14 +147,20 @@ class _Cell(_kernels.Holder):
     def __reduce__(self):
         held = self._held()
         w = held.weights
-        weights = (*_arrays(w), w.norm, w.alpha, w.gate_order, w.period)
+        weights = (*_arrays(w), w.norm, w.alpha, w.gate_order, *_rhythm(w))
         return copyreg.__newobj__, (type(self),), (vars(self), held.kernel, held.option, *weights)
 
     def __setstate__(self, state):
-        attributes, kernel, option, *arrays, norm, alpha, gate_order, period = state
+        attributes, kernel, option, *arrays, norm, alpha, gate_order, delays, period = state
         vars(self).update(attributes)
-        weights = _arguments.weights(*arrays, self._gates, gate_order, period, norm=norm, alpha=alpha)
+        weights = _arguments.weights(*arrays, self._gates, gate_order, delays, period, norm=norm, alpha=alpha)
         self._hold(_kernels.Prepared(kernel, option, weights))
+
+
+def _rhythm(weights):
+    """delays, period."""
+    rhythm = weights.rhythm
+    return (None, None) if rhythm is None else (rhythm.delays, rhythm.period)
 
 
 def _arrays(weights):

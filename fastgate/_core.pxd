@@ -65,6 +65,8 @@ cdef extern from "fastgate.h" nogil:
         double alpha
         const int64_t *period
         int64_t start
+        const int64_t *delay
+        ptrdiff_t delays
         ptrdiff_t gate_column[FG_MAX_GATES]
         fg_steps x
         fg_rows h0

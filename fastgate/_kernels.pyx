@@ -46,13 +46,13 @@ cdef inline core.fg_steps steps_of(cnp.ndarray a) noexcept:
     return s
 
 
-cdef inline core.fg_rows rows_of(cnp.ndarray a) noexcept:
-    """(N, K), or (K,) as one row for all; None: not given."""
+cdef inline core.fg_rows rows_of(cnp.ndarray a, int axes=2) noexcept:
+    """(N, K), or (K,) as one row for all; with axes=3 (N, d, K), or (d, K), the last two contiguous. None: not given."""
     cdef core.fg_rows r
     r.data, r.row = NULL, 0
     if a is not None:
         r.data = cnp.PyArray_DATA(a)
-        if cnp.PyArray_NDIM(a) == 2:
+        if cnp.PyArray_NDIM(a) == axes:
             r.row = cnp.PyArray_STRIDE(a, 0) // cnp.PyArray_ITEMSIZE(a)
     return r
 
@@ -69,12 +69,17 @@ cdef inline core.fg_mask mask_of(cnp.ndarray a) noexcept:
 
 
 cdef inline core.fg_matrix matrix_of(cnp.ndarray a) noexcept:
+    """(R, C), or (d, R, C) as d R rows, where the first two axes merge; None: not given."""
     cdef core.fg_matrix m
+    cdef int rows
     m.data, m.row, m.column = NULL, 0, 0
     if a is not None:
+        rows = cnp.PyArray_NDIM(a) - 2
+        if rows == 1 and cnp.PyArray_DIM(a, 1) == 1:
+            rows = 0
         m.data = cnp.PyArray_DATA(a)
-        m.row = cnp.PyArray_STRIDE(a, 0) // cnp.PyArray_ITEMSIZE(a)
-        m.column = cnp.PyArray_STRIDE(a, 1) // cnp.PyArray_ITEMSIZE(a)
+        m.row = cnp.PyArray_STRIDE(a, rows) // cnp.PyArray_ITEMSIZE(a)
+        m.column = cnp.PyArray_STRIDE(a, cnp.PyArray_NDIM(a) - 1) // cnp.PyArray_ITEMSIZE(a)
     return m
 
 
@@ -135,6 +140,21 @@ cdef int set_norm(core.fg_sequence *s, norm) except -1:
     return 0
 
 
+cdef int set_rhythm(core.fg_sequence *s, rhythm) except -1:
+    """`rhythm`: _arguments.Rhythm or None."""
+    if rhythm is not None:
+        period, s.start, delays = <tuple>rhythm
+        s.period = <int64_t *>data_of(period)
+        if delays is not None:
+            s.delay, s.delays = <int64_t *>data_of(delays), cnp.PyArray_DIM(<cnp.ndarray>delays, 0)
+    return 0
+
+
+cdef inline int state_axes(const core.fg_sequence *s) noexcept:
+    """Axes of h0, h_T and their gradients."""
+    return 2 if s.delay == NULL else 3
+
+
 cdef int set_option(core.fg_sequence *s, option) except -1:
     """`option`: _call.Option."""
     s.option, s.cell_clip, s.preact_clip, s.grad_clip, s.eps = <tuple>option
@@ -181,12 +201,10 @@ cdef class Run:
             s.step_start = <int64_t *>data_of(step_start)
         s.reverse = reverse
         set_option(s, option)
-        if rhythm is not None:
-            period, s.start = <tuple>rhythm
-            s.period = <int64_t *>data_of(period)
+        set_rhythm(s, rhythm)
         s.shares = 1
         s.x = steps_of(x)
-        s.h0, s.c0 = rows_of(h0), rows_of(c0)
+        s.h0, s.c0 = rows_of(h0, state_axes(s)), rows_of(c0)
         set_weights(s, Wx, Wh, b, bh, peephole, Wr, alpha, position)
         set_masks(s, masks)
         set_norm(s, norm)
@@ -227,9 +245,12 @@ cdef class Run:
 
     def forward_into_new(self, cnp.ndarray h):
         """forward() into new arrays: (h_T,) or, for a cell with c, (h_T, c_T)."""
-        cdef cnp.npy_intp shape[2]
-        shape[0], shape[1] = self.s.N, self.s.P
-        h_T = cnp.PyArray_EMPTY(2, shape, self.type_number, 0)
+        cdef cnp.npy_intp shape[3]
+        cdef int axes = state_axes(&self.s)
+        shape[0] = self.s.N
+        shape[1] = 0 if self.s.delay == NULL else self.s.delay[self.s.delays - 1]
+        shape[axes - 1] = self.s.P
+        h_T = cnp.PyArray_EMPTY(axes, shape, self.type_number, 0)
         shape[1] = self.s.H
         c_T = cnp.PyArray_EMPTY(2, shape, self.type_number, 0) if self.has_c else None
         self.forward(h, h_T, c_T)
@@ -242,7 +263,7 @@ cdef class Run:
         cdef Memory scratch
 
         s.h = steps_of(h)
-        s.h_T, s.c_T = rows_of(h_T), rows_of(c_T)
+        s.h_T, s.c_T = rows_of(h_T, state_axes(&s)), rows_of(c_T)
         self.share_out(&s, &stop)
         scratch = Memory(self.kernels.forward_scratch(self.cell, &s))
         s.scratch = scratch.data
@@ -266,9 +287,9 @@ cdef class Run:
         if dnorm is not None:
             s.dgain_x, s.dgain_h, s.dgain_c, s.dbeta_c = data_of(dnorm[0]), data_of(dnorm[1]), data_of(dnorm[2]), data_of(dnorm[3])
         s.dh = steps_of(dh)
-        s.dh_T, s.dc_T = rows_of(dh_T), rows_of(dc_T)
+        s.dh_T, s.dc_T = rows_of(dh_T, state_axes(&s)), rows_of(dc_T)
         s.dx = steps_of(dx)
-        s.dh0, s.dc0 = rows_of(dh0), rows_of(dc0)
+        s.dh0, s.dc0 = rows_of(dh0, state_axes(&s)), rows_of(dc0)
         s.dWx, s.dWh = matrix_of(dWx), matrix_of(dWh)
         s.db, s.dbh, s.dpeephole, s.dalpha = data_of(db), data_of(dbh), data_of(dpeephole), data_of(dalpha)
         s.dh_total, s.dc_total = steps_of(dh_total), steps_of(dc_total)

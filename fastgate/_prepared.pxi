@@ -19,7 +19,7 @@ cdef class Prepared:
     cdef readonly Memory memory
 
     def __cinit__(self, str kernel, option, weights):
-        D, H, P, self.dtype, Wx, Wh, b, bh, peephole, Wr, _, period, position, norm, alpha = <tuple>weights
+        D, H, P, self.dtype, Wx, Wh, b, bh, peephole, Wr, _, rhythm, position, norm, alpha = <tuple>weights
         cdef core.fg_sequence *s = &self.s
 
         memset(s, 0, sizeof(core.fg_sequence))
@@ -29,7 +29,7 @@ cdef class Prepared:
         s.T, s.D, s.H, s.P = 1, D, H, P
         self.most_rows = (1 << 27) // (1 + s.D + s.H + s.P)
         set_option(s, option)
-        s.period = <int64_t *>data_of(period)
+        set_rhythm(s, rhythm)
         s.shares = 1
         set_weights(s, Wx, Wh, b, bh, peephole, Wr, alpha, position)
         set_norm(s, norm)
@@ -53,7 +53,7 @@ cdef inline bint are_apart(cnp.ndarray a, cnp.ndarray b) noexcept:
 cdef object plain_step(Prepared p, bint has_c, x, h_prev, c_prev, h_next, c_next, start):
     """One step, into h_next and c_next or new arrays: (h_next, c_next or None). None where an array is not as kernels use it.
     The kernel has read all that it reads when it writes the first of them, so outputs may be inputs."""
-    if not (is_array(x, p.dtype, 2) and has_rows(<cnp.ndarray>x, 2) and cnp.PyArray_DIM(<cnp.ndarray>x, 1) == p.s.D
+    if not (p.s.delay == NULL and is_array(x, p.dtype, 2) and has_rows(<cnp.ndarray>x, 2) and cnp.PyArray_DIM(<cnp.ndarray>x, 1) == p.s.D
             and type(start) is int and 0 <= start < LARGEST_START):
         return None
     cdef cnp.npy_intp shape[2]

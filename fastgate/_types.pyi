@@ -14,6 +14,7 @@ F = TypeVar("F", np.float32, np.float64)  # one for all arrays of a call
 Lengths: TypeAlias = Sequence[int] | NDArray[np.integer[Any]] | None  # or offsets, or batch_sizes
 Mask: TypeAlias = NDArray[F] | NDArray[np.bool_] | float | None  # recurrent_mask, zoneout_h, zoneout_c
 Alpha: TypeAlias = float | NDArray[F]
+Delays: TypeAlias = Sequence[int] | NDArray[np.integer[Any]] | None
 Period: TypeAlias = int | Sequence[int] | NDArray[np.integer[Any]] | None
 Out: TypeAlias = NDArray[F] | Mapping[str, NDArray[F]] | None
 
@@ -50,6 +51,8 @@ class PreparedCell(Generic[F]):
     def b(self) -> NDArray[F] | None: ...
     @property
     def bh(self) -> NDArray[F] | None: ...
+    @property
+    def delays(self) -> NDArray[np.int64] | None: ...
     @property
     def period(self) -> NDArray[np.int64] | None: ...
     @property

@@ -23,8 +23,8 @@ def _kernel(reset, update, candidate, grad_clip):
 
 def gru_forward(
     x, h0, Wx, Wh, b=None, *, bh=None, gate_order="rzn", reset="after", update="old", candidate="tanh", grad_clip=None,
-    recurrent_mask=None, zoneout_h=None, period=None, start=0, lengths=None, reverse=False, training=True, memory=None,
-    return_sequences=True, out=None,
+    recurrent_mask=None, zoneout_h=None, delays=None, period=None, start=0, lengths=None, reverse=False, training=True,
+    memory=None, return_sequences=True, out=None,
 ):  # fmt: skip
     """Run the cell over sequences; returns (h, h_T, cache).
 
@@ -71,6 +71,12 @@ def gru_forward(
         draw_zoneout_mask draws one; after training stands the mean, zoneout_h=p.
         Each mask is a number, bools, or floats of the dtype of x, any values. An axis of size 1 or of stride 0 takes no
         memory, bools are copied as floats. Masks are constants of the gradients.
+    delays : integers >= 1 that rise, (K,), or None
+        Skip connections through time: h_{t-1} Wh becomes the sum of h_{t-d} Wh[k] over d = delays[k], so (1, 4) adds a
+        connection over 4 steps, (4,) has it instead of that of length 1. Then Wh is (K, H, 3H), and h0, h_T and their
+        gradients are (N, d, H) with d = delays[-1], the states of the last d steps, oldest first (an h0 for all rows:
+        (d, H)). What z keeps is h of the step before. With reset="before", r multiplies h of each delay. Beside delays,
+        memory is None. Lin et al. (1996).
     period : integer >= 1, or integers (H,), or None
         Several time scales: unit j changes its state only at the steps t where (start + t) % period[j] == 0, and holds it
         in between; t counts the steps of a row in the order in which they run. El Hihi and Bengio (1996); Koutnik et al.
@@ -110,10 +116,9 @@ def gru_forward(
     strides and alignment, and at every instruction-set level with FMA. Cho et al. (2014), arXiv:1406.1078.
     """
     call = _arguments.forward(
-        "gru", x, h0, None, Wx, Wh, b, bh, step=False, gates=GATES, gate_order=gate_order, period=period, start=start,
-        lengths=lengths,
-        reverse=reverse, training=training, memory=memory, return_sequences=return_sequences, out=out,
-        recurrent_mask=recurrent_mask, zoneout_h=zoneout_h,
+        "gru", x, h0, None, Wx, Wh, b, bh, step=False, gates=GATES, gate_order=gate_order, delays=delays, period=period,
+        start=start, lengths=lengths, reverse=reverse, training=training, memory=memory, return_sequences=return_sequences,
+        out=out, recurrent_mask=recurrent_mask, zoneout_h=zoneout_h,
     )  # fmt: skip
     return GRUForward._make(_call.forward(call, *_kernel(reset, update, candidate, grad_clip)))
 
@@ -142,8 +147,8 @@ def gru_backward(dh, cache, dh_T=None, *, need=None, out=None):
 
 def gru_ragged_forward(
     x, h0, Wx, Wh, b=None, *, bh=None, offsets=None, batch_sizes=None, gate_order="rzn", reset="after", update="old",
-    candidate="tanh", grad_clip=None, recurrent_mask=None, zoneout_h=None, period=None, start=0, reverse=False, training=True,
-    memory=None, return_sequences=True, out=None,
+    candidate="tanh", grad_clip=None, recurrent_mask=None, zoneout_h=None, delays=None, period=None, start=0, reverse=False,
+    training=True, memory=None, return_sequences=True, out=None,
 ):  # fmt: skip
     """Run the cell over sequences of different lengths on flat rows, without padding; returns (h, h_T, cache).
 
@@ -167,7 +172,7 @@ def gru_ragged_forward(
     batch_sizes : integers > 0 that never grow, whose sum is ΣT. N is the first of them, 0 where there is none.
     gate_order : a permutation of "rzn"
     reset : "after" or "before". update : "old" or "new". candidate : "tanh" or "sigmoid". grad_clip : as in gru_forward
-    period, start : as in gru_forward
+    delays, period, start : as in gru_forward
     reverse : run each sequence from its last step to its first; h keeps the order of x.
     recurrent_mask, zoneout_h : as in gru_forward; zoneout on rows as those of x, (ΣT, H)
     training : False keeps nothing for backward, cache is None. return_sequences : False returns h = None.
@@ -185,10 +190,9 @@ def gru_ragged_forward(
         As gru_forward.
     """
     call = _arguments.forward(
-        "gru", x, h0, None, Wx, Wh, b, bh, step=False, gates=GATES, gate_order=gate_order, period=period, start=start,
-        ragged=True, offsets=offsets,
-        batch_sizes=batch_sizes, reverse=reverse, training=training, memory=memory, return_sequences=return_sequences,
-        out=out, recurrent_mask=recurrent_mask, zoneout_h=zoneout_h,
+        "gru", x, h0, None, Wx, Wh, b, bh, step=False, gates=GATES, gate_order=gate_order, delays=delays, period=period,
+        start=start, ragged=True, offsets=offsets, batch_sizes=batch_sizes, reverse=reverse, training=training, memory=memory,
+        return_sequences=return_sequences, out=out, recurrent_mask=recurrent_mask, zoneout_h=zoneout_h,
     )  # fmt: skip
     return GRUForward._make(_call.forward(call, *_kernel(reset, update, candidate, grad_clip)))
 
@@ -209,7 +213,7 @@ def gru_ragged_backward(dh, cache, dh_T=None, *, need=None, out=None):
 
 def gru_step_forward(
     x, h_prev, Wx, Wh, b=None, *, bh=None, gate_order="rzn", reset="after", update="old", candidate="tanh", grad_clip=None,
-    recurrent_mask=None, zoneout_h=None, period=None, start=0, training=True, out=None,
+    recurrent_mask=None, zoneout_h=None, delays=None, period=None, start=0, training=True, out=None,
 ):  # fmt: skip
     """One step; returns (h_next, cache).
 
@@ -218,16 +222,15 @@ def gru_step_forward(
     gate_order : a permutation of "rzn".
     reset : "after" or "before". update : "old" or "new". candidate : "tanh" or "sigmoid". grad_clip : as in gru_forward.
     recurrent_mask, zoneout_h : broadcast to (N, H); as in gru_forward.
-    period, start : as in gru_forward; start is the number of this step.
+    delays, period, start : as in gru_forward; start is the number of this step. With delays h_prev and h_next are (N, d, H).
     training : False keeps nothing, cache is None. out : array for h_next, or dict with "h_next".
 
     T steps one by one give the bits of gru_forward over the sequence. Conventions, equations and errors as there. Many
     steps with the same weights: GRUCell.
     """
     call = _arguments.forward(
-        "gru", x, h_prev, None, Wx, Wh, b, bh, step=True, gates=GATES, gate_order=gate_order, period=period, start=start,
-        training=training, out=out,
-        recurrent_mask=recurrent_mask, zoneout_h=zoneout_h,
+        "gru", x, h_prev, None, Wx, Wh, b, bh, step=True, gates=GATES, gate_order=gate_order, delays=delays, period=period,
+        start=start, training=training, out=out, recurrent_mask=recurrent_mask, zoneout_h=zoneout_h,
     )  # fmt: skip
     return GRUStep._make(_call.forward(call, *_kernel(reset, update, candidate, grad_clip)))
 
@@ -250,7 +253,7 @@ class GRUCell(_cell.PreparedCell):
     Wx : (D, 3H). Wh : (H, 3H). b, bh : (3H,) or None. All float32 or all float64.
     gate_order : a permutation of "rzn". reset : "after" or "before". update : "old" or "new". candidate : "tanh" or "sigmoid".
     grad_clip : as in gru_forward.
-    period : as in gru_forward; step and forward take start=.
+    delays, period : as in gru_forward; step and forward take start=.
 
     The weights are judged, copied and packed here, once. What happens to the arrays afterwards changes nothing (update takes
     others), and no call packs anything, which makes a step of a few rows much cheaper than gru_step_forward. A cell may be
@@ -264,7 +267,7 @@ class GRUCell(_cell.PreparedCell):
         As gru_forward; its cache goes to gru_backward.
     update(Wx, Wh, b=None, *, bh=None)
         Takes other weights of the same sizes and dtype.
-    Wx, Wh, b, bh, period, input_size, hidden_size, dtype, nbytes
+    Wx, Wh, b, bh, delays, period, input_size, hidden_size, dtype, nbytes
         Read-only.
 
     Results have the bits of gru_step_forward and gru_forward; equations, conventions and errors as there.
@@ -274,9 +277,9 @@ class GRUCell(_cell.PreparedCell):
 
     def __init__(
         self, Wx, Wh, b=None, *, bh=None, gate_order="rzn", reset="after", update="old", candidate="tanh", grad_clip=None,
-        period=None,
+        delays=None, period=None,
     ):  # fmt: skip
         self._prepare(
-            Wx, Wh, b, bh, *_kernel(reset, update, candidate, grad_clip), period=period, gate_order=gate_order,
+            Wx, Wh, b, bh, *_kernel(reset, update, candidate, grad_clip), delays=delays, period=period, gate_order=gate_order,
             reset=reset, update=update, candidate=candidate, grad_clip=grad_clip,
         )  # fmt: skip

@@ -11,7 +11,7 @@ def _option(eps, grad_clip):
 
 def gru_norm_forward(
     x, h0, Wx, Wh, b=None, *, bh=None, gain_x=None, gain_h=None, gate_order="rzn", eps=1e-5,
-    grad_clip=None, recurrent_mask=None, zoneout_h=None, period=None, start=0, lengths=None, reverse=False,
+    grad_clip=None, recurrent_mask=None, zoneout_h=None, delays=None, period=None, start=0, lengths=None, reverse=False,
     training=True, memory=None, return_sequences=True, out=None,
 ):  # fmt: skip
     """Run the cell over sequences; returns (h, h_T, cache).
@@ -47,6 +47,7 @@ def gru_norm_forward(
     grad_clip : number > 0, or None
         In backward, each gradient of the sums that sigmoid and tanh take is clipped before anything is made of it (Graves
         2013, arXiv:1308.0850, 2.1).
+    delays : as in gru_forward; N is taken of the sum over the delays.
     period : as in gru_forward. A unit that holds takes part in the means of the others, as its products are formed with
         theirs.
     recurrent_mask, zoneout_h, start, lengths, reverse, training, memory, return_sequences, out : as in gru_forward.
@@ -68,7 +69,7 @@ def gru_norm_forward(
     strides and alignment, and at every instruction-set level with FMA.
     """
     call = _arguments.forward(
-        "gru_norm", x, h0, None, Wx, Wh, b, bh, step=False, gates=GATES, gate_order=gate_order, period=period,
+        "gru_norm", x, h0, None, Wx, Wh, b, bh, step=False, gates=GATES, gate_order=gate_order, delays=delays, period=period,
         start=start, lengths=lengths, reverse=reverse, training=training, memory=memory,
         return_sequences=return_sequences, out=out,
         recurrent_mask=recurrent_mask, zoneout_h=zoneout_h,
@@ -92,7 +93,7 @@ def gru_norm_backward(dh, cache, dh_T=None, *, need=None, out=None):
 
 def gru_norm_ragged_forward(
     x, h0, Wx, Wh, b=None, *, bh=None, gain_x=None, gain_h=None, offsets=None, batch_sizes=None,
-    gate_order="rzn", eps=1e-5, grad_clip=None, recurrent_mask=None, zoneout_h=None, period=None, start=0,
+    gate_order="rzn", eps=1e-5, grad_clip=None, recurrent_mask=None, zoneout_h=None, delays=None, period=None, start=0,
     reverse=False, training=True, memory=None, return_sequences=True, out=None,
 ):  # fmt: skip
     """Run the cell over sequences of different lengths on flat rows, without padding; returns (h, h_T, cache).
@@ -101,7 +102,7 @@ def gru_norm_ragged_forward(
     gru_norm_forward, whose results these are on the padded batch with lengths=, bit for bit.
     """
     call = _arguments.forward(
-        "gru_norm", x, h0, None, Wx, Wh, b, bh, step=False, gates=GATES, gate_order=gate_order, period=period,
+        "gru_norm", x, h0, None, Wx, Wh, b, bh, step=False, gates=GATES, gate_order=gate_order, delays=delays, period=period,
         start=start, ragged=True, offsets=offsets, batch_sizes=batch_sizes, reverse=reverse, training=training, memory=memory,
         return_sequences=return_sequences, out=out,
         recurrent_mask=recurrent_mask, zoneout_h=zoneout_h,
@@ -118,7 +119,7 @@ def gru_norm_ragged_backward(dh, cache, dh_T=None, *, need=None, out=None):
 
 def gru_norm_step_forward(
     x, h_prev, Wx, Wh, b=None, *, bh=None, gain_x=None, gain_h=None, gate_order="rzn",
-    eps=1e-5, grad_clip=None, recurrent_mask=None, zoneout_h=None, period=None, start=0, training=True, out=None,
+    eps=1e-5, grad_clip=None, recurrent_mask=None, zoneout_h=None, delays=None, period=None, start=0, training=True, out=None,
 ):  # fmt: skip
     """One step; returns (h_next, cache).
 
@@ -127,7 +128,7 @@ def gru_norm_step_forward(
     """
     call = _arguments.forward(
         "gru_norm", x, h_prev, None, Wx, Wh, b, bh, step=True, gates=GATES, gate_order=gate_order,
-        period=period, start=start, training=training, out=out,
+        delays=delays, period=period, start=start, training=training, out=out,
         recurrent_mask=recurrent_mask, zoneout_h=zoneout_h,
         norm=_arguments.Norm(gain_x, gain_h, None, None),
     )  # fmt: skip
@@ -154,10 +155,10 @@ class GRUNormCell(_cell.NormalisedCell, _cell.PreparedCell):
 
     def __init__(
         self, Wx, Wh, b=None, *, bh=None, gain_x=None, gain_h=None, gate_order="rzn", eps=1e-5,
-        grad_clip=None, period=None,
+        grad_clip=None, delays=None, period=None,
     ):  # fmt: skip
         self._prepare(
-            Wx, Wh, b, bh, "gru_norm", _option(eps, grad_clip), period=period,
+            Wx, Wh, b, bh, "gru_norm", _option(eps, grad_clip), delays=delays, period=period,
             norm=_arguments.Norm(gain_x, gain_h, None, None), gate_order=gate_order, eps=eps, grad_clip=grad_clip,
         )  # fmt: skip
 

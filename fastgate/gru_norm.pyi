@@ -3,7 +3,7 @@ from typing import Any, Generic, NamedTuple
 
 from numpy.typing import NDArray
 
-from fastgate._types import Cache, F, Gradients, Lengths, Mask, Out, Period, PreparedCell
+from fastgate._types import Cache, Delays, F, Gradients, Lengths, Mask, Out, Period, PreparedCell
 
 class GRUNormForward(NamedTuple, Generic[F]):
     h: NDArray[F] | Any  # None with return_sequences=False
@@ -47,6 +47,7 @@ def gru_norm_forward(
     grad_clip: float | None = None,
     recurrent_mask: Mask[F] = None,
     zoneout_h: Mask[F] = None,
+    delays: Delays = None,
     period: Period = None,
     start: int = 0,
     lengths: Lengths = None,
@@ -81,6 +82,7 @@ def gru_norm_ragged_forward(
     grad_clip: float | None = None,
     recurrent_mask: Mask[F] = None,
     zoneout_h: Mask[F] = None,
+    delays: Delays = None,
     period: Period = None,
     start: int = 0,
     reverse: bool = False,
@@ -112,6 +114,7 @@ def gru_norm_step_forward(
     grad_clip: float | None = None,
     recurrent_mask: Mask[F] = None,
     zoneout_h: Mask[F] = None,
+    delays: Delays = None,
     period: Period = None,
     start: int = 0,
     training: bool = True,
@@ -138,6 +141,7 @@ class GRUNormCell(PreparedCell[F]):
         gate_order: str = "rzn",
         eps: float = 1e-5,
         grad_clip: float | None = None,
+        delays: Delays = None,
         period: Period = None,
     ) -> None: ...
     def update(

@@ -3,7 +3,7 @@ from typing import Any, Generic, Literal, NamedTuple
 
 from numpy.typing import NDArray
 
-from fastgate._types import Alpha, Cache, F, Gradients, Lengths, Mask, Out, Period, PreparedCell
+from fastgate._types import Alpha, Cache, Delays, F, Gradients, Lengths, Mask, Out, Period, PreparedCell
 
 class LeakyForward(NamedTuple, Generic[F]):
     h: NDArray[F] | Any  # None with return_sequences=False
@@ -41,6 +41,7 @@ def leaky_forward(
     grad_clip: float | None = None,
     recurrent_mask: Mask[F] = None,
     zoneout_h: Mask[F] = None,
+    delays: Delays = None,
     period: Period = None,
     start: int = 0,
     lengths: Lengths = None,
@@ -73,6 +74,7 @@ def leaky_ragged_forward(
     grad_clip: float | None = None,
     recurrent_mask: Mask[F] = None,
     zoneout_h: Mask[F] = None,
+    delays: Delays = None,
     period: Period = None,
     start: int = 0,
     reverse: bool = False,
@@ -102,6 +104,7 @@ def leaky_step_forward(
     grad_clip: float | None = None,
     recurrent_mask: Mask[F] = None,
     zoneout_h: Mask[F] = None,
+    delays: Delays = None,
     period: Period = None,
     start: int = 0,
     training: bool = True,
@@ -126,6 +129,7 @@ class LeakyCell(PreparedCell[F]):
         alpha: Alpha[F] = 0.875,
         activation: Literal["tanh", "relu", "sigmoid", "identity"] = "tanh",
         grad_clip: float | None = None,
+        delays: Delays = None,
         period: Period = None,
     ) -> None: ...
     def step(

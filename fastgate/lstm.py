@@ -20,8 +20,8 @@ def _kernel(Wr):
 
 def lstm_forward(
     x, h0, c0, Wx, Wh, b=None, *, bh=None, peephole=None, Wr=None, gate_order="ifgo", candidate="tanh", coupled=False,
-    cell_clip=None, preact_clip=None, grad_clip=None, recurrent_mask=None, zoneout_h=None, zoneout_c=None, period=None,
-    start=0, lengths=None, reverse=False, training=True, memory=None, return_sequences=True, out=None,
+    cell_clip=None, preact_clip=None, grad_clip=None, recurrent_mask=None, zoneout_h=None, zoneout_c=None, delays=None,
+    period=None, start=0, lengths=None, reverse=False, training=True, memory=None, return_sequences=True, out=None,
 ):  # fmt: skip
     """Run the cell over sequences; returns (h, h_T, c_T, cache).
 
@@ -79,6 +79,12 @@ def lstm_forward(
         draw_zoneout_mask draws one; after training stands the mean, zoneout_h=p.
         Each mask is a number, bools, or floats of the dtype of x, any values. An axis of size 1 or of stride 0 takes no
         memory, bools are copied as floats. Masks are constants of the gradients.
+    delays : integers >= 1 that rise, (K,), or None
+        Skip connections through time: h_{t-1} Wh becomes the sum of h_{t-d} Wh[k] over d = delays[k], so (1, 4) adds a
+        connection over 4 steps, (4,) has it instead of that of length 1. Then Wh is (K, H, 4H), and h0, h_T and their
+        gradients are (N, d, H) with d = delays[-1], the states of the last d steps, oldest first (an h0 for all rows:
+        (d, H)). c is that of the step before. With Wr, P takes the place of H. Beside delays, memory is None. Lin et
+        al. (1996).
     period : integer >= 1, or integers (H,), or None
         Several time scales: unit j changes its state only at the steps t where (start + t) % period[j] == 0, and holds it
         in between; t counts the steps of a row in the order in which they run. El Hihi and Bengio (1996); Koutnik et al.
@@ -119,10 +125,10 @@ def lstm_forward(
     forget gate of Gers, Schmidhuber and Cummins (2000).
     """
     call = _arguments.forward(
-        "lstm", x, h0, c0, Wx, Wh, b, bh, step=False, gates=GATES, has_c=True, gate_order=gate_order, period=period,
-        start=start, lengths=lengths,
-        reverse=reverse, training=training, memory=memory, return_sequences=return_sequences, out=out, peephole=peephole, Wr=Wr,
-        recurrent_mask=recurrent_mask, zoneout_h=zoneout_h, zoneout_c=zoneout_c,
+        "lstm", x, h0, c0, Wx, Wh, b, bh, step=False, gates=GATES, has_c=True, gate_order=gate_order, delays=delays,
+        period=period, start=start, lengths=lengths, reverse=reverse, training=training, memory=memory,
+        return_sequences=return_sequences, out=out, peephole=peephole, Wr=Wr, recurrent_mask=recurrent_mask,
+        zoneout_h=zoneout_h, zoneout_c=zoneout_c,
     )  # fmt: skip
     return LSTMForward._make(_call.forward(call, _kernel(Wr), _option(candidate, coupled, cell_clip, preact_clip, grad_clip)))
 
@@ -154,7 +160,7 @@ def lstm_backward(dh, cache, dh_T=None, dc_T=None, *, need=None, out=None):
 def lstm_ragged_forward(
     x, h0, c0, Wx, Wh, b=None, *, bh=None, peephole=None, Wr=None, offsets=None, batch_sizes=None, gate_order="ifgo",
     candidate="tanh", coupled=False, cell_clip=None, preact_clip=None, grad_clip=None, recurrent_mask=None,
-    zoneout_h=None, zoneout_c=None, period=None, start=0, reverse=False, training=True, memory=None,
+    zoneout_h=None, zoneout_c=None, delays=None, period=None, start=0, reverse=False, training=True, memory=None,
     return_sequences=True, out=None,
 ):  # fmt: skip
     """Run the cell over sequences of different lengths on flat rows, without padding; returns (h, h_T, c_T, cache).
@@ -179,7 +185,7 @@ def lstm_ragged_forward(
     offsets : integers that never fall, from 0 to ΣT. A sequence may have no step: its states stay.
     batch_sizes : integers > 0 that never grow, whose sum is ΣT. N is the first of them, 0 where there is none.
     gate_order : a permutation of "ifgo"
-    period, start : as in lstm_forward
+    delays, period, start : as in lstm_forward
     reverse : run each sequence from its last step to its first; h keeps the order of x.
     recurrent_mask, zoneout_h, zoneout_c : as in lstm_forward; zoneout on rows as those of x, (ΣT, H)
     training : False keeps nothing for backward, cache is None. return_sequences : False returns h = None.
@@ -197,11 +203,10 @@ def lstm_ragged_forward(
         As lstm_forward.
     """
     call = _arguments.forward(
-        "lstm", x, h0, c0, Wx, Wh, b, bh, step=False, gates=GATES, has_c=True, gate_order=gate_order, period=period,
-        start=start, ragged=True,
-        offsets=offsets, batch_sizes=batch_sizes, reverse=reverse, training=training, memory=memory,
-        return_sequences=return_sequences, out=out, peephole=peephole, Wr=Wr,
-        recurrent_mask=recurrent_mask, zoneout_h=zoneout_h, zoneout_c=zoneout_c,
+        "lstm", x, h0, c0, Wx, Wh, b, bh, step=False, gates=GATES, has_c=True, gate_order=gate_order, delays=delays,
+        period=period, start=start, ragged=True, offsets=offsets, batch_sizes=batch_sizes, reverse=reverse, training=training,
+        memory=memory, return_sequences=return_sequences, out=out, peephole=peephole, Wr=Wr, recurrent_mask=recurrent_mask,
+        zoneout_h=zoneout_h, zoneout_c=zoneout_c,
     )  # fmt: skip
     return LSTMForward._make(_call.forward(call, _kernel(Wr), _option(candidate, coupled, cell_clip, preact_clip, grad_clip)))
 
@@ -223,8 +228,8 @@ def lstm_ragged_backward(dh, cache, dh_T=None, dc_T=None, *, need=None, out=None
 
 def lstm_step_forward(
     x, h_prev, c_prev, Wx, Wh, b=None, *, bh=None, peephole=None, Wr=None, gate_order="ifgo", candidate="tanh", coupled=False,
-    cell_clip=None, preact_clip=None, grad_clip=None, recurrent_mask=None, zoneout_h=None, zoneout_c=None, period=None,
-    start=0, training=True, out=None,
+    cell_clip=None, preact_clip=None, grad_clip=None, recurrent_mask=None, zoneout_h=None, zoneout_c=None, delays=None,
+    period=None, start=0, training=True, out=None,
 ):  # fmt: skip
     """One step; returns (h_next, c_next, cache).
 
@@ -233,17 +238,16 @@ def lstm_step_forward(
     peephole : (3H,) or None. Wr : (H, P) or None; with it h_prev, h_next and their masks are P wide, and Wh is (P, 4H).
     gate_order : a permutation of "ifgo". candidate, coupled, cell_clip, preact_clip, grad_clip : as in lstm_forward.
     recurrent_mask, zoneout_h, zoneout_c : broadcast to (N, H); as in lstm_forward.
-    period, start : as in lstm_forward; start is the number of this step.
+    delays, period, start : as in lstm_forward; start is the number of this step. With delays h_prev and h_next are (N, d, H).
     training : False keeps nothing, cache is None. out : array for h_next, or dict with "h_next", "c_next".
 
     T steps one by one give the bits of lstm_forward over the sequence. Conventions, equations and errors as there. Many
     steps with the same weights: LSTMCell.
     """
     call = _arguments.forward(
-        "lstm", x, h_prev, c_prev, Wx, Wh, b, bh, step=True, gates=GATES, has_c=True, gate_order=gate_order, period=period,
-        start=start,
-        training=training, out=out, peephole=peephole, Wr=Wr, recurrent_mask=recurrent_mask, zoneout_h=zoneout_h,
-        zoneout_c=zoneout_c,
+        "lstm", x, h_prev, c_prev, Wx, Wh, b, bh, step=True, gates=GATES, has_c=True, gate_order=gate_order, delays=delays,
+        period=period, start=start, training=training, out=out, peephole=peephole, Wr=Wr, recurrent_mask=recurrent_mask,
+        zoneout_h=zoneout_h, zoneout_c=zoneout_c,
     )  # fmt: skip
     return LSTMStep._make(_call.forward(call, _kernel(Wr), _option(candidate, coupled, cell_clip, preact_clip, grad_clip)))
 
@@ -267,7 +271,7 @@ class LSTMCell(_cell.PreparedCellWithC):
     Wx : (D, 4H). Wh : (H, 4H). b, bh : (4H,) or None. peephole : (3H,) or None. All float32 or all float64.
     Wr : (H, P) or None, as in lstm_forward: with it h is P wide and Wh (P, 4H).
     gate_order : a permutation of "ifgo". candidate, coupled, cell_clip, preact_clip, grad_clip : as in lstm_forward.
-    period : as in lstm_forward; step and forward take start=.
+    delays, period : as in lstm_forward; step and forward take start=.
 
     The weights are judged, copied and packed here, once. What happens to the arrays afterwards changes nothing (update takes
     others), and no call packs anything, which makes a step of a few rows much cheaper than lstm_step_forward. A cell may be
@@ -292,11 +296,11 @@ class LSTMCell(_cell.PreparedCellWithC):
 
     def __init__(
         self, Wx, Wh, b=None, *, bh=None, peephole=None, Wr=None, gate_order="ifgo", candidate="tanh", coupled=False,
-        cell_clip=None, preact_clip=None, grad_clip=None, period=None,
+        cell_clip=None, preact_clip=None, grad_clip=None, delays=None, period=None,
     ):  # fmt: skip
         self._prepare(
             Wx, Wh, b, bh, _kernel(Wr), _option(candidate, coupled, cell_clip, preact_clip, grad_clip), peephole, Wr,
-            period=period,
+            delays=delays, period=period,
             gate_order=gate_order, candidate=candidate, coupled=coupled, cell_clip=cell_clip, preact_clip=preact_clip,
             grad_clip=grad_clip,
         )  # fmt: skip

@@ -3,7 +3,7 @@ from typing import Any, Generic, Literal, NamedTuple
 
 from numpy.typing import NDArray
 
-from fastgate._types import Cache, F, Gradients, Lengths, Mask, Out, Period, PreparedCell
+from fastgate._types import Cache, Delays, F, Gradients, Lengths, Mask, Out, Period, PreparedCell
 
 class LSTMForward(NamedTuple, Generic[F]):
     h: NDArray[F] | Any  # None with return_sequences=False
@@ -60,6 +60,7 @@ def lstm_forward(
     recurrent_mask: Mask[F] = None,
     zoneout_h: Mask[F] = None,
     zoneout_c: Mask[F] = None,
+    delays: Delays = None,
     period: Period = None,
     start: int = 0,
     lengths: Lengths = None,
@@ -100,6 +101,7 @@ def lstm_ragged_forward(
     recurrent_mask: Mask[F] = None,
     zoneout_h: Mask[F] = None,
     zoneout_c: Mask[F] = None,
+    delays: Delays = None,
     period: Period = None,
     start: int = 0,
     reverse: bool = False,
@@ -137,6 +139,7 @@ def lstm_step_forward(
     recurrent_mask: Mask[F] = None,
     zoneout_h: Mask[F] = None,
     zoneout_c: Mask[F] = None,
+    delays: Delays = None,
     period: Period = None,
     start: int = 0,
     training: bool = True,
@@ -167,6 +170,7 @@ class LSTMCell(PreparedCell[F]):
         cell_clip: float | None = None,
         preact_clip: float | None = None,
         grad_clip: float | None = None,
+        delays: Delays = None,
         period: Period = None,
     ) -> None: ...
     def update(

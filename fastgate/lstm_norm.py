@@ -11,8 +11,8 @@ def _option(eps, grad_clip):
 
 def lstm_norm_forward(
     x, h0, c0, Wx, Wh, b=None, *, bh=None, gain_x=None, gain_h=None, gain_c=None, beta_c=None, gate_order="ifgo", eps=1e-5,
-    grad_clip=None, recurrent_mask=None, zoneout_h=None, zoneout_c=None, period=None, start=0, lengths=None, reverse=False,
-    training=True, memory=None, return_sequences=True, out=None,
+    grad_clip=None, recurrent_mask=None, zoneout_h=None, zoneout_c=None, delays=None, period=None, start=0, lengths=None,
+    reverse=False, training=True, memory=None, return_sequences=True, out=None,
 ):  # fmt: skip
     """Run the cell over sequences; returns (h, h_T, c_T, cache).
 
@@ -48,6 +48,7 @@ def lstm_norm_forward(
         h_{t-1} Wh of a first state of zeros.
     grad_clip : number > 0, or None
         In backward, each gradient of a is clipped before anything is made of it (Graves 2013, arXiv:1308.0850, 2.1).
+    delays : as in lstm_forward; N is taken of the sum over the delays.
     period : as in lstm_forward. A unit that holds takes part in the means of the others, as its a is formed with theirs.
         Beside gain_c there is none.
     recurrent_mask, zoneout_h, zoneout_c, start, lengths, reverse, training, memory, return_sequences, out : as in lstm_forward.
@@ -70,10 +71,9 @@ def lstm_norm_forward(
     strides and alignment, and at every instruction-set level with FMA.
     """
     call = _arguments.forward(
-        "lstm_norm", x, h0, c0, Wx, Wh, b, bh, step=False, gates=GATES, has_c=True, gate_order=gate_order, period=period,
-        start=start, lengths=lengths, reverse=reverse, training=training, memory=memory,
-        return_sequences=return_sequences, out=out,
-        recurrent_mask=recurrent_mask, zoneout_h=zoneout_h, zoneout_c=zoneout_c,
+        "lstm_norm", x, h0, c0, Wx, Wh, b, bh, step=False, gates=GATES, has_c=True, gate_order=gate_order, delays=delays,
+        period=period, start=start, lengths=lengths, reverse=reverse, training=training, memory=memory,
+        return_sequences=return_sequences, out=out, recurrent_mask=recurrent_mask, zoneout_h=zoneout_h, zoneout_c=zoneout_c,
         norm=_arguments.Norm(gain_x, gain_h, gain_c, beta_c),
     )  # fmt: skip
     return LSTMNormForward._make(_call.forward(call, "lstm_norm", _option(eps, grad_clip)))
@@ -94,8 +94,8 @@ def lstm_norm_backward(dh, cache, dh_T=None, dc_T=None, *, need=None, out=None):
 
 def lstm_norm_ragged_forward(
     x, h0, c0, Wx, Wh, b=None, *, bh=None, gain_x=None, gain_h=None, gain_c=None, beta_c=None, offsets=None, batch_sizes=None,
-    gate_order="ifgo", eps=1e-5, grad_clip=None, recurrent_mask=None, zoneout_h=None, zoneout_c=None, period=None, start=0,
-    reverse=False, training=True, memory=None, return_sequences=True, out=None,
+    gate_order="ifgo", eps=1e-5, grad_clip=None, recurrent_mask=None, zoneout_h=None, zoneout_c=None, delays=None, period=None,
+    start=0, reverse=False, training=True, memory=None, return_sequences=True, out=None,
 ):  # fmt: skip
     """Run the cell over sequences of different lengths on flat rows, without padding; returns (h, h_T, c_T, cache).
 
@@ -103,11 +103,10 @@ def lstm_norm_ragged_forward(
     lstm_norm_forward, whose results these are on the padded batch with lengths=, bit for bit.
     """
     call = _arguments.forward(
-        "lstm_norm", x, h0, c0, Wx, Wh, b, bh, step=False, gates=GATES, has_c=True, gate_order=gate_order, period=period,
-        start=start, ragged=True, offsets=offsets, batch_sizes=batch_sizes, reverse=reverse, training=training, memory=memory,
-        return_sequences=return_sequences, out=out,
-        recurrent_mask=recurrent_mask, zoneout_h=zoneout_h, zoneout_c=zoneout_c,
-        norm=_arguments.Norm(gain_x, gain_h, gain_c, beta_c),
+        "lstm_norm", x, h0, c0, Wx, Wh, b, bh, step=False, gates=GATES, has_c=True, gate_order=gate_order, delays=delays,
+        period=period, start=start, ragged=True, offsets=offsets, batch_sizes=batch_sizes, reverse=reverse, training=training,
+        memory=memory, return_sequences=return_sequences, out=out, recurrent_mask=recurrent_mask, zoneout_h=zoneout_h,
+        zoneout_c=zoneout_c, norm=_arguments.Norm(gain_x, gain_h, gain_c, beta_c),
     )  # fmt: skip
     return LSTMNormForward._make(_call.forward(call, "lstm_norm", _option(eps, grad_clip)))
 
@@ -120,8 +119,8 @@ def lstm_norm_ragged_backward(dh, cache, dh_T=None, dc_T=None, *, need=None, out
 
 def lstm_norm_step_forward(
     x, h_prev, c_prev, Wx, Wh, b=None, *, bh=None, gain_x=None, gain_h=None, gain_c=None, beta_c=None, gate_order="ifgo",
-    eps=1e-5, grad_clip=None, recurrent_mask=None, zoneout_h=None, zoneout_c=None, period=None, start=0, training=True,
-    out=None,
+    eps=1e-5, grad_clip=None, recurrent_mask=None, zoneout_h=None, zoneout_c=None, delays=None, period=None, start=0,
+    training=True, out=None,
 ):  # fmt: skip
     """One step; returns (h_next, c_next, cache).
 
@@ -130,7 +129,7 @@ def lstm_norm_step_forward(
     """
     call = _arguments.forward(
         "lstm_norm", x, h_prev, c_prev, Wx, Wh, b, bh, step=True, gates=GATES, has_c=True, gate_order=gate_order,
-        period=period, start=start, training=training, out=out,
+        delays=delays, period=period, start=start, training=training, out=out,
         recurrent_mask=recurrent_mask, zoneout_h=zoneout_h, zoneout_c=zoneout_c,
         norm=_arguments.Norm(gain_x, gain_h, gain_c, beta_c),
     )  # fmt: skip
@@ -158,10 +157,10 @@ class LSTMNormCell(_cell.NormalisedCell, _cell.PreparedCellWithC):
 
     def __init__(
         self, Wx, Wh, b=None, *, bh=None, gain_x=None, gain_h=None, gain_c=None, beta_c=None, gate_order="ifgo", eps=1e-5,
-        grad_clip=None, period=None,
+        grad_clip=None, delays=None, period=None,
     ):  # fmt: skip
         self._prepare(
-            Wx, Wh, b, bh, "lstm_norm", _option(eps, grad_clip), period=period,
+            Wx, Wh, b, bh, "lstm_norm", _option(eps, grad_clip), delays=delays, period=period,
             norm=_arguments.Norm(gain_x, gain_h, gain_c, beta_c), gate_order=gate_order, eps=eps, grad_clip=grad_clip,
         )  # fmt: skip
 

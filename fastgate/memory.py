@@ -14,7 +14,7 @@ def _option(output, activation, grad_clip):
 
 def memory_forward(
     x, h0, c0, Wx, Wh, b=None, *, bh=None, output="tanh", activation="tanh", grad_clip=None, recurrent_mask=None,
-    zoneout_h=None, zoneout_c=None, period=None, start=0, lengths=None, reverse=False, training=True, memory=None,
+    zoneout_h=None, zoneout_c=None, delays=None, period=None, start=0, lengths=None, reverse=False, training=True, memory=None,
     return_sequences=True, out=None,
 ):  # fmt: skip
     """Run the cell over sequences; returns (h, h_T, c_T, cache).
@@ -58,6 +58,11 @@ def memory_forward(
         draw_zoneout_mask draws one; after training stands the mean, zoneout_h=p.
         Each mask is a number, bools, or floats of the dtype of x, any values. An axis of size 1 or of stride 0 takes no
         memory, bools are copied as floats. Masks are constants of the gradients.
+    delays : integers >= 1 that rise, (K,), or None
+        Skip connections through time: h_{t-1} Wh becomes the sum of h_{t-d} Wh[k] over d = delays[k], so (1, 4) adds a
+        connection over 4 steps, (4,) has it instead of that of length 1. Then Wh is (K, H, H), and h0, h_T and their
+        gradients are (N, d, H) with d = delays[-1], the states of the last d steps, oldest first (an h0 for all rows:
+        (d, H)). c is that of the step before. Beside delays, memory is None. Lin et al. (1996).
     period : integer >= 1, or integers (H,), or None
         Several time scales: unit j changes its state only at the steps t where (start + t) % period[j] == 0, and holds it
         in between; t counts the steps of a row in the order in which they run. El Hihi and Bengio (1996); Koutnik et al.
@@ -98,7 +103,7 @@ def memory_forward(
     constant error carousel; Goodfellow et al., Deep Learning, 10.9.2 and 10.10.
     """
     call = _arguments.forward(
-        "memory", x, h0, c0, Wx, Wh, b, bh, step=False, gates=GATES, has_c=True, period=period,
+        "memory", x, h0, c0, Wx, Wh, b, bh, step=False, gates=GATES, has_c=True, delays=delays, period=period,
         start=start, lengths=lengths,
         reverse=reverse, training=training, memory=memory, return_sequences=return_sequences, out=out,
         recurrent_mask=recurrent_mask, zoneout_h=zoneout_h, zoneout_c=zoneout_c,
@@ -132,7 +137,7 @@ def memory_backward(dh, cache, dh_T=None, dc_T=None, *, need=None, out=None):
 
 def memory_ragged_forward(
     x, h0, c0, Wx, Wh, b=None, *, bh=None, offsets=None, batch_sizes=None, output="tanh", activation="tanh",
-    grad_clip=None, recurrent_mask=None, zoneout_h=None, zoneout_c=None, period=None, start=0, reverse=False,
+    grad_clip=None, recurrent_mask=None, zoneout_h=None, zoneout_c=None, delays=None, period=None, start=0, reverse=False,
     training=True, memory=None, return_sequences=True, out=None,
 ):  # fmt: skip
     """Run the cell over sequences of different lengths on flat rows, without padding; returns (h, h_T, c_T, cache).
@@ -156,7 +161,7 @@ def memory_ragged_forward(
     output, activation, grad_clip : as in memory_forward
     offsets : integers that never fall, from 0 to ΣT. A sequence may have no step: its states stay.
     batch_sizes : integers > 0 that never grow, whose sum is ΣT. N is the first of them, 0 where there is none.
-    period, start : as in memory_forward
+    delays, period, start : as in memory_forward
     reverse : run each sequence from its last step to its first; h keeps the order of x.
     recurrent_mask, zoneout_h, zoneout_c : as in memory_forward; zoneout on rows as those of x, (ΣT, H)
     training : False keeps nothing for backward, cache is None. return_sequences : False returns h = None.
@@ -174,7 +179,7 @@ def memory_ragged_forward(
         As memory_forward.
     """
     call = _arguments.forward(
-        "memory", x, h0, c0, Wx, Wh, b, bh, step=False, gates=GATES, has_c=True, period=period,
+        "memory", x, h0, c0, Wx, Wh, b, bh, step=False, gates=GATES, has_c=True, delays=delays, period=period,
         start=start, ragged=True,
         offsets=offsets, batch_sizes=batch_sizes, reverse=reverse, training=training, memory=memory,
         return_sequences=return_sequences, out=out,
@@ -200,7 +205,7 @@ def memory_ragged_backward(dh, cache, dh_T=None, dc_T=None, *, need=None, out=No
 
 def memory_step_forward(
     x, h_prev, c_prev, Wx, Wh, b=None, *, bh=None, output="tanh", activation="tanh", grad_clip=None, recurrent_mask=None,
-    zoneout_h=None, zoneout_c=None, period=None, start=0, training=True, out=None,
+    zoneout_h=None, zoneout_c=None, delays=None, period=None, start=0, training=True, out=None,
 ):  # fmt: skip
     """One step; returns (h_next, c_next, cache).
 
@@ -208,14 +213,14 @@ def memory_step_forward(
     or None.
     output : "tanh" or "identity". activation, grad_clip : as in memory_forward.
     recurrent_mask, zoneout_h, zoneout_c : broadcast to (N, H); as in memory_forward.
-    period, start : as in memory_forward; start is the number of this step.
+    delays, period, start : as in memory_forward; start is the number of this step. With delays h_prev and h_next are (N, d, H).
     training : False keeps nothing, cache is None. out : array for h_next, or dict with "h_next", "c_next".
 
     T steps one by one give the bits of memory_forward over the sequence. Conventions, equations and errors as there. Many
     steps with the same weights: MemoryCell.
     """
     call = _arguments.forward(
-        "memory", x, h_prev, c_prev, Wx, Wh, b, bh, step=True, gates=GATES, has_c=True, period=period,
+        "memory", x, h_prev, c_prev, Wx, Wh, b, bh, step=True, gates=GATES, has_c=True, delays=delays, period=period,
         start=start,
         training=training, out=out, recurrent_mask=recurrent_mask, zoneout_h=zoneout_h,
         zoneout_c=zoneout_c,
@@ -241,7 +246,7 @@ class MemoryCell(_cell.PreparedCellWithC):
 
     Wx : (D, H). Wh : (H, H). b, bh : (H,) or None. All float32 or all float64.
     output : "tanh" or "identity". activation, grad_clip : as in memory_forward.
-    period : as in memory_forward; step and forward take start=.
+    delays, period : as in memory_forward; step and forward take start=.
 
     The weights are judged, copied and packed here, once. What happens to the arrays afterwards changes nothing (update takes
     others), and no call packs anything, which makes a step of a few rows much cheaper than memory_step_forward. A cell may be
@@ -256,7 +261,7 @@ class MemoryCell(_cell.PreparedCellWithC):
         As memory_forward; its cache goes to memory_backward.
     update(Wx, Wh, b=None, *, bh=None)
         Takes other weights of the same sizes and dtype.
-    Wx, Wh, b, bh, period, input_size, hidden_size, dtype, nbytes
+    Wx, Wh, b, bh, delays, period, input_size, hidden_size, dtype, nbytes
         Read-only.
 
     Results have the bits of memory_step_forward and memory_forward; equations, conventions and errors as there.
@@ -264,8 +269,8 @@ class MemoryCell(_cell.PreparedCellWithC):
 
     _cell, _gates, _Forward = "memory", GATES, MemoryForward
 
-    def __init__(self, Wx, Wh, b=None, *, bh=None, output="tanh", activation="tanh", grad_clip=None, period=None):
+    def __init__(self, Wx, Wh, b=None, *, bh=None, output="tanh", activation="tanh", grad_clip=None, delays=None, period=None):
         self._prepare(
-            Wx, Wh, b, bh, "memory", _option(output, activation, grad_clip), period=period, output=output,
+            Wx, Wh, b, bh, "memory", _option(output, activation, grad_clip), delays=delays, period=period, output=output,
             activation=activation, grad_clip=grad_clip,
         )  # fmt: skip

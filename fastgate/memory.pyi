@@ -3,7 +3,7 @@ from typing import Any, Generic, Literal, NamedTuple
 
 from numpy.typing import NDArray
 
-from fastgate._types import Cache, F, Gradients, Lengths, Mask, Out, Period, PreparedCell
+from fastgate._types import Cache, Delays, F, Gradients, Lengths, Mask, Out, Period, PreparedCell
 
 class MemoryForward(NamedTuple, Generic[F]):
     h: NDArray[F] | Any  # None with return_sequences=False
@@ -47,6 +47,7 @@ def memory_forward(
     recurrent_mask: Mask[F] = None,
     zoneout_h: Mask[F] = None,
     zoneout_c: Mask[F] = None,
+    delays: Delays = None,
     period: Period = None,
     start: int = 0,
     lengths: Lengths = None,
@@ -82,6 +83,7 @@ def memory_ragged_forward(
     recurrent_mask: Mask[F] = None,
     zoneout_h: Mask[F] = None,
     zoneout_c: Mask[F] = None,
+    delays: Delays = None,
     period: Period = None,
     start: int = 0,
     reverse: bool = False,
@@ -114,6 +116,7 @@ def memory_step_forward(
     recurrent_mask: Mask[F] = None,
     zoneout_h: Mask[F] = None,
     zoneout_c: Mask[F] = None,
+    delays: Delays = None,
     period: Period = None,
     start: int = 0,
     training: bool = True,
@@ -139,6 +142,7 @@ class MemoryCell(PreparedCell[F]):
         output: Literal["identity", "tanh"] = "tanh",
         activation: Literal["tanh", "relu", "sigmoid", "identity"] = "tanh",
         grad_clip: float | None = None,
+        delays: Delays = None,
         period: Period = None,
     ) -> None: ...
     def step(

@@ -11,8 +11,8 @@ def _option(activation, grad_clip):
 
 
 def rnn_forward(
-    x, h0, Wx, Wh, b=None, *, bh=None, activation="tanh", grad_clip=None, recurrent_mask=None, zoneout_h=None, period=None,
-    start=0, lengths=None, reverse=False, training=True, memory=None, return_sequences=True, out=None,
+    x, h0, Wx, Wh, b=None, *, bh=None, activation="tanh", grad_clip=None, recurrent_mask=None, zoneout_h=None, delays=None,
+    period=None, start=0, lengths=None, reverse=False, training=True, memory=None, return_sequences=True, out=None,
 ):  # fmt: skip
     """Run the cell over sequences; returns (h, h_T, cache).
 
@@ -44,6 +44,11 @@ def rnn_forward(
         draw_zoneout_mask draws one; after training stands the mean, zoneout_h=p.
         Each mask is a number, bools, or floats of the dtype of x, any values. An axis of size 1 or of stride 0 takes no
         memory, bools are copied as floats. Masks are constants of the gradients.
+    delays : integers >= 1 that rise, (K,), or None
+        Skip connections through time: h_{t-1} Wh becomes the sum of h_{t-d} Wh[k] over d = delays[k], so (1, 4) adds a
+        connection over 4 steps, (4,) has it instead of that of length 1. Then Wh is (K, H, H), and h0, h_T and their
+        gradients are (N, d, H) with d = delays[-1], the states of the last d steps, oldest first (an h0 for all rows:
+        (d, H)). Beside delays, memory is None. Lin et al. (1996).
     period : integer >= 1, or integers (H,), or None
         Several time scales: unit j changes its state only at the steps t where (start + t) % period[j] == 0, and holds it
         in between; t counts the steps of a row in the order in which they run. El Hihi and Bengio (1996); Koutnik et al.
@@ -83,7 +88,7 @@ def rnn_forward(
     strides and alignment, and at every instruction-set level with FMA. Elman (1990).
     """
     call = _arguments.forward(
-        "rnn", x, h0, None, Wx, Wh, b, bh, step=False, gates=GATES, period=period, start=start, lengths=lengths,
+        "rnn", x, h0, None, Wx, Wh, b, bh, step=False, gates=GATES, delays=delays, period=period, start=start, lengths=lengths,
         reverse=reverse, training=training,
         memory=memory, return_sequences=return_sequences, out=out, recurrent_mask=recurrent_mask, zoneout_h=zoneout_h,
     )  # fmt: skip
@@ -114,7 +119,8 @@ def rnn_backward(dh, cache, dh_T=None, *, need=None, out=None):
 
 def rnn_ragged_forward(
     x, h0, Wx, Wh, b=None, *, bh=None, offsets=None, batch_sizes=None, activation="tanh", grad_clip=None, recurrent_mask=None,
-    zoneout_h=None, period=None, start=0, reverse=False, training=True, memory=None, return_sequences=True, out=None,
+    zoneout_h=None, delays=None, period=None, start=0, reverse=False, training=True, memory=None, return_sequences=True,
+    out=None,
 ):  # fmt: skip
     """Run the cell over sequences of different lengths on flat rows, without padding; returns (h, h_T, cache).
 
@@ -137,7 +143,7 @@ def rnn_ragged_forward(
     offsets : integers that never fall, from 0 to ΣT. A sequence may have no step: its states stay.
     batch_sizes : integers > 0 that never grow, whose sum is ΣT. N is the first of them, 0 where there is none.
     activation : "tanh", "relu", "sigmoid" or "identity". grad_clip : as in rnn_forward
-    period, start : as in rnn_forward
+    delays, period, start : as in rnn_forward
     reverse : run each sequence from its last step to its first; h keeps the order of x.
     recurrent_mask, zoneout_h : as in rnn_forward; zoneout on rows as those of x, (ΣT, H)
     training : False keeps nothing for backward, cache is None. return_sequences : False returns h = None.
@@ -155,10 +161,9 @@ def rnn_ragged_forward(
         As rnn_forward.
     """
     call = _arguments.forward(
-        "rnn", x, h0, None, Wx, Wh, b, bh, step=False, gates=GATES, period=period, start=start, ragged=True, offsets=offsets,
-        batch_sizes=batch_sizes,
-        reverse=reverse, training=training, memory=memory, return_sequences=return_sequences, out=out,
-        recurrent_mask=recurrent_mask, zoneout_h=zoneout_h,
+        "rnn", x, h0, None, Wx, Wh, b, bh, step=False, gates=GATES, delays=delays, period=period, start=start, ragged=True,
+        offsets=offsets, batch_sizes=batch_sizes, reverse=reverse, training=training, memory=memory,
+        return_sequences=return_sequences, out=out, recurrent_mask=recurrent_mask, zoneout_h=zoneout_h,
     )  # fmt: skip
     return RNNForward._make(_call.forward(call, "rnn", _option(activation, grad_clip)))
 
@@ -178,23 +183,23 @@ def rnn_ragged_backward(dh, cache, dh_T=None, *, need=None, out=None):
 
 
 def rnn_step_forward(
-    x, h_prev, Wx, Wh, b=None, *, bh=None, activation="tanh", grad_clip=None, recurrent_mask=None, zoneout_h=None, period=None,
-    start=0, training=True, out=None,
+    x, h_prev, Wx, Wh, b=None, *, bh=None, activation="tanh", grad_clip=None, recurrent_mask=None, zoneout_h=None, delays=None,
+    period=None, start=0, training=True, out=None,
 ):  # fmt: skip
     """One step; returns (h_next, cache).
 
     x : (N, D). h_prev : (N, H), (H,) for all rows, or None = zeros. Wx : (D, H). Wh : (H, H). b, bh : (H,) or None.
     activation : "tanh", "relu", "sigmoid" or "identity".
     recurrent_mask, zoneout_h : broadcast to (N, H); as in rnn_forward.
-    period, start : as in rnn_forward; start is the number of this step.
+    delays, period, start : as in rnn_forward; start is the number of this step. With delays h_prev and h_next are (N, d, H).
     training : False keeps nothing, cache is None. out : array for h_next, or dict with "h_next".
 
     T steps one by one give the bits of rnn_forward over the sequence. Conventions, equations and errors as there. Many
     steps with the same weights: RNNCell.
     """
     call = _arguments.forward(
-        "rnn", x, h_prev, None, Wx, Wh, b, bh, step=True, gates=GATES, period=period, start=start, training=training, out=out,
-        recurrent_mask=recurrent_mask, zoneout_h=zoneout_h,
+        "rnn", x, h_prev, None, Wx, Wh, b, bh, step=True, gates=GATES, delays=delays, period=period, start=start,
+        training=training, out=out, recurrent_mask=recurrent_mask, zoneout_h=zoneout_h,
     )  # fmt: skip
     return RNNStep._make(_call.forward(call, "rnn", _option(activation, grad_clip)))
 
@@ -216,7 +221,7 @@ class RNNCell(_cell.PreparedCell):
 
     Wx : (D, H). Wh : (H, H). b, bh : (H,) or None. All float32 or all float64.
     activation : "tanh", "relu", "sigmoid" or "identity". grad_clip : as in rnn_forward.
-    period : as in rnn_forward; step and forward take start=.
+    delays, period : as in rnn_forward; step and forward take start=.
 
     The weights are judged, copied and packed here, once. What happens to the arrays afterwards changes nothing (update takes
     others), and no call packs anything, which makes a step of a few rows much cheaper than rnn_step_forward. A cell may be
@@ -230,7 +235,7 @@ class RNNCell(_cell.PreparedCell):
         As rnn_forward; its cache goes to rnn_backward.
     update(Wx, Wh, b=None, *, bh=None)
         Takes other weights of the same sizes and dtype.
-    Wx, Wh, b, bh, period, input_size, hidden_size, dtype, nbytes
+    Wx, Wh, b, bh, delays, period, input_size, hidden_size, dtype, nbytes
         Read-only.
 
     Results have the bits of rnn_step_forward and rnn_forward; equations, conventions and errors as there.
@@ -238,7 +243,8 @@ class RNNCell(_cell.PreparedCell):
 
     _cell, _gates, _Forward = "rnn", GATES, RNNForward
 
-    def __init__(self, Wx, Wh, b=None, *, bh=None, activation="tanh", grad_clip=None, period=None):
+    def __init__(self, Wx, Wh, b=None, *, bh=None, activation="tanh", grad_clip=None, delays=None, period=None):
         self._prepare(
-            Wx, Wh, b, bh, "rnn", _option(activation, grad_clip), period=period, activation=activation, grad_clip=grad_clip
+            Wx, Wh, b, bh, "rnn", _option(activation, grad_clip), delays=delays, period=period, activation=activation,
+            grad_clip=grad_clip
         )

@@ -3,7 +3,7 @@ from typing import Any, Generic, Literal, NamedTuple
 
 from numpy.typing import NDArray
 
-from fastgate._types import Cache, F, Gradients, Lengths, Mask, Out, Period, PreparedCell
+from fastgate._types import Cache, Delays, F, Gradients, Lengths, Mask, Out, Period, PreparedCell
 
 class RNNForward(NamedTuple, Generic[F]):
     h: NDArray[F] | Any  # None with return_sequences=False
@@ -36,6 +36,7 @@ def rnn_forward(
     grad_clip: float | None = None,
     recurrent_mask: Mask[F] = None,
     zoneout_h: Mask[F] = None,
+    delays: Delays = None,
     period: Period = None,
     start: int = 0,
     lengths: Lengths = None,
@@ -67,6 +68,7 @@ def rnn_ragged_forward(
     grad_clip: float | None = None,
     recurrent_mask: Mask[F] = None,
     zoneout_h: Mask[F] = None,
+    delays: Delays = None,
     period: Period = None,
     start: int = 0,
     reverse: bool = False,
@@ -95,6 +97,7 @@ def rnn_step_forward(
     grad_clip: float | None = None,
     recurrent_mask: Mask[F] = None,
     zoneout_h: Mask[F] = None,
+    delays: Delays = None,
     period: Period = None,
     start: int = 0,
     training: bool = True,
@@ -118,6 +121,7 @@ class RNNCell(PreparedCell[F]):
         bh: NDArray[F] | None = None,
         activation: Literal["tanh", "relu", "sigmoid", "identity"] = "tanh",
         grad_clip: float | None = None,
+        delays: Delays = None,
         period: Period = None,
     ) -> None: ...
     def step(

@@ -54,7 +54,7 @@ def _slope(n, option):
 def _forward_after(x, states, W, option):
     (h_prev,) = states
     ax = x @ W.Wx + W.b  # 1
-    ah = (W.mask * h_prev) @ W.Wh + W.bh  # 2
+    ah = W.left @ W.Wh + W.bh  # 2
     (ax_r, ax_z, ax_n), (ah_r, ah_z, ah_n) = np.split(ax, 3, axis=1), np.split(ah, 3, axis=1)
     r, k = sigmoid(ax_r + ah_r), sigmoid(SIGN[option.update] * (ax_z + ah_z))  # 3
     n = _phi(ax_n + r * ah_n, option)  # 4
@@ -70,10 +70,10 @@ def _backward_after(dstates, states_prev, kept, x, W, option):
     da_r, da_z = dr * r * (1 - r), SIGN[option.update] * dk * k * (1 - k)  # 3
     da_r, da_z = clipped(da_r, option.grad_clip), clipped(da_z, option.grad_clip)
     dax, dah = np.hstack([da_r, da_z, dax_n]), np.hstack([da_r, da_z, dah_n])
-    dh_prev = dh * k + W.mask * (dah @ W.Wh.T)  # 5, 2
-    dWh, dbh = (W.mask * h_prev).T @ dah, dah.sum(axis=0)  # 2
+    dh_prev, dleft = dh * k, dah @ W.Wh.T  # 5, 2
+    dWh, dbh = W.left.T @ dah, dah.sum(axis=0)  # 2
     dx, dWx, db = dax @ W.Wx.T, x.T @ dax, dax.sum(axis=0)  # 1
-    return dx, (dh_prev,), dWx, dWh, db, dbh
+    return dx, (dh_prev,), dleft, dWx, dWh, db, dbh
 
 
 def _forward_before(x, states, W, option):
@@ -81,31 +81,30 @@ def _forward_before(x, states, W, option):
     Whr, Whz, Whn = np.split(W.Wh, 3, axis=1)
     ax = x @ W.Wx + W.b + W.bh  # 1
     ax_r, ax_z, ax_n = np.split(ax, 3, axis=1)
-    left = W.mask * h_prev  # 2
-    r, k = sigmoid(ax_r + left @ Whr), sigmoid(SIGN[option.update] * (ax_z + left @ Whz))  # 3
-    q = r * left  # 4
-    n = _phi(ax_n + q @ Whn, option)  # 5
-    h = (1 - k) * n + k * h_prev  # 6
+    r, k = sigmoid(ax_r + W.left @ Whr), sigmoid(SIGN[option.update] * (ax_z + W.left @ Whz))  # 2
+    q = np.tile(r, W.left.shape[1] // max(r.shape[1], 1)) * W.left  # 3
+    n = _phi(ax_n + q @ Whn, option)  # 4
+    h = (1 - k) * n + k * h_prev  # 5
     return (h,), (r, k, n, q)
 
 
 def _backward_before(dstates, states_prev, kept, x, W, option):
     (dh,), (h_prev,), (r, k, n, q) = dstates, states_prev, kept
     Whr, Whz, Whn = np.split(W.Wh, 3, axis=1)
-    left = W.mask * h_prev
-    dn, dk = dh * (1 - k), dh * (h_prev - n)  # 6
-    da_n = clipped(dn * _slope(n, option), option.grad_clip)  # 5
-    dq, dWhn = da_n @ Whn.T, q.T @ da_n  # 5
-    dr = dq * left  # 4
-    da_r, da_z = dr * r * (1 - r), SIGN[option.update] * dk * k * (1 - k)  # 3
+    parts = W.left.shape[1] // max(r.shape[1], 1)
+    dn, dk = dh * (1 - k), dh * (h_prev - n)  # 5
+    da_n = clipped(dn * _slope(n, option), option.grad_clip)  # 4
+    dq, dWhn = da_n @ Whn.T, q.T @ da_n  # 4
+    dr = (dq * W.left).reshape(len(r), parts, -1).sum(axis=1)  # 3
+    da_r, da_z = dr * r * (1 - r), SIGN[option.update] * dk * k * (1 - k)  # 2
     da_r, da_z = clipped(da_r, option.grad_clip), clipped(da_z, option.grad_clip)
-    dleft = dq * r + da_r @ Whr.T + da_z @ Whz.T  # 4, 3
-    dh_prev = dh * k + W.mask * dleft  # 6, 2
-    dWh = np.hstack([left.T @ da_r, left.T @ da_z, dWhn])  # 3, 5
+    dleft = dq * np.tile(r, parts) + da_r @ Whr.T + da_z @ Whz.T  # 3, 2
+    dh_prev = dh * k  # 5
+    dWh = np.hstack([W.left.T @ da_r, W.left.T @ da_z, dWhn])  # 2, 4
     da = np.hstack([da_r, da_z, da_n])
     dx, dWx = da @ W.Wx.T, x.T @ da  # 1
     db = dbh = da.sum(axis=0)  # 1
-    return dx, (dh_prev,), dWx, dWh, db, dbh
+    return dx, (dh_prev,), dleft, dWx, dWh, db, dbh
 
 
 STEPS = {"after": (_forward_after, _backward_after), "before": (_forward_before, _backward_before)}
@@ -123,8 +122,8 @@ def _cell(reset, update, candidate, grad_clip):
 
 def gru_forward(
     x, h0, Wx, Wh, b=None, *, bh=None, gate_order="rzn", reset="after", update="old", candidate="tanh", grad_clip=None,
-    recurrent_mask=None, zoneout_h=None, period=None, start=0, lengths=None, reverse=False, training=True, memory=None,
-    return_sequences=True, out=None,
+    recurrent_mask=None, zoneout_h=None, delays=None, period=None, start=0, lengths=None, reverse=False, training=True,
+    memory=None, return_sequences=True, out=None,
 ):  # fmt: skip
     """Run the cell over a sequence; returns (h, h_T, cache).
 
@@ -137,6 +136,8 @@ def gru_forward(
     grad_clip: number > 0 or None, the bound of each step's da in backward.
     recurrent_mask: to (N, H), what h_prev is multiplied by where it meets Wh. zoneout_h: to (N, T, H), how much of its
     state a unit keeps: m⊙prev + (1−m)⊙new. Numbers, bools or floats that broadcast; constants of the gradients.
+    delays: integers >= 1 that rise, (K,), or None. h_(t-d) Wh[k], summed over d = delays[k], stands where h_prev Wh did. Wh:
+    (K, H, 3H); h0, h_T: (N, d, H), the states of the last d = delays[-1] steps, oldest first, and h0 (d, H) for all rows.
     period: an integer >= 1, integers (H,) or None. Unit j changes its state only at steps t with (start + t) % period[j] == 0,
     t counted as they run, and holds it in between. start: the number of the first step.
     lengths: (N,) integers 0..T; outputs past a row's length are 0, h_T is the state at the row's own end.
@@ -147,10 +148,9 @@ def gru_forward(
     h: (N, T, H). h_T: (N, H). The cache refers to x and the weights, it does not copy them.
     """
     call = _arguments.forward(
-        "gru", x, h0, None, Wx, Wh, b, bh, step=False, gates=GATES, gate_order=gate_order, period=period, start=start,
-        lengths=lengths,
-        reverse=reverse, training=training, memory=memory, return_sequences=return_sequences, out=out,
-        dtypes=_arguments.REFERENCE, recurrent_mask=recurrent_mask, zoneout_h=zoneout_h,
+        "gru", x, h0, None, Wx, Wh, b, bh, step=False, gates=GATES, gate_order=gate_order, delays=delays, period=period,
+        start=start, lengths=lengths, reverse=reverse, training=training, memory=memory, return_sequences=return_sequences,
+        out=out, dtypes=_arguments.REFERENCE, recurrent_mask=recurrent_mask, zoneout_h=zoneout_h,
     )  # fmt: skip
     cell = _cell(reset, update, candidate, grad_clip)
     h, (h_T,), cache = sequence.forward(call, cell)
@@ -171,8 +171,8 @@ def gru_backward(dh, cache, dh_T=None, *, need=None, out=None):
 
 def gru_ragged_forward(
     x, h0, Wx, Wh, b=None, *, bh=None, offsets=None, batch_sizes=None, gate_order="rzn", reset="after", update="old",
-    candidate="tanh", grad_clip=None, recurrent_mask=None, zoneout_h=None, period=None, start=0, reverse=False, training=True,
-    memory=None, return_sequences=True, out=None,
+    candidate="tanh", grad_clip=None, recurrent_mask=None, zoneout_h=None, delays=None, period=None, start=0, reverse=False,
+    training=True, memory=None, return_sequences=True, out=None,
 ):  # fmt: skip
     """Run the cell over sequences of different lengths on flat rows, without padding; returns (h, h_T, cache).
 
@@ -182,10 +182,10 @@ def gru_ragged_forward(
     h: (ΣT, H). h_T: (N, H), the states at each sequence's own end.
     """
     call = _arguments.forward(
-        "gru", x, h0, None, Wx, Wh, b, bh, step=False, gates=GATES, gate_order=gate_order, period=period, start=start,
-        ragged=True, offsets=offsets,
-        batch_sizes=batch_sizes, reverse=reverse, training=training, memory=memory, return_sequences=return_sequences,
-        out=out, dtypes=_arguments.REFERENCE, recurrent_mask=recurrent_mask, zoneout_h=zoneout_h,
+        "gru", x, h0, None, Wx, Wh, b, bh, step=False, gates=GATES, gate_order=gate_order, delays=delays, period=period,
+        start=start, ragged=True, offsets=offsets, batch_sizes=batch_sizes, reverse=reverse, training=training, memory=memory,
+        return_sequences=return_sequences, out=out, dtypes=_arguments.REFERENCE, recurrent_mask=recurrent_mask,
+        zoneout_h=zoneout_h,
     )  # fmt: skip
     cell = _cell(reset, update, candidate, grad_clip)
     h, (h_T,), cache = sequence.forward(call, cell)
@@ -204,18 +204,18 @@ def gru_ragged_backward(dh, cache, dh_T=None, *, need=None, out=None):
 
 def gru_step_forward(
     x, h_prev, Wx, Wh, b=None, *, bh=None, gate_order="rzn", reset="after", update="old", candidate="tanh", grad_clip=None,
-    recurrent_mask=None, zoneout_h=None, period=None, start=0, training=True, out=None,
+    recurrent_mask=None, zoneout_h=None, delays=None, period=None, start=0, training=True, out=None,
 ):  # fmt: skip
     """One step; returns (h_next, cache).
 
     x: (N, D). h_prev: (N, H), (H,) or None = zeros. Wx: (D, 3H). Wh: (H, 3H). b, bh: (3H,) or None.
-    period, start: as in gru_forward; start is the number of this step.
+    delays, period, start: as in gru_forward; start is the number of this step.
     out: an array for h_next, or a dict {"h_next": array}.
     """
     call = _arguments.forward(
-        "gru", x, h_prev, None, Wx, Wh, b, bh, step=True, gates=GATES, gate_order=gate_order, period=period, start=start,
-        training=training, out=out,
-        dtypes=_arguments.REFERENCE, recurrent_mask=recurrent_mask, zoneout_h=zoneout_h,
+        "gru", x, h_prev, None, Wx, Wh, b, bh, step=True, gates=GATES, gate_order=gate_order, delays=delays, period=period,
+        start=start, training=training, out=out, dtypes=_arguments.REFERENCE, recurrent_mask=recurrent_mask,
+        zoneout_h=zoneout_h,
     )  # fmt: skip
     cell = _cell(reset, update, candidate, grad_clip)
     (h_next,), cache = sequence.step_forward(call, cell)

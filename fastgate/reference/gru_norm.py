@@ -42,7 +42,7 @@ def _forward(x, states, W, option):
     (h_prev,) = states
     gain_x, gain_h, *_ = gains(W)
     n_x, inverse_x = normalised(x @ W.Wx, option.eps)  # 1
-    n_h, inverse_h = normalised((W.mask * h_prev) @ W.Wh, option.eps)  # 2
+    n_h, inverse_h = normalised(W.left @ W.Wh, option.eps)  # 2
     x_r, x_z, x_n = np.split(gain_x * n_x + W.b, 3, axis=1)  # 3
     h_r, h_z, h_n = np.split(gain_h * n_h + W.bh, 3, axis=1)  # 4
     r, z = sigmoid(x_r + h_r), sigmoid(x_z + h_z)  # 5
@@ -62,10 +62,10 @@ def _backward(dstates, states_prev, kept, x, W, option):
     dgain_h, dbh = (dy_h * n_h).sum(axis=0), dy_h.sum(axis=0)  # 4
     dgain_x, db = (dy_x * n_x).sum(axis=0), dy_x.sum(axis=0)  # 3
     dah = normalised_backward(dy_h * gain_h, n_h, inverse_h)  # 4, 2
-    dh_prev, dWh = dh * z + W.mask * (dah @ W.Wh.T), (W.mask * h_prev).T @ dah  # 7, 2
+    dh_prev, dleft, dWh = dh * z, dah @ W.Wh.T, W.left.T @ dah  # 7, 2, 2
     dax = normalised_backward(dy_x * gain_x, n_x, inverse_x)  # 3, 1
     dx, dWx = dax @ W.Wx.T, x.T @ dax  # 1
-    return dx, (dh_prev,), dWx, dWh, db, dbh, *given(W, (dgain_x, dgain_h))
+    return dx, (dh_prev,), dleft, dWx, dWh, db, dbh, *given(W, (dgain_x, dgain_h))
 
 
 def _cell(eps, grad_clip):
@@ -75,7 +75,7 @@ def _cell(eps, grad_clip):
 
 def gru_norm_forward(
     x, h0, Wx, Wh, b=None, *, bh=None, gain_x=None, gain_h=None, gate_order="rzn", eps=1e-5,
-    grad_clip=None, recurrent_mask=None, zoneout_h=None, period=None, start=0, lengths=None, reverse=False,
+    grad_clip=None, recurrent_mask=None, zoneout_h=None, delays=None, period=None, start=0, lengths=None, reverse=False,
     training=True, memory=None, return_sequences=True, out=None,
 ):  # fmt: skip
     """Run the cell over a sequence; returns (h, h_T, cache).
@@ -83,7 +83,7 @@ def gru_norm_forward(
     gain_x, gain_h: (3H,) or None = ones. eps: number > 0, added to every variance. All else as in gru_forward.
     """
     call = _arguments.forward(
-        "gru_norm", x, h0, None, Wx, Wh, b, bh, step=False, gates=GATES, gate_order=gate_order, period=period,
+        "gru_norm", x, h0, None, Wx, Wh, b, bh, step=False, gates=GATES, gate_order=gate_order, delays=delays, period=period,
         start=start, lengths=lengths, reverse=reverse, training=training, memory=memory,
         return_sequences=return_sequences, out=out, dtypes=_arguments.REFERENCE,
         recurrent_mask=recurrent_mask, zoneout_h=zoneout_h,
@@ -105,7 +105,7 @@ def gru_norm_backward(dh, cache, dh_T=None, *, need=None, out=None):
 
 def gru_norm_ragged_forward(
     x, h0, Wx, Wh, b=None, *, bh=None, gain_x=None, gain_h=None, offsets=None, batch_sizes=None,
-    gate_order="rzn", eps=1e-5, grad_clip=None, recurrent_mask=None, zoneout_h=None, period=None, start=0,
+    gate_order="rzn", eps=1e-5, grad_clip=None, recurrent_mask=None, zoneout_h=None, delays=None, period=None, start=0,
     reverse=False, training=True, memory=None, return_sequences=True, out=None,
 ):  # fmt: skip
     """Run the cell over sequences of different lengths on flat rows, without padding; returns (h, h_T, cache).
@@ -113,7 +113,7 @@ def gru_norm_ragged_forward(
     x: (ΣT, D) and offsets or batch_sizes as in gru_ragged_forward, all else as in gru_norm_forward.
     """
     call = _arguments.forward(
-        "gru_norm", x, h0, None, Wx, Wh, b, bh, step=False, gates=GATES, gate_order=gate_order, period=period,
+        "gru_norm", x, h0, None, Wx, Wh, b, bh, step=False, gates=GATES, gate_order=gate_order, delays=delays, period=period,
         start=start, ragged=True, offsets=offsets, batch_sizes=batch_sizes, reverse=reverse, training=training, memory=memory,
         return_sequences=return_sequences, out=out, dtypes=_arguments.REFERENCE,
         recurrent_mask=recurrent_mask, zoneout_h=zoneout_h,
@@ -133,7 +133,7 @@ def gru_norm_ragged_backward(dh, cache, dh_T=None, *, need=None, out=None):
 
 def gru_norm_step_forward(
     x, h_prev, Wx, Wh, b=None, *, bh=None, gain_x=None, gain_h=None, gate_order="rzn",
-    eps=1e-5, grad_clip=None, recurrent_mask=None, zoneout_h=None, period=None, start=0, training=True, out=None,
+    eps=1e-5, grad_clip=None, recurrent_mask=None, zoneout_h=None, delays=None, period=None, start=0, training=True, out=None,
 ):  # fmt: skip
     """One step; returns (h_next, cache).
 
@@ -141,7 +141,7 @@ def gru_norm_step_forward(
     """
     call = _arguments.forward(
         "gru_norm", x, h_prev, None, Wx, Wh, b, bh, step=True, gates=GATES, gate_order=gate_order,
-        period=period, start=start, training=training, out=out, dtypes=_arguments.REFERENCE,
+        delays=delays, period=period, start=start, training=training, out=out, dtypes=_arguments.REFERENCE,
         recurrent_mask=recurrent_mask, zoneout_h=zoneout_h,
         norm=_arguments.Norm(gain_x, gain_h, None, None),
     )  # fmt: skip

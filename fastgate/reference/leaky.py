@@ -31,8 +31,7 @@ class LeakyStep(NamedTuple):
 
 def _forward(x, states, W, option):
     (m_prev,) = states
-    left = (W.mask * m_prev)[:, : len(W.Wh)]  # nothing where there is no Wh
-    a = x @ W.Wx + left @ W.Wh + W.b + W.bh  # 1
+    a = x @ W.Wx + W.left @ W.Wh + W.b + W.bh  # 1
     y = activated(a, option.activation)  # 2
     m = W.alpha * m_prev + (1 - W.alpha) * y  # 3
     return (m,), y
@@ -40,15 +39,13 @@ def _forward(x, states, W, option):
 
 def _backward(dstates, states_prev, y, x, W, option):
     (dm,), (m_prev,) = dstates, states_prev
-    left = (W.mask * m_prev)[:, : len(W.Wh)]
     dy, dm_prev = (1 - W.alpha) * dm, W.alpha * dm  # 3
     da = clipped(activation_slope(dy, y, option.activation), option.grad_clip)  # 2
-    dx, dWx, dWh = da @ W.Wx.T, x.T @ da, left.T @ da  # 1
-    if len(W.Wh):
-        dm_prev = dm_prev + W.mask * (da @ W.Wh.T)  # 1
+    dx, dWx = da @ W.Wx.T, x.T @ da  # 1
+    dleft, dWh = da @ W.Wh.T, W.left.T @ da  # 1
     db = dbh = da.sum(axis=0)  # 1
     dalpha = [(dm * (m_prev - y)).sum(axis=0)] * isinstance(W.alpha, np.ndarray)  # 3
-    return dx, (dm_prev,), dWx, dWh, db, dbh, *dalpha
+    return dx, (dm_prev,), dleft, dWx, dWh, db, dbh, *dalpha
 
 
 def _cell(activation, grad_clip):
@@ -58,7 +55,7 @@ def _cell(activation, grad_clip):
 
 def leaky_forward(
     x, h0, Wx, Wh, b=None, *, bh=None, alpha=0.875, activation="tanh", grad_clip=None, recurrent_mask=None, zoneout_h=None,
-    period=None, start=0, lengths=None, reverse=False, training=True, memory=None, return_sequences=True, out=None,
+    delays=None, period=None, start=0, lengths=None, reverse=False, training=True, memory=None, return_sequences=True, out=None,
 ):  # fmt: skip
     """Run the cell over a sequence; returns (h, h_T, cache).
 
@@ -70,6 +67,8 @@ def leaky_forward(
     backward.
     recurrent_mask: to (N, H), what h_prev is multiplied by where it meets Wh. zoneout_h: to (N, T, H), how much of its
     state a unit keeps: m⊙prev + (1−m)⊙new. Numbers, bools or floats that broadcast; constants of the gradients.
+    delays: integers >= 1 that rise, (K,), or None. h_(t-d) Wh[k], summed over d = delays[k], stands where h_prev Wh did. Wh:
+    (K, H, H); h0, h_T: (N, d, H), the states of the last d = delays[-1] steps, oldest first, and h0 (d, H) for all rows.
     period: an integer >= 1, integers (H,) or None. Unit j changes its state only at steps t with (start + t) % period[j] == 0,
     t counted as they run, and holds it in between. start: the number of the first step.
     lengths: (N,) integers 0..T; outputs past a row's length are 0, h_T is the state at the row's own end.
@@ -80,10 +79,9 @@ def leaky_forward(
     h: (N, T, H). h_T: (N, H). The cache refers to x and the weights, it does not copy them.
     """
     call = _arguments.forward(
-        "leaky", x, h0, None, Wx, Wh, b, bh, step=False, gates=GATES, period=period, start=start, lengths=lengths,
-        reverse=reverse, training=training,
-        memory=memory, return_sequences=return_sequences, out=out, dtypes=_arguments.REFERENCE,
-        recurrent_mask=recurrent_mask, zoneout_h=zoneout_h, alpha=_arguments.leak(alpha),
+        "leaky", x, h0, None, Wx, Wh, b, bh, step=False, gates=GATES, delays=delays, period=period, start=start,
+        lengths=lengths, reverse=reverse, training=training, memory=memory, return_sequences=return_sequences, out=out,
+        dtypes=_arguments.REFERENCE, recurrent_mask=recurrent_mask, zoneout_h=zoneout_h, alpha=_arguments.leak(alpha),
     )  # fmt: skip
     cell = _cell(activation, grad_clip)
     h, (h_T,), cache = sequence.forward(call, cell)
@@ -104,7 +102,7 @@ def leaky_backward(dh, cache, dh_T=None, *, need=None, out=None):
 
 def leaky_ragged_forward(
     x, h0, Wx, Wh, b=None, *, bh=None, alpha=0.875, offsets=None, batch_sizes=None, activation="tanh", grad_clip=None,
-    recurrent_mask=None, zoneout_h=None, period=None, start=0, reverse=False, training=True, memory=None,
+    recurrent_mask=None, zoneout_h=None, delays=None, period=None, start=0, reverse=False, training=True, memory=None,
     return_sequences=True, out=None,
 ):  # fmt: skip
     """Run the cell over sequences of different lengths on flat rows, without padding; returns (h, h_T, cache).
@@ -115,10 +113,10 @@ def leaky_ragged_forward(
     h: (ΣT, H). h_T: (N, H), the states at each sequence's own end.
     """
     call = _arguments.forward(
-        "leaky", x, h0, None, Wx, Wh, b, bh, step=False, gates=GATES, period=period, start=start, ragged=True, offsets=offsets,
-        batch_sizes=batch_sizes,
-        reverse=reverse, training=training, memory=memory, return_sequences=return_sequences, out=out,
-        dtypes=_arguments.REFERENCE, recurrent_mask=recurrent_mask, zoneout_h=zoneout_h, alpha=_arguments.leak(alpha),
+        "leaky", x, h0, None, Wx, Wh, b, bh, step=False, gates=GATES, delays=delays, period=period, start=start, ragged=True,
+        offsets=offsets, batch_sizes=batch_sizes, reverse=reverse, training=training, memory=memory,
+        return_sequences=return_sequences, out=out, dtypes=_arguments.REFERENCE, recurrent_mask=recurrent_mask,
+        zoneout_h=zoneout_h, alpha=_arguments.leak(alpha),
     )  # fmt: skip
     cell = _cell(activation, grad_clip)
     h, (h_T,), cache = sequence.forward(call, cell)
@@ -137,17 +135,18 @@ def leaky_ragged_backward(dh, cache, dh_T=None, *, need=None, out=None):
 
 def leaky_step_forward(
     x, h_prev, Wx, Wh, b=None, *, bh=None, alpha=0.875, activation="tanh", grad_clip=None, recurrent_mask=None, zoneout_h=None,
-    period=None, start=0, training=True, out=None,
+    delays=None, period=None, start=0, training=True, out=None,
 ):  # fmt: skip
     """One step; returns (h_next, cache).
 
     x: (N, D). h_prev: (N, H), (H,) or None = zeros. Wx: (D, H). Wh: (H, H) or None. b, bh: (H,) or None.
-    alpha, activation, grad_clip, period, start: as in leaky_forward; start is the number of this step.
+    alpha, activation, grad_clip, delays, period, start: as in leaky_forward; start is the number of this step.
     out: an array for h_next, or a dict {"h_next": array}.
     """
     call = _arguments.forward(
-        "leaky", x, h_prev, None, Wx, Wh, b, bh, step=True, gates=GATES, period=period, start=start, training=training, out=out,
-        dtypes=_arguments.REFERENCE, recurrent_mask=recurrent_mask, zoneout_h=zoneout_h, alpha=_arguments.leak(alpha),
+        "leaky", x, h_prev, None, Wx, Wh, b, bh, step=True, gates=GATES, delays=delays, period=period, start=start,
+        training=training, out=out, dtypes=_arguments.REFERENCE, recurrent_mask=recurrent_mask, zoneout_h=zoneout_h,
+        alpha=_arguments.leak(alpha),
     )  # fmt: skip
     cell = _cell(activation, grad_clip)
     (h_next,), cache = sequence.step_forward(call, cell)

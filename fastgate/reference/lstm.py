@@ -56,8 +56,8 @@ def _clipped(a, limit):
 
 
 def _forward(x, states, W, option):
-    h_prev, c_prev = states
-    a = x @ W.Wx + (W.mask * h_prev) @ W.Wh + W.b + W.bh  # 1
+    _, c_prev = states
+    a = x @ W.Wx + W.left @ W.Wh + W.b + W.bh  # 1
     a_i, a_f, a_g, a_o = np.split(a, 4, axis=1)
     if W.peephole is not None:
         p_i, p_f, p_o = np.split(W.peephole, 3)
@@ -78,7 +78,7 @@ def _forward(x, states, W, option):
 
 
 def _backward(dstates, states_prev, kept, x, W, option):
-    (dh, dc), (h_prev, c_prev), (i, f, g, o, c, m, in_i, in_f, in_g, in_o, in_c) = dstates, states_prev, kept
+    (dh, dc), (_, c_prev), (i, f, g, o, c, m, in_i, in_f, in_g, in_o, in_c) = dstates, states_prev, kept
     dm = dh if W.Wr is None else dh @ W.Wr.T  # 11
     do = dm * np.tanh(c)  # 10
     da_o = clipped(np.where(in_o, do * o * (1 - o), 0), option.grad_clip)  # 9, 8
@@ -99,14 +99,14 @@ def _backward(dstates, states_prev, kept, x, W, option):
         dc_prev = dc_prev + da_i * p_i + da_f * p_f  # 2
     da = np.hstack([da_i, da_f, da_g, da_o])
     dx, dWx = da @ W.Wx.T, x.T @ da  # 1
-    dh_prev, dWh = W.mask * (da @ W.Wh.T), (W.mask * h_prev).T @ da  # 1
+    dleft, dWh = da @ W.Wh.T, W.left.T @ da  # 1
     db = dbh = da.sum(axis=0)  # 1
     given = []
     if W.peephole is not None:
         given.append(np.hstack([da_i * c_prev, da_f * c_prev, da_o * c]).sum(axis=0))  # 2, 7
     if W.Wr is not None:
         given.append(m.T @ dh)  # 11
-    return dx, (dh_prev, dc_prev), dWx, dWh, db, dbh, *given
+    return dx, (0, dc_prev), dleft, dWx, dWh, db, dbh, *given
 
 
 def judged_options(candidate, coupled, cell_clip, preact_clip, grad_clip):
@@ -122,8 +122,8 @@ def _cell(*options):
 
 def lstm_forward(
     x, h0, c0, Wx, Wh, b=None, *, bh=None, peephole=None, Wr=None, gate_order="ifgo", candidate="tanh", coupled=False,
-    cell_clip=None, preact_clip=None, grad_clip=None, recurrent_mask=None, zoneout_h=None, zoneout_c=None, period=None,
-    start=0, lengths=None, reverse=False, training=True, memory=None, return_sequences=True, out=None,
+    cell_clip=None, preact_clip=None, grad_clip=None, recurrent_mask=None, zoneout_h=None, zoneout_c=None, delays=None,
+    period=None, start=0, lengths=None, reverse=False, training=True, memory=None, return_sequences=True, out=None,
 ):  # fmt: skip
     """Run the cell over a sequence; returns (h, h_T, c_T, cache).
 
@@ -137,6 +137,8 @@ def lstm_forward(
     gate_order: a permutation of "ifgo"; weights come and gradients return in it.
     recurrent_mask: to (N, H), what h_prev is multiplied by where it meets Wh. zoneout_h, zoneout_c: to (N, T, H), how much of
     its state a unit keeps: m⊙prev + (1−m)⊙new. Numbers, bools or floats that broadcast; constants of the gradients.
+    delays: integers >= 1 that rise, (K,), or None. h_(t-d) Wh[k], summed over d = delays[k], stands where h_prev Wh did. Wh:
+    (K, H, 4H); h0, h_T: (N, d, H), the states of the last d = delays[-1] steps, oldest first, and h0 (d, H) for all rows.
     period: an integer >= 1, integers (H,) or None. Unit j changes its state only at steps t with (start + t) % period[j] == 0,
     t counted as they run, and holds it in between. start: the number of the first step.
     lengths: (N,) integers 0..T; outputs past a row's length are 0, h_T and c_T are the states at the row's own end.
@@ -147,11 +149,10 @@ def lstm_forward(
     h: (N, T, H). h_T, c_T: (N, H). The cache refers to x and the weights, it does not copy them.
     """
     call = _arguments.forward(
-        "lstm", x, h0, c0, Wx, Wh, b, bh, step=False, gates=GATES, has_c=True, gate_order=gate_order, period=period,
-        start=start, lengths=lengths,
-        reverse=reverse, training=training, memory=memory, return_sequences=return_sequences, out=out,
-        dtypes=_arguments.REFERENCE, peephole=peephole, Wr=Wr, recurrent_mask=recurrent_mask, zoneout_h=zoneout_h,
-        zoneout_c=zoneout_c,
+        "lstm", x, h0, c0, Wx, Wh, b, bh, step=False, gates=GATES, has_c=True, gate_order=gate_order, delays=delays,
+        period=period, start=start, lengths=lengths, reverse=reverse, training=training, memory=memory,
+        return_sequences=return_sequences, out=out, dtypes=_arguments.REFERENCE, peephole=peephole, Wr=Wr,
+        recurrent_mask=recurrent_mask, zoneout_h=zoneout_h, zoneout_c=zoneout_c,
     )  # fmt: skip
     h, (h_T, c_T), cache = sequence.forward(call, _cell(candidate, coupled, cell_clip, preact_clip, grad_clip))
     return LSTMForward(
@@ -177,7 +178,7 @@ def lstm_backward(dh, cache, dh_T=None, dc_T=None, *, need=None, out=None):
 def lstm_ragged_forward(
     x, h0, c0, Wx, Wh, b=None, *, bh=None, peephole=None, Wr=None, offsets=None, batch_sizes=None, gate_order="ifgo",
     candidate="tanh", coupled=False, cell_clip=None, preact_clip=None, grad_clip=None, recurrent_mask=None,
-    zoneout_h=None, zoneout_c=None, period=None, start=0, reverse=False, training=True, memory=None,
+    zoneout_h=None, zoneout_c=None, delays=None, period=None, start=0, reverse=False, training=True, memory=None,
     return_sequences=True, out=None,
 ):  # fmt: skip
     """Run the cell over sequences of different lengths on flat rows, without padding; returns (h, h_T, c_T, cache).
@@ -188,10 +189,9 @@ def lstm_ragged_forward(
     h: (ΣT, H). h_T, c_T: (N, H), the states at each sequence's own end.
     """
     call = _arguments.forward(
-        "lstm", x, h0, c0, Wx, Wh, b, bh, step=False, gates=GATES, has_c=True, gate_order=gate_order, period=period,
-        start=start, ragged=True,
-        offsets=offsets, batch_sizes=batch_sizes, reverse=reverse, training=training, memory=memory,
-        return_sequences=return_sequences, out=out, dtypes=_arguments.REFERENCE, peephole=peephole, Wr=Wr,
+        "lstm", x, h0, c0, Wx, Wh, b, bh, step=False, gates=GATES, has_c=True, gate_order=gate_order, delays=delays,
+        period=period, start=start, ragged=True, offsets=offsets, batch_sizes=batch_sizes, reverse=reverse, training=training,
+        memory=memory, return_sequences=return_sequences, out=out, dtypes=_arguments.REFERENCE, peephole=peephole, Wr=Wr,
         recurrent_mask=recurrent_mask, zoneout_h=zoneout_h, zoneout_c=zoneout_c,
     )  # fmt: skip
     h, (h_T, c_T), cache = sequence.forward(call, _cell(candidate, coupled, cell_clip, preact_clip, grad_clip))
@@ -215,20 +215,19 @@ def lstm_ragged_backward(dh, cache, dh_T=None, dc_T=None, *, need=None, out=None
 
 def lstm_step_forward(
     x, h_prev, c_prev, Wx, Wh, b=None, *, bh=None, peephole=None, Wr=None, gate_order="ifgo", candidate="tanh", coupled=False,
-    cell_clip=None, preact_clip=None, grad_clip=None, recurrent_mask=None, zoneout_h=None, zoneout_c=None, period=None,
-    start=0, training=True, out=None,
+    cell_clip=None, preact_clip=None, grad_clip=None, recurrent_mask=None, zoneout_h=None, zoneout_c=None, delays=None,
+    period=None, start=0, training=True, out=None,
 ):  # fmt: skip
     """One step; returns (h_next, c_next, cache).
 
     x: (N, D). h_prev, c_prev: (N, H), (H,) or None = zeros. Wx: (D, 4H). Wh: (H, 4H). b, bh: (4H,) or None.
-    period, start: as in lstm_forward; start is the number of this step.
+    delays, period, start: as in lstm_forward; start is the number of this step.
     out: an array for h_next, or a dict with any of h_next, c_next.
     """
     call = _arguments.forward(
-        "lstm", x, h_prev, c_prev, Wx, Wh, b, bh, step=True, gates=GATES, has_c=True, gate_order=gate_order, period=period,
-        start=start,
-        training=training, out=out, dtypes=_arguments.REFERENCE, peephole=peephole, Wr=Wr, recurrent_mask=recurrent_mask,
-        zoneout_h=zoneout_h, zoneout_c=zoneout_c,
+        "lstm", x, h_prev, c_prev, Wx, Wh, b, bh, step=True, gates=GATES, has_c=True, gate_order=gate_order, delays=delays,
+        period=period, start=start, training=training, out=out, dtypes=_arguments.REFERENCE, peephole=peephole, Wr=Wr,
+        recurrent_mask=recurrent_mask, zoneout_h=zoneout_h, zoneout_c=zoneout_c,
     )  # fmt: skip
     (h_next, c_next), cache = sequence.step_forward(call, _cell(candidate, coupled, cell_clip, preact_clip, grad_clip))
     return LSTMStep(sequence.placed(call, "h_next", h_next), sequence.placed(call, "c_next", c_next), cache)

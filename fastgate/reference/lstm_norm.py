@@ -41,10 +41,10 @@ class LSTMNormStep(NamedTuple):
 
 
 def _forward(x, states, W, option):
-    h_prev, c_prev = states
+    _, c_prev = states
     gain_x, gain_h, gain_c, beta_c = gains(W)
     n_x, inverse_x = normalised(x @ W.Wx, option.eps)  # 1
-    n_h, inverse_h = normalised((W.mask * h_prev) @ W.Wh, option.eps)  # 2
+    n_h, inverse_h = normalised(W.left @ W.Wh, option.eps)  # 2
     a = gain_x * n_x + gain_h * n_h + W.b + W.bh  # 3
     a_i, a_f, a_g, a_o = np.split(a, 4, axis=1)
     i, f, g, o = sigmoid(a_i), sigmoid(a_f), np.tanh(a_g), sigmoid(a_o)  # 4
@@ -58,7 +58,7 @@ def _forward(x, states, W, option):
 
 
 def _backward(dstates, states_prev, kept, x, W, option):
-    (dh, dc), (h_prev, c_prev), (n_x, inverse_x, n_h, inverse_h, i, f, g, o, m, *of_c) = dstates, states_prev, kept
+    (dh, dc), (_, c_prev), (n_x, inverse_x, n_h, inverse_h, i, f, g, o, m, *of_c) = dstates, states_prev, kept
     gain_x, gain_h, gain_c, _ = gains(W)
     do, dm = dh * np.tanh(m), dh * o * (1 - np.tanh(m) ** 2)  # 8
     dgain_c = dbeta_c = None
@@ -72,11 +72,11 @@ def _backward(dstates, states_prev, kept, x, W, option):
     da = clipped(da, option.grad_clip)
     dgain_x, dgain_h = (da * n_x).sum(axis=0), (da * n_h).sum(axis=0)  # 3
     dah = normalised_backward(da * gain_h, n_h, inverse_h)  # 3, 2
-    dh_prev, dWh = W.mask * (dah @ W.Wh.T), (W.mask * h_prev).T @ dah  # 2
+    dleft, dWh = dah @ W.Wh.T, W.left.T @ dah  # 2
     dax = normalised_backward(da * gain_x, n_x, inverse_x)  # 3, 1
     dx, dWx = dax @ W.Wx.T, x.T @ dax  # 1
     db = dbh = da.sum(axis=0)  # 3
-    return dx, (dh_prev, dc_prev), dWx, dWh, db, dbh, *given(W, (dgain_x, dgain_h, dgain_c, dbeta_c))
+    return dx, (0, dc_prev), dleft, dWx, dWh, db, dbh, *given(W, (dgain_x, dgain_h, dgain_c, dbeta_c))
 
 
 def _cell(eps, grad_clip):
@@ -86,8 +86,8 @@ def _cell(eps, grad_clip):
 
 def lstm_norm_forward(
     x, h0, c0, Wx, Wh, b=None, *, bh=None, gain_x=None, gain_h=None, gain_c=None, beta_c=None, gate_order="ifgo", eps=1e-5,
-    grad_clip=None, recurrent_mask=None, zoneout_h=None, zoneout_c=None, period=None, start=0, lengths=None, reverse=False,
-    training=True, memory=None, return_sequences=True, out=None,
+    grad_clip=None, recurrent_mask=None, zoneout_h=None, zoneout_c=None, delays=None, period=None, start=0, lengths=None,
+    reverse=False, training=True, memory=None, return_sequences=True, out=None,
 ):  # fmt: skip
     """Run the cell over a sequence; returns (h, h_T, c_T, cache).
 
@@ -95,11 +95,10 @@ def lstm_norm_forward(
     gain_c only. eps: number > 0, added to every variance. Beside gain_c there is no period. All else as in lstm_forward.
     """
     call = _arguments.forward(
-        "lstm_norm", x, h0, c0, Wx, Wh, b, bh, step=False, gates=GATES, has_c=True, gate_order=gate_order, period=period,
-        start=start, lengths=lengths, reverse=reverse, training=training, memory=memory,
-        return_sequences=return_sequences, out=out, dtypes=_arguments.REFERENCE,
-        recurrent_mask=recurrent_mask, zoneout_h=zoneout_h, zoneout_c=zoneout_c,
-        norm=_arguments.Norm(gain_x, gain_h, gain_c, beta_c),
+        "lstm_norm", x, h0, c0, Wx, Wh, b, bh, step=False, gates=GATES, has_c=True, gate_order=gate_order, delays=delays,
+        period=period, start=start, lengths=lengths, reverse=reverse, training=training, memory=memory,
+        return_sequences=return_sequences, out=out, dtypes=_arguments.REFERENCE, recurrent_mask=recurrent_mask,
+        zoneout_h=zoneout_h, zoneout_c=zoneout_c, norm=_arguments.Norm(gain_x, gain_h, gain_c, beta_c),
     )  # fmt: skip
     h, (h_T, c_T), cache = sequence.forward(call, _cell(eps, grad_clip))
     placed = (sequence.placed(call, *result) for result in (("h", h), ("h_T", h_T), ("c_T", c_T)))
@@ -117,19 +116,18 @@ def lstm_norm_backward(dh, cache, dh_T=None, dc_T=None, *, need=None, out=None):
 
 def lstm_norm_ragged_forward(
     x, h0, c0, Wx, Wh, b=None, *, bh=None, gain_x=None, gain_h=None, gain_c=None, beta_c=None, offsets=None, batch_sizes=None,
-    gate_order="ifgo", eps=1e-5, grad_clip=None, recurrent_mask=None, zoneout_h=None, zoneout_c=None, period=None, start=0,
-    reverse=False, training=True, memory=None, return_sequences=True, out=None,
+    gate_order="ifgo", eps=1e-5, grad_clip=None, recurrent_mask=None, zoneout_h=None, zoneout_c=None, delays=None, period=None,
+    start=0, reverse=False, training=True, memory=None, return_sequences=True, out=None,
 ):  # fmt: skip
     """Run the cell over sequences of different lengths on flat rows, without padding; returns (h, h_T, c_T, cache).
 
     x: (ΣT, D) and offsets or batch_sizes as in lstm_ragged_forward, all else as in lstm_norm_forward.
     """
     call = _arguments.forward(
-        "lstm_norm", x, h0, c0, Wx, Wh, b, bh, step=False, gates=GATES, has_c=True, gate_order=gate_order, period=period,
-        start=start, ragged=True, offsets=offsets, batch_sizes=batch_sizes, reverse=reverse, training=training, memory=memory,
-        return_sequences=return_sequences, out=out, dtypes=_arguments.REFERENCE,
-        recurrent_mask=recurrent_mask, zoneout_h=zoneout_h, zoneout_c=zoneout_c,
-        norm=_arguments.Norm(gain_x, gain_h, gain_c, beta_c),
+        "lstm_norm", x, h0, c0, Wx, Wh, b, bh, step=False, gates=GATES, has_c=True, gate_order=gate_order, delays=delays,
+        period=period, start=start, ragged=True, offsets=offsets, batch_sizes=batch_sizes, reverse=reverse, training=training,
+        memory=memory, return_sequences=return_sequences, out=out, dtypes=_arguments.REFERENCE, recurrent_mask=recurrent_mask,
+        zoneout_h=zoneout_h, zoneout_c=zoneout_c, norm=_arguments.Norm(gain_x, gain_h, gain_c, beta_c),
     )  # fmt: skip
     h, (h_T, c_T), cache = sequence.forward(call, _cell(eps, grad_clip))
     placed = (sequence.placed(call, *result) for result in (("h", h), ("h_T", h_T), ("c_T", c_T)))
@@ -145,8 +143,8 @@ def lstm_norm_ragged_backward(dh, cache, dh_T=None, dc_T=None, *, need=None, out
 
 def lstm_norm_step_forward(
     x, h_prev, c_prev, Wx, Wh, b=None, *, bh=None, gain_x=None, gain_h=None, gain_c=None, beta_c=None, gate_order="ifgo",
-    eps=1e-5, grad_clip=None, recurrent_mask=None, zoneout_h=None, zoneout_c=None, period=None, start=0, training=True,
-    out=None,
+    eps=1e-5, grad_clip=None, recurrent_mask=None, zoneout_h=None, zoneout_c=None, delays=None, period=None, start=0,
+    training=True, out=None,
 ):  # fmt: skip
     """One step; returns (h_next, c_next, cache).
 
@@ -154,7 +152,7 @@ def lstm_norm_step_forward(
     """
     call = _arguments.forward(
         "lstm_norm", x, h_prev, c_prev, Wx, Wh, b, bh, step=True, gates=GATES, has_c=True, gate_order=gate_order,
-        period=period, start=start, training=training, out=out, dtypes=_arguments.REFERENCE,
+        delays=delays, period=period, start=start, training=training, out=out, dtypes=_arguments.REFERENCE,
         recurrent_mask=recurrent_mask, zoneout_h=zoneout_h, zoneout_c=zoneout_c,
         norm=_arguments.Norm(gain_x, gain_h, gain_c, beta_c),
     )  # fmt: skip

@@ -39,8 +39,8 @@ class MemoryStep(NamedTuple):
 
 
 def _forward(x, states, W, option):
-    h_prev, c_prev = states
-    a = x @ W.Wx + (W.mask * h_prev) @ W.Wh + W.b + W.bh  # 1
+    _, c_prev = states
+    a = x @ W.Wx + W.left @ W.Wh + W.b + W.bh  # 1
     y = activated(a, option.activation)  # 2
     c = c_prev + y  # 3
     h = activated(c, option.output)  # 4
@@ -48,14 +48,14 @@ def _forward(x, states, W, option):
 
 
 def _backward(dstates, states_prev, kept, x, W, option):
-    (dh, dc), (h_prev, _), (y, h) = dstates, states_prev, kept
+    (dh, dc), (y, h) = dstates, kept
     dc = dc + activation_slope(dh, h, option.output)  # 4
     dy = dc_prev = dc  # 3
     da = clipped(activation_slope(dy, y, option.activation), option.grad_clip)  # 2
     dx, dWx = da @ W.Wx.T, x.T @ da  # 1
-    dh_prev, dWh = W.mask * (da @ W.Wh.T), (W.mask * h_prev).T @ da  # 1
+    dleft, dWh = da @ W.Wh.T, W.left.T @ da  # 1
     db = dbh = da.sum(axis=0)  # 1
-    return dx, (dh_prev, dc_prev), dWx, dWh, db, dbh
+    return dx, (0, dc_prev), dleft, dWx, dWh, db, dbh
 
 
 def judged_options(output, activation, grad_clip):
@@ -69,7 +69,7 @@ def _cell(*options):
 
 def memory_forward(
     x, h0, c0, Wx, Wh, b=None, *, bh=None, output="tanh", activation="tanh", grad_clip=None, recurrent_mask=None,
-    zoneout_h=None, zoneout_c=None, period=None, start=0, lengths=None, reverse=False, training=True, memory=None,
+    zoneout_h=None, zoneout_c=None, delays=None, period=None, start=0, lengths=None, reverse=False, training=True, memory=None,
     return_sequences=True, out=None,
 ):  # fmt: skip
     """Run the cell over a sequence; returns (h, h_T, c_T, cache).
@@ -81,6 +81,8 @@ def memory_forward(
     number > 0 or None, the bound of each step's da in backward.
     recurrent_mask: to (N, H), what h_prev is multiplied by where it meets Wh. zoneout_h, zoneout_c: to (N, T, H), how much of
     its state a unit keeps: m⊙prev + (1−m)⊙new. Numbers, bools or floats that broadcast; constants of the gradients.
+    delays: integers >= 1 that rise, (K,), or None. h_(t-d) Wh[k], summed over d = delays[k], stands where h_prev Wh did. Wh:
+    (K, H, H); h0, h_T: (N, d, H), the states of the last d = delays[-1] steps, oldest first, and h0 (d, H) for all rows.
     period: an integer >= 1, integers (H,) or None. Unit j changes its state only at steps t with (start + t) % period[j] == 0,
     t counted as they run, and holds it in between. start: the number of the first step.
     lengths: (N,) integers 0..T; outputs past a row's length are 0, h_T and c_T are the states at the row's own end.
@@ -91,7 +93,7 @@ def memory_forward(
     h: (N, T, H). h_T, c_T: (N, H). The cache refers to x and the weights, it does not copy them.
     """
     call = _arguments.forward(
-        "memory", x, h0, c0, Wx, Wh, b, bh, step=False, gates=GATES, has_c=True, period=period,
+        "memory", x, h0, c0, Wx, Wh, b, bh, step=False, gates=GATES, has_c=True, delays=delays, period=period,
         start=start, lengths=lengths,
         reverse=reverse, training=training, memory=memory, return_sequences=return_sequences, out=out,
         dtypes=_arguments.REFERENCE, recurrent_mask=recurrent_mask, zoneout_h=zoneout_h,
@@ -120,7 +122,7 @@ def memory_backward(dh, cache, dh_T=None, dc_T=None, *, need=None, out=None):
 
 def memory_ragged_forward(
     x, h0, c0, Wx, Wh, b=None, *, bh=None, offsets=None, batch_sizes=None, output="tanh", activation="tanh",
-    grad_clip=None, recurrent_mask=None, zoneout_h=None, zoneout_c=None, period=None, start=0, reverse=False,
+    grad_clip=None, recurrent_mask=None, zoneout_h=None, zoneout_c=None, delays=None, period=None, start=0, reverse=False,
     training=True, memory=None, return_sequences=True, out=None,
 ):  # fmt: skip
     """Run the cell over sequences of different lengths on flat rows, without padding; returns (h, h_T, c_T, cache).
@@ -131,7 +133,7 @@ def memory_ragged_forward(
     h: (ΣT, H). h_T, c_T: (N, H), the states at each sequence's own end.
     """
     call = _arguments.forward(
-        "memory", x, h0, c0, Wx, Wh, b, bh, step=False, gates=GATES, has_c=True, period=period,
+        "memory", x, h0, c0, Wx, Wh, b, bh, step=False, gates=GATES, has_c=True, delays=delays, period=period,
         start=start, ragged=True,
         offsets=offsets, batch_sizes=batch_sizes, reverse=reverse, training=training, memory=memory,
         return_sequences=return_sequences, out=out, dtypes=_arguments.REFERENCE,
@@ -158,16 +160,16 @@ def memory_ragged_backward(dh, cache, dh_T=None, dc_T=None, *, need=None, out=No
 
 def memory_step_forward(
     x, h_prev, c_prev, Wx, Wh, b=None, *, bh=None, output="tanh", activation="tanh", grad_clip=None, recurrent_mask=None,
-    zoneout_h=None, zoneout_c=None, period=None, start=0, training=True, out=None,
+    zoneout_h=None, zoneout_c=None, delays=None, period=None, start=0, training=True, out=None,
 ):  # fmt: skip
     """One step; returns (h_next, c_next, cache).
 
     x: (N, D). h_prev, c_prev: (N, H), (H,) or None = zeros. Wx: (D, H). Wh: (H, H). b, bh: (H,) or None.
-    period, start: as in memory_forward; start is the number of this step.
+    delays, period, start: as in memory_forward; start is the number of this step.
     out: an array for h_next, or a dict with any of h_next, c_next.
     """
     call = _arguments.forward(
-        "memory", x, h_prev, c_prev, Wx, Wh, b, bh, step=True, gates=GATES, has_c=True, period=period,
+        "memory", x, h_prev, c_prev, Wx, Wh, b, bh, step=True, gates=GATES, has_c=True, delays=delays, period=period,
         start=start,
         training=training, out=out, dtypes=_arguments.REFERENCE, recurrent_mask=recurrent_mask,
         zoneout_h=zoneout_h, zoneout_c=zoneout_c,

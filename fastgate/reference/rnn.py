@@ -52,19 +52,18 @@ def activation_slope(dy, y, activation):
 
 
 def _forward(x, states, W, option):
-    (h_prev,) = states
-    a = x @ W.Wx + (W.mask * h_prev) @ W.Wh + W.b + W.bh  # 1
+    a = x @ W.Wx + W.left @ W.Wh + W.b + W.bh  # 1
     h = activated(a, option.activation)  # 2
     return (h,), h
 
 
 def _backward(dstates, states_prev, h, x, W, option):
-    (dh,), (h_prev,) = dstates, states_prev
+    (dh,) = dstates
     da = clipped(activation_slope(dh, h, option.activation), option.grad_clip)  # 2
     dx, dWx = da @ W.Wx.T, x.T @ da  # 1
-    dh_prev, dWh = W.mask * (da @ W.Wh.T), (W.mask * h_prev).T @ da  # 1
+    dleft, dWh = da @ W.Wh.T, W.left.T @ da  # 1
     db = dbh = da.sum(axis=0)  # 1
-    return dx, (dh_prev,), dWx, dWh, db, dbh
+    return dx, (0,), dleft, dWx, dWh, db, dbh
 
 
 def _cell(activation, grad_clip):
@@ -73,8 +72,8 @@ def _cell(activation, grad_clip):
 
 
 def rnn_forward(
-    x, h0, Wx, Wh, b=None, *, bh=None, activation="tanh", grad_clip=None, recurrent_mask=None, zoneout_h=None, period=None,
-    start=0, lengths=None, reverse=False, training=True, memory=None, return_sequences=True, out=None,
+    x, h0, Wx, Wh, b=None, *, bh=None, activation="tanh", grad_clip=None, recurrent_mask=None, zoneout_h=None, delays=None,
+    period=None, start=0, lengths=None, reverse=False, training=True, memory=None, return_sequences=True, out=None,
 ):  # fmt: skip
     """Run the cell over a sequence; returns (h, h_T, cache).
 
@@ -85,6 +84,8 @@ def rnn_forward(
     backward.
     recurrent_mask: to (N, H), what h_prev is multiplied by where it meets Wh. zoneout_h: to (N, T, H), how much of its
     state a unit keeps: m⊙prev + (1−m)⊙new. Numbers, bools or floats that broadcast; constants of the gradients.
+    delays: integers >= 1 that rise, (K,), or None. h_(t-d) Wh[k], summed over d = delays[k], stands where h_prev Wh did. Wh:
+    (K, H, H); h0, h_T: (N, d, H), the states of the last d = delays[-1] steps, oldest first, and h0 (d, H) for all rows.
     period: an integer >= 1, integers (H,) or None. Unit j changes its state only at steps t with (start + t) % period[j] == 0,
     t counted as they run, and holds it in between. start: the number of the first step.
     lengths: (N,) integers 0..T; outputs past a row's length are 0, h_T is the state at the row's own end.
@@ -95,7 +96,7 @@ def rnn_forward(
     h: (N, T, H). h_T: (N, H). The cache refers to x and the weights, it does not copy them.
     """
     call = _arguments.forward(
-        "rnn", x, h0, None, Wx, Wh, b, bh, step=False, gates=GATES, period=period, start=start, lengths=lengths,
+        "rnn", x, h0, None, Wx, Wh, b, bh, step=False, gates=GATES, delays=delays, period=period, start=start, lengths=lengths,
         reverse=reverse, training=training,
         memory=memory, return_sequences=return_sequences, out=out, dtypes=_arguments.REFERENCE,
         recurrent_mask=recurrent_mask, zoneout_h=zoneout_h,
@@ -119,7 +120,8 @@ def rnn_backward(dh, cache, dh_T=None, *, need=None, out=None):
 
 def rnn_ragged_forward(
     x, h0, Wx, Wh, b=None, *, bh=None, offsets=None, batch_sizes=None, activation="tanh", grad_clip=None, recurrent_mask=None,
-    zoneout_h=None, period=None, start=0, reverse=False, training=True, memory=None, return_sequences=True, out=None,
+    zoneout_h=None, delays=None, period=None, start=0, reverse=False, training=True, memory=None, return_sequences=True,
+    out=None,
 ):  # fmt: skip
     """Run the cell over sequences of different lengths on flat rows, without padding; returns (h, h_T, cache).
 
@@ -129,10 +131,10 @@ def rnn_ragged_forward(
     h: (ΣT, H). h_T: (N, H), the states at each sequence's own end.
     """
     call = _arguments.forward(
-        "rnn", x, h0, None, Wx, Wh, b, bh, step=False, gates=GATES, period=period, start=start, ragged=True, offsets=offsets,
-        batch_sizes=batch_sizes,
-        reverse=reverse, training=training, memory=memory, return_sequences=return_sequences, out=out,
-        dtypes=_arguments.REFERENCE, recurrent_mask=recurrent_mask, zoneout_h=zoneout_h,
+        "rnn", x, h0, None, Wx, Wh, b, bh, step=False, gates=GATES, delays=delays, period=period, start=start, ragged=True,
+        offsets=offsets, batch_sizes=batch_sizes, reverse=reverse, training=training, memory=memory,
+        return_sequences=return_sequences, out=out, dtypes=_arguments.REFERENCE, recurrent_mask=recurrent_mask,
+        zoneout_h=zoneout_h,
     )  # fmt: skip
     cell = _cell(activation, grad_clip)
     h, (h_T,), cache = sequence.forward(call, cell)
@@ -150,18 +152,18 @@ def rnn_ragged_backward(dh, cache, dh_T=None, *, need=None, out=None):
 
 
 def rnn_step_forward(
-    x, h_prev, Wx, Wh, b=None, *, bh=None, activation="tanh", grad_clip=None, recurrent_mask=None, zoneout_h=None, period=None,
-    start=0, training=True, out=None,
+    x, h_prev, Wx, Wh, b=None, *, bh=None, activation="tanh", grad_clip=None, recurrent_mask=None, zoneout_h=None, delays=None,
+    period=None, start=0, training=True, out=None,
 ):  # fmt: skip
     """One step; returns (h_next, cache).
 
     x: (N, D). h_prev: (N, H), (H,) or None = zeros. Wx: (D, H). Wh: (H, H). b, bh: (H,) or None.
-    period, start: as in rnn_forward; start is the number of this step.
+    delays, period, start: as in rnn_forward; start is the number of this step.
     out: an array for h_next, or a dict {"h_next": array}.
     """
     call = _arguments.forward(
-        "rnn", x, h_prev, None, Wx, Wh, b, bh, step=True, gates=GATES, period=period, start=start, training=training, out=out,
-        dtypes=_arguments.REFERENCE, recurrent_mask=recurrent_mask, zoneout_h=zoneout_h,
+        "rnn", x, h_prev, None, Wx, Wh, b, bh, step=True, gates=GATES, delays=delays, period=period, start=start,
+        training=training, out=out, dtypes=_arguments.REFERENCE, recurrent_mask=recurrent_mask, zoneout_h=zoneout_h,
     )  # fmt: skip
     cell = _cell(activation, grad_clip)
     (h_next,), cache = sequence.step_forward(call, cell)

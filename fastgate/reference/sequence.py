@@ -3,10 +3,11 @@
 A cell is two functions on canonical weights (gates in the order of the cell's letters):
 
     forward(x, states, W, option)        -> states, kept                     states is (h,) or (h, c)
-    backward(dstates, states_prev, kept, x, W, option) -> dx, dstates_prev, dWx, dWh, db, dbh, dpeephole, dWr, dalpha if given,
-                                                          and then those of what is given in W.norm
+    backward(dstates, states_prev, kept, x, W, option) -> dx, dstates_prev, dleft, dWx, dWh, db, dbh, dpeephole, dWr, dalpha if
+                                                          given, and then those of what is given in W.norm
 
-Everything else that a sequence needs is in this file.
+What multiplies Wh is W.left, so dh_prev is what reaches h_prev on other ways, 0 where there is none. Everything else that a
+sequence needs is in this file.
 """
 
 from collections import namedtuple
@@ -15,18 +16,21 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from fastgate import _arguments
+
 
 class Weights(NamedTuple):
     """The weights with their gates in canonical order; a bias that was not given is zero, a peephole or Wr None."""
 
     Wx: np.ndarray  # (D, G·H)
-    Wh: np.ndarray  # (P, G·H); P is H, the width of c, unless Wr gives h a width of its own. Not given: (0, G·H)
+    Wh: np.ndarray  # (P, G·H); P is H, the width of c, unless Wr gives h a width of its own. Not given: (0, G·H). A Wh for
+    # each of K delays: (K·P, G·H)
     b: np.ndarray  # (G·H,)
     bh: np.ndarray  # (G·H,)
     peephole: np.ndarray | None  # (3H,)
     Wr: np.ndarray | None  # (H, P)
     alpha: Any = None  # a number or (H,), of a leaky cell
-    mask: Any = 1  # (N, P), what h_prev is multiplied by where it meets Wh
+    left: Any = None  # (N, P), h_prev times the recurrent mask; (N, K·P), h of K delays side by side, each so
     norm: Any = ()  # of a normalised cell to which some of it was given: _arguments.Norm
 
 
@@ -75,10 +79,10 @@ def forward(call, cell):
         for s, new in zip(states, after, strict=True):
             s[rows] = new
         if h is not None:
-            h[places] = after[0]
+            h[places] = after[0][:, -1]
         if call.training:
             steps.append((rows, places, before, kept))
-    return h, states, Cache(call, cell, steps) if call.training else None
+    return h, as_returned(call, states), Cache(call, cell, steps) if call.training else None
 
 
 def backward(cache, judged):
@@ -87,30 +91,30 @@ def backward(cache, judged):
     W = canonical_weights(call)
     dx = zeros_like_rows(call, call.D)
     dW = [np.zeros_like(w) for w in (*W[:7], *W.norm) if isinstance(w, np.ndarray)]
-    dstates = [np.zeros((call.N, size), call.dtype) for size in state_sizes(call)]
+    dstates = [np.zeros_like(state) for state in initial_states(call)]
     for dstate, upstream in zip(dstates, (judged.dh_T, judged.dc_T), strict=False):
         if upstream is not None:
-            dstate += upstream
+            dstate += upstream.reshape(dstate.shape)
     totals = [zeros_like_rows(call, size) for size in state_sizes(call)]
     for t, (rows, places, before, kept) in reversed(list(enumerate(cache.steps))):
         after = [dstate[rows] for dstate in dstates]
         if judged.dh is not None:
-            after[0] += judged.dh[places]
+            after[0][:, -1] += judged.dh[places]
         for total, dstate in zip(totals, after, strict=True):
-            total[places] = dstate
+            total[places] = dstate[:, -1] if dstate.ndim == 3 else dstate
         dx[places], dbefore, *dweights = one_step_back(call, cell, t, rows, places, after, before, kept, W)
         for dstate, d in zip(dstates, dbefore, strict=True):
             dstate[rows] = d
         for total, d in zip(dW, dweights, strict=True):
             total += d
-    return collect(judged, dx, dstates, dW, totals)
+    return collect(judged, dx, as_returned(call, dstates), dW, totals)
 
 
 def step_forward(call, cell):
     """One step: (states, cache or None)."""
     before = initial_states(call)
     after, kept = one_step(call, cell, 0, ..., ..., before, canonical_weights(call))
-    after = [state.copy() for state in after]  # the caller's own, `kept` belongs to the cache
+    after = [state.copy() for state in as_returned(call, after)]  # the caller's own, `kept` belongs to the cache
     return after, Cache(call, cell, [(None, None, before, kept)]) if call.training else None
 
 
@@ -118,44 +122,65 @@ def step_backward(cache, judged):
     """The gradients of one step: one per name in judged.names."""
     call, cell = judged.call, cache.cell
     [(_, _, before, kept)] = cache.steps
-    given = zip((judged.dh, judged.dc_T), state_sizes(call), strict=False)
-    after = [np.zeros((call.N, size), call.dtype) if d is None else d for d, size in given]
+    given = zip((judged.dh, judged.dc_T), before, strict=False)
+    after = [np.zeros_like(state) if d is None else d.reshape(state.shape) for d, state in given]
     dx, dbefore, *dW = one_step_back(call, cell, 0, ..., ..., after, before, kept, canonical_weights(call))
-    return collect(judged, dx, dbefore, dW)
+    return collect(judged, dx, as_returned(call, dbefore), dW)
 
 
 def one_step(call, cell, t, rows, places, before, W):
     """Step t of the cell, with masks: (states, kept). Zoneout is next = m⊙prev + (1−m)⊙new for each state; then units
-    that hold by their period get their states back."""
-    new, kept = cell.forward(call.x[places], before, masked(W, call, rows), cell.option)
+    that hold by their period get their states back. Of h there are the states of the last steps, (N, d, P), oldest first."""
+    past, before = before[0], (before[0][:, -1], *before[1:])
+    new, kept = cell.forward(call.x[places], before, with_left(W, call, rows, past), cell.option)
     states = zip(zoneouts(call, places), before, new, strict=True)
     after = tuple(new if m is None else m * prev + (1 - m) * new for m, prev, new in states)
     if call.rhythm is not None:
         moves = moving_units(call.rhythm, t)
         after = tuple(np.where(moves, new, old) for new, old in zip(after, before, strict=True))
-    return after, kept
+    h, *c = after
+    return (np.concatenate([past[:, 1:], h[:, None]], axis=1), *c), kept
 
 
 def one_step_back(call, cell, t, rows, places, dafter, before, kept, W):
     """The gradients of step t, as cell.backward returns them: the cell gets (1−m)⊙d, and m⊙d goes past it; all of d does
     at a unit that holds by its period."""
+    dpast, past, W = dafter[0], before[0], with_left(W, call, rows, before[0])
+    dafter, before = [dpast[:, -1], *dafter[1:]], (past[:, -1], *before[1:])
     if call.rhythm is not None:
         moves = moving_units(call.rhythm, t)
         held = [np.where(moves, 0, d) for d in dafter]
         dafter = [np.where(moves, d, 0) for d in dafter]
     zoned = list(zip(zoneouts(call, places), dafter, strict=True))
     dnew = [d if m is None else (1 - m) * d for m, d in zoned]
-    dx, dbefore, *dW = cell.backward(dnew, before, kept, call.x[places], masked(W, call, rows), cell.option)
+    dx, dbefore, dleft, *dW = cell.backward(dnew, before, kept, call.x[places], W, cell.option)
     dbefore = [d if m is None else d + m * past for d, (m, past) in zip(dbefore, zoned, strict=True)]
     if call.rhythm is not None:
         dbefore = [d + past for d, past in zip(dbefore, held, strict=True)]
-    return dx, dbefore, *dW
+    dh_prev, *dc_prev = dbefore
+    dpast = np.concatenate([np.zeros_like(dpast[:, :1]), dpast[:, :-1]], axis=1)
+    dpast[:, -1] += dh_prev
+    for part, delay in enumerate(delays_of(call) if len(W.Wh) else ()):
+        dpast[:, -delay] += recurrent_mask(call, rows) * dleft[:, part * call.P : (part + 1) * call.P]
+    return dx, [dpast, *dc_prev], *dW
 
 
-def masked(W, call, rows):
-    """The weights, and with them the recurrent mask of these rows."""
+def with_left(W, call, rows, past):
+    """The weights, and with them what multiplies Wh: h of so many steps ago, masked."""
+    parts = [recurrent_mask(call, rows) * past[:, -delay] for delay in delays_of(call)]
+    return W._replace(left=np.concatenate(parts, axis=1)[:, : len(W.Wh)])
+
+
+def recurrent_mask(call, rows):
+    """That of these rows of the batch."""
     mask = None if call.masks is None else call.masks.recurrent
-    return W if mask is None else W._replace(mask=mask[rows])
+    return call.dtype.type(1) if mask is None else mask[rows]
+
+
+def delays_of(call):
+    """How many steps ago the states are that multiply Wh."""
+    delays = _arguments.delays_of(call)
+    return (1,) if delays is None else tuple(delays.tolist())
 
 
 def zoneouts(call, places):
@@ -166,7 +191,7 @@ def zoneouts(call, places):
 
 def moving_units(rhythm, t):
     """(H,) bools: the units that change their states at step t."""
-    return (rhythm.start + t) % rhythm.period == 0
+    return True if rhythm.period is None else (rhythm.start + t) % rhythm.period == 0
 
 
 def schedule(call):
@@ -191,12 +216,21 @@ def state_sizes(call):
 
 
 def initial_states(call):
+    """h of the last steps, (N, d, P), oldest first, where d is the largest delay; and c, (N, H)."""
+    past = max(delays_of(call))
     states = []
-    for state, size in zip((call.h0, call.c0), state_sizes(call), strict=False):
-        states.append(np.zeros((call.N, size), call.dtype))
+    for state, shape in zip((call.h0, call.c0), ((past, call.P), (call.H,))[: 1 + call.has_c], strict=False):
+        states.append(np.zeros((call.N, *shape), call.dtype))
         if state is not None:
-            states[-1][...] = state
+            target = states[-1]
+            (target[:, -1] if target.ndim == 3 and _arguments.delays_of(call) is None else target)[...] = state
     return tuple(states)
+
+
+def as_returned(call, states):
+    """Of h, with delays, the last states; else the last one."""
+    past, *others = states
+    return (past if _arguments.delays_of(call) is not None else past[:, -1], *others)
 
 
 def gate_columns(call):
@@ -208,7 +242,7 @@ def canonical_weights(call):
     columns = gate_columns(call)
     zero = np.zeros(len(columns), call.dtype)
     b, bh = (zero if bias is None else bias[columns] for bias in (call.b, call.bh))
-    Wh = np.zeros((0, len(columns)), call.dtype) if call.Wh is None else call.Wh[:, columns]
+    Wh = np.zeros((0, len(columns)), call.dtype) if call.Wh is None else call.Wh.reshape(-1, len(columns))[:, columns]
     alpha = call.dtype.type(call.alpha) if isinstance(call.alpha, float) else call.alpha
     norm = call.norm or ()
     if norm:
@@ -228,7 +262,7 @@ def collect(judged, dx, dstates, dW, totals=()):
     columns = gate_columns(call)
     gradients = [dx]
     for state, dstate in zip((call.h0, call.c0), dstates, strict=False):
-        gradients.append(dstate.sum(axis=0) if state is not None and state.ndim == 1 else dstate)
+        gradients.append(dstate.sum(axis=0) if state is not None and state.ndim < dstate.ndim else dstate)
     for weight, dw in zip((call.Wx, call.Wh, call.b, call.bh), dW[:4], strict=True):
         if weight is not None:
             gradients.append(in_gate_order(weight, columns, dw))
@@ -243,7 +277,7 @@ def collect(judged, dx, dstates, dW, totals=()):
 def in_gate_order(weight, columns, dw):
     """A gradient in canonical order as the weight it belongs to is held."""
     gradient = np.empty_like(weight)
-    gradient[..., columns] = dw
+    gradient[..., columns] = dw.reshape(weight.shape)
     return gradient
 
 

@@ -6,7 +6,7 @@ from fastgate import _arguments, _call, _cell
 
 
 def mgu_forward(
-    x, h0, Wx, Wh, b=None, *, bh=None, gate_order="fn", recurrent_mask=None, zoneout_h=None, period=None, start=0,
+    x, h0, Wx, Wh, b=None, *, bh=None, gate_order="fn", recurrent_mask=None, zoneout_h=None, delays=None, period=None, start=0,
     lengths=None, reverse=False,
     training=True, memory=None, return_sequences=True, out=None,
 ):  # fmt: skip
@@ -25,10 +25,9 @@ def mgu_forward(
     Zhou, Wu, Zhang and Zhou (2016), arXiv:1603.09420, with the gate after the product.
     """
     call = _arguments.forward(
-        "mgu", x, h0, None, Wx, Wh, b, bh, step=False, gates=GATES, gate_order=gate_order, period=period, start=start,
-        lengths=lengths,
-        reverse=reverse, training=training, memory=memory, return_sequences=return_sequences, out=out,
-        recurrent_mask=recurrent_mask, zoneout_h=zoneout_h,
+        "mgu", x, h0, None, Wx, Wh, b, bh, step=False, gates=GATES, gate_order=gate_order, delays=delays, period=period,
+        start=start, lengths=lengths, reverse=reverse, training=training, memory=memory, return_sequences=return_sequences,
+        out=out, recurrent_mask=recurrent_mask, zoneout_h=zoneout_h,
     )  # fmt: skip
     return MGUForward._make(_call.forward(call, "mgu"))
 
@@ -40,15 +39,14 @@ def mgu_backward(dh, cache, dh_T=None, *, need=None, out=None):
 
 
 def mgu_ragged_forward(
-    x, h0, Wx, Wh, b=None, *, bh=None, offsets=None, batch_sizes=None, gate_order="fn", recurrent_mask=None,
-    zoneout_h=None, period=None, start=0, reverse=False, training=True, memory=None, return_sequences=True, out=None,
+    x, h0, Wx, Wh, b=None, *, bh=None, offsets=None, batch_sizes=None, gate_order="fn", recurrent_mask=None, zoneout_h=None,
+    delays=None, period=None, start=0, reverse=False, training=True, memory=None, return_sequences=True, out=None,
 ):  # fmt: skip
     """Run the cell over sequences on flat rows; returns (h, h_T, cache). Arguments as gru_ragged_forward."""
     call = _arguments.forward(
-        "mgu", x, h0, None, Wx, Wh, b, bh, step=False, gates=GATES, gate_order=gate_order, period=period, start=start,
-        ragged=True, offsets=offsets,
-        batch_sizes=batch_sizes, reverse=reverse, training=training, memory=memory, return_sequences=return_sequences,
-        out=out, recurrent_mask=recurrent_mask, zoneout_h=zoneout_h,
+        "mgu", x, h0, None, Wx, Wh, b, bh, step=False, gates=GATES, gate_order=gate_order, delays=delays, period=period,
+        start=start, ragged=True, offsets=offsets, batch_sizes=batch_sizes, reverse=reverse, training=training, memory=memory,
+        return_sequences=return_sequences, out=out, recurrent_mask=recurrent_mask, zoneout_h=zoneout_h,
     )  # fmt: skip
     return MGUForward._make(_call.forward(call, "mgu"))
 
@@ -60,14 +58,13 @@ def mgu_ragged_backward(dh, cache, dh_T=None, *, need=None, out=None):
 
 
 def mgu_step_forward(
-    x, h_prev, Wx, Wh, b=None, *, bh=None, gate_order="fn", recurrent_mask=None, zoneout_h=None, period=None, start=0,
-    training=True, out=None,
+    x, h_prev, Wx, Wh, b=None, *, bh=None, gate_order="fn", recurrent_mask=None, zoneout_h=None, delays=None, period=None,
+    start=0, training=True, out=None,
 ):  # fmt: skip
     """One step; returns (h_next, cache). x : (N, D). h_prev : (N, H), (H,) or None = zeros. Weights as in mgu_forward."""
     call = _arguments.forward(
-        "mgu", x, h_prev, None, Wx, Wh, b, bh, step=True, gates=GATES, gate_order=gate_order, period=period, start=start,
-        training=training, out=out,
-        recurrent_mask=recurrent_mask, zoneout_h=zoneout_h,
+        "mgu", x, h_prev, None, Wx, Wh, b, bh, step=True, gates=GATES, gate_order=gate_order, delays=delays, period=period,
+        start=start, training=training, out=out, recurrent_mask=recurrent_mask, zoneout_h=zoneout_h,
     )  # fmt: skip
     return MGUStep._make(_call.forward(call, "mgu"))
 
@@ -83,5 +80,5 @@ class MGUCell(_cell.PreparedCell):
 
     _cell, _gates, _Forward = "mgu", GATES, MGUForward
 
-    def __init__(self, Wx, Wh, b=None, *, bh=None, gate_order="fn", period=None):
-        self._prepare(Wx, Wh, b, bh, "mgu", period=period, gate_order=gate_order)
+    def __init__(self, Wx, Wh, b=None, *, bh=None, gate_order="fn", delays=None, period=None):
+        self._prepare(Wx, Wh, b, bh, "mgu", delays=delays, period=period, gate_order=gate_order)

@@ -3,7 +3,7 @@ from typing import Any, Generic, NamedTuple
 
 from numpy.typing import NDArray
 
-from fastgate._types import Cache, F, Gradients, Lengths, Mask, Out, Period, PreparedCell
+from fastgate._types import Cache, Delays, F, Gradients, Lengths, Mask, Out, Period, PreparedCell
 
 class MGUForward(NamedTuple, Generic[F]):
     h: NDArray[F] | Any  # None with return_sequences=False
@@ -35,6 +35,7 @@ def mgu_forward(
     gate_order: str = "fn",
     recurrent_mask: Mask[F] = None,
     zoneout_h: Mask[F] = None,
+    delays: Delays = None,
     period: Period = None,
     start: int = 0,
     lengths: Lengths = None,
@@ -65,6 +66,7 @@ def mgu_ragged_forward(
     gate_order: str = "fn",
     recurrent_mask: Mask[F] = None,
     zoneout_h: Mask[F] = None,
+    delays: Delays = None,
     period: Period = None,
     start: int = 0,
     reverse: bool = False,
@@ -92,6 +94,7 @@ def mgu_step_forward(
     gate_order: str = "fn",
     recurrent_mask: Mask[F] = None,
     zoneout_h: Mask[F] = None,
+    delays: Delays = None,
     period: Period = None,
     start: int = 0,
     training: bool = True,
@@ -114,6 +117,7 @@ class MGUCell(PreparedCell[F]):
         *,
         bh: NDArray[F] | None = None,
         gate_order: str = "fn",
+        delays: Delays = None,
         period: Period = None,
     ) -> None: ...
     def step(
