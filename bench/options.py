@@ -17,7 +17,11 @@ from . import timer
 from .cases import make_case
 
 SHAPES = ["50,1,64,64", "50,8,128,128", "50,32,256,256"]
-TIME_SCALES = {"period=[1, 2, 4, 8]": {"period": (1, 2, 4, 8)}}
+TIME_SCALES = {
+    "period=[1, 2, 4, 8]": {"period": (1, 2, 4, 8)},
+    "delays=(4,)": {"delays": (4,)},
+    "delays=(1, 4)": {"delays": (1, 4)},  # twice the products with Wh
+}
 LSTM = {
     "plain": {},
     "peephole": {"peephole": True},
@@ -62,6 +66,8 @@ def call_of(cell: str, options: dict[str, object], shape: tuple[int, int, int, i
         name: np.ones_like(case.b) if name in ("gain_x", "gain_h") else np.ones_like(case.Wh[0, : shape[3]]) for name in gains
     }
     Wh = options.pop("Wh", case.Wh)
+    if delays := options.get("delays", ()):
+        Wh = np.stack([Wh] * len(delays))
     if options.pop("alpha", False):
         options["alpha"] = fastgate.draw_alpha(shape[3], 1, 100, np.random.default_rng(0), case.x.dtype)
     if options.pop("peephole", False):
@@ -73,7 +79,8 @@ def call_of(cell: str, options: dict[str, object], shape: tuple[int, int, int, i
             (shape[1], shape[3]), 0.25, np.random.default_rng(0), case.x.dtype
         )
     forward, backward = (getattr(fastgate, f"{cell}_{direction}") for direction in ("forward", "backward"))
-    arguments = (case.x, *case.states.values(), case.Wx, Wh, case.b)
+    states = dict.fromkeys(case.states) if delays else case.states
+    arguments = (case.x, *states.values(), case.Wx, Wh, case.b)
 
     def call() -> object:
         result = forward(*arguments, **options, training=training)

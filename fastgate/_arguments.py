@@ -52,8 +52,8 @@ class Flat(NamedTuple):
 
 
 class Rhythm(NamedTuple):
-    """Which steps depend on which. Unit j changes its state at the steps t where (start + t) % period[j] == 0; t counts steps as
-    they are done. The product with Wh reads h of `delays` steps ago, side by side."""
+    """Which steps depend on which. Unit j changes its state at the steps t where (start + t) % period[j] == 0; t counts steps
+    as they are done. The product with Wh reads h of `delays` steps ago, side by side."""
 
     period: ndarray | None  # (H,) int64 >= 1, C order, private; None: 1
     start: int  # 0 <= start < 2**62
@@ -906,7 +906,7 @@ def _backward_in_words(call, dh, dh_T, dc_T, need, out):
             dtype,
             "the cache",
         )
-        upstream = _apart(out, *upstream)
+        upstream = list(_apart(out, *upstream))
         upstream[past], _ = _merging(upstream[past], None, delays_of(call))
         kept = ("x", "h0", "c0", "Wx", "Wh", "peephole", "Wr")
         call = call._replace(**dict(zip(kept, _apart(out, *(getattr(call, name) for name in kept)), strict=True)))

@@ -151,8 +151,10 @@ def backward(cache, judged):
         elif name in NORM:
             kernel[name] = results.add(name, np.empty(getattr(call.norm, name[1:]).shape, dtype))
         else:
-            is_h = name in ("dh0", "dh_prev")
-            argument, shape = (call.h0, _arguments.past_states(call)) if is_h else (call.c0, (call.N, call.H))
+            if name == "dh0" or name == "dh_prev":
+                argument, shape = call.h0, (call.N, call.P) if call.rhythm is None else _arguments.past_states(call)
+            else:
+                argument, shape = call.c0, (call.N, call.H)
             if argument is not None and argument.ndim < len(shape):
                 kernel[name] = np.empty(shape, dtype)
                 results.add(name, np.empty(shape[1:], dtype))

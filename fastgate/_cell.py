@@ -128,6 +128,7 @@ class _Cell(_kernels.Holder):
 
     def __repr__(self):
         w = self._held().weights
+        delays, period = _rhythm(w)
         options = [f"{name}={value!r}" for name, value in self._options.items() if value is not None and value is not False]
         words = [
             f"D={w.D}",
@@ -137,8 +138,8 @@ class _Cell(_kernels.Holder):
             *["peephole"] * (w.peephole is not None),
             *["no Wh"] * (w.Wh is None),
             *[f"alpha={w.alpha}" if isinstance(w.alpha, float) else "alpha"] * (w.alpha is not None),
-            *[f"delays={tuple(self.delays.tolist())}"] * (self.delays is not None),
-            *["period"] * (self.period is not None),
+            *([] if delays is None else [f"delays={tuple(delays.tolist())}"]),
+            *["period"] * (period is not None),
             *["gain_c"] * (w.norm is not None and w.norm.gain_c is not None),
             *options,
         ]

@@ -246,5 +246,5 @@ class RNNCell(_cell.PreparedCell):
     def __init__(self, Wx, Wh, b=None, *, bh=None, activation="tanh", grad_clip=None, delays=None, period=None):
         self._prepare(
             Wx, Wh, b, bh, "rnn", _option(activation, grad_clip), delays=delays, period=period, activation=activation,
-            grad_clip=grad_clip
-        )
+            grad_clip=grad_clip,
+        )  # fmt: skip

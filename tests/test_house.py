@@ -17,7 +17,7 @@ from fastgate import _call, reference
 ROOT = Path(__file__).parents[1]
 PACKAGE = Path(fastgate.__file__).parent
 FUNCTIONS = ("forward", "backward", "ragged_forward", "ragged_backward", "step_forward", "step_backward")
-AROUND = ("period",)  # options around any cell
+AROUND = ("delays", "period")  # options around any cell
 KERNELS = fastgate.get_config()["cells"]  # csrc/cells.def
 # What has no twin in the reference: what is prepared for its kernels, what is drawn, what is about this machine and this build.
 CLASSES = [name for name in fastgate.__all__ if inspect.isclass(getattr(fastgate, name))]

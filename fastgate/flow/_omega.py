@@ -70,8 +70,8 @@ def omega(trace: Any, *, block: str = "state", hold: str = "states", smallest: f
     w = dict(zip(parts, (scale * p for p in product), strict=True))
     cell, W, call = t.definition()
     states = tuple(Dual(before[p], w.get(p, np.zeros_like(before[p]))) for p in all_parts)
-    _, kept = cell.forward(x, states, W, cell.option)
-    _, d_before, *d_weights = cell.backward(tuple(delta.values()), states, kept, x, W, cell.option)
+    _, kept = sequence.cell_forward(cell, x, states, W)
+    _, d_before, *d_weights = sequence.cell_backward(cell, tuple(delta.values()), states, kept, x, W)
     d_weights = [_tangent(d) for d in d_weights]
     gradients = _by_name(t, call, d_weights)
     if hold == "delta":

@@ -12,6 +12,7 @@ from fastgate.flow._dual import Dual
 from fastgate.flow._trace import Array, Trace, block_of, one
 from fastgate.layers import _judge
 from fastgate.layers._types import Rng
+from fastgate.reference import sequence
 
 SLOPES = {"tanh": 1.0, "relu": 1.0, "identity": 1.0, "sigmoid": 0.25}
 Floats = NDArray[np.float64]
@@ -129,7 +130,7 @@ class _Product:
                     tangents[p][i] = given[p][i]
             if running:
                 states = tuple(Dual(self.first[p][j], tangents[p]) for p in self.all_parts)
-                after, _ = self.cell.forward(self.x[j], states, self.W, self.cell.option)
+                after, _ = sequence.cell_forward(self.cell, self.x[j], states, self.W)
                 tangents = {p: np.array(s.tangent) for p, s in zip(self.all_parts, after, strict=True)}
         return np.concatenate([tangents[p] for p in self.parts], axis=-1)
 
@@ -263,7 +264,7 @@ def gates(trace: Any) -> dict[str, Floats]:
     t = one(trace)
     cell, W, _ = t.definition()
     states = tuple(t.flat(t.previous(p)) for p in ("h", "c")[: 1 + t.has_c])
-    after, kept = cell.forward(t.flat(t.x), states, W, cell.option)
+    after, kept = sequence.cell_forward(cell, t.flat(t.x), states, W)
     if t.cell == "rnn":
         values = {"h": after[0]}
     elif t.cell == "gru":

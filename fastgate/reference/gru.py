@@ -76,13 +76,18 @@ def _backward_after(dstates, states_prev, kept, x, W, option):
     return dx, (dh_prev,), dleft, dWx, dWh, db, dbh
 
 
+def _parts(W):
+    """How many states stand side by side in W.left."""
+    return max(3 * W.left.shape[1] // max(W.Wh.shape[1], 1), 1)
+
+
 def _forward_before(x, states, W, option):
     (h_prev,) = states
     Whr, Whz, Whn = np.split(W.Wh, 3, axis=1)
     ax = x @ W.Wx + W.b + W.bh  # 1
     ax_r, ax_z, ax_n = np.split(ax, 3, axis=1)
     r, k = sigmoid(ax_r + W.left @ Whr), sigmoid(SIGN[option.update] * (ax_z + W.left @ Whz))  # 2
-    q = np.tile(r, W.left.shape[1] // max(r.shape[1], 1)) * W.left  # 3
+    q = np.hstack([r * h for h in np.split(W.left, _parts(W), axis=1)])  # 3
     n = _phi(ax_n + q @ Whn, option)  # 4
     h = (1 - k) * n + k * h_prev  # 5
     return (h,), (r, k, n, q)
@@ -91,14 +96,14 @@ def _forward_before(x, states, W, option):
 def _backward_before(dstates, states_prev, kept, x, W, option):
     (dh,), (h_prev,), (r, k, n, q) = dstates, states_prev, kept
     Whr, Whz, Whn = np.split(W.Wh, 3, axis=1)
-    parts = W.left.shape[1] // max(r.shape[1], 1)
+    parts = _parts(W)
     dn, dk = dh * (1 - k), dh * (h_prev - n)  # 5
     da_n = clipped(dn * _slope(n, option), option.grad_clip)  # 4
     dq, dWhn = da_n @ Whn.T, q.T @ da_n  # 4
-    dr = (dq * W.left).reshape(len(r), parts, -1).sum(axis=1)  # 3
+    dr = sum(np.split(dq * W.left, parts, axis=1))  # 3
     da_r, da_z = dr * r * (1 - r), SIGN[option.update] * dk * k * (1 - k)  # 2
     da_r, da_z = clipped(da_r, option.grad_clip), clipped(da_z, option.grad_clip)
-    dleft = dq * np.tile(r, parts) + da_r @ Whr.T + da_z @ Whz.T  # 3, 2
+    dleft = np.hstack([d * r for d in np.split(dq, parts, axis=1)]) + da_r @ Whr.T + da_z @ Whz.T  # 3, 2
     dh_prev = dh * k  # 5
     dWh = np.hstack([W.left.T @ da_r, W.left.T @ da_z, dWhn])  # 2, 4
     da = np.hstack([da_r, da_z, da_n])

@@ -165,6 +165,17 @@ def one_step_back(call, cell, t, rows, places, dafter, before, kept, W):
     return dx, [dpast, *dc_prev], *dW
 
 
+def cell_forward(cell, x, states, W):
+    """The equations of a cell alone, from (h,) or (h, c): (states, kept)."""
+    return cell.forward(x, states, W._replace(left=states[0]), cell.option)
+
+
+def cell_backward(cell, dstates, states, kept, x, W):
+    """Its gradients, dh_prev whole: (dx, dstates_prev, dWx, dWh, …)."""
+    dx, (dh, *dc), dleft, *dW = cell.backward(dstates, states, kept, x, W._replace(left=states[0]), cell.option)
+    return dx, (dleft + dh, *dc), *dW
+
+
 def with_left(W, call, rows, past):
     """The weights, and with them what multiplies Wh: h of so many steps ago, masked."""
     parts = [recurrent_mask(call, rows) * past[:, -delay] for delay in delays_of(call)]
@@ -242,7 +253,9 @@ def canonical_weights(call):
     columns = gate_columns(call)
     zero = np.zeros(len(columns), call.dtype)
     b, bh = (zero if bias is None else bias[columns] for bias in (call.b, call.bh))
-    Wh = np.zeros((0, len(columns)), call.dtype) if call.Wh is None else call.Wh.reshape(-1, len(columns))[:, columns]
+    Wh = np.zeros((0, len(columns)), call.dtype)
+    if call.Wh is not None:
+        Wh = call.Wh.reshape(len(delays_of(call)) * call.P, len(columns))[:, columns]
     alpha = call.dtype.type(call.alpha) if isinstance(call.alpha, float) else call.alpha
     norm = call.norm or ()
     if norm:
