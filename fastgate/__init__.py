@@ -12,7 +12,8 @@ reference/                the definition of all of it in NumPy: the same names, 
 _arguments.py             judges every argument    _call.py  allocates, calls    _kernels  csrc/ behind Cython
 _cell.py                  what the prepared cells share
 Wings that stand on these functions, imported when they are entered:
-layers/                   RNN, LSTM, GRU: stacks, directions, parameters in one buffer   streams.py  StreamPool: live streams
+layers/                   RNN, LSTM, GRU, Leaky, Memory, LSTMNorm, GRUNorm: stacks, directions, parameters in one buffer
+streams.py                StreamPool: live streams
 weights/                  import and export       compat/   drop-ins for code that others wrote
 check/                    what a cell computes, and whether it is right                  parallel.py  more than one machine
 decode.py                 greedy, sampled, beam search; scheduled teacher forcing       structures/  layers put together
@@ -94,10 +95,10 @@ from fastgate.threads import get_num_threads, num_threads, set_num_threads
 
 if TYPE_CHECKING:
     from fastgate import decode, flow  # noqa: F401
-    from fastgate.layers import GRU, LSTM, RNN
+    from fastgate.layers import GRU, LSTM, RNN, GRUNorm, Leaky, LSTMNorm, Memory
     from fastgate.streams import StreamPool
 
-_WINGS = {"RNN": "layers", "LSTM": "layers", "GRU": "layers", "StreamPool": "streams"}
+_WINGS = dict.fromkeys(("RNN", "LSTM", "GRU", "Leaky", "Memory", "LSTMNorm", "GRUNorm"), "layers") | {"StreamPool": "streams"}
 _MODULES = ("decode", "flow")
 
 
@@ -128,7 +129,7 @@ __all__ = [
     "MemoryCell",
     "LSTMNormCell",
     "GRUNormCell",
-    "RNN", "LSTM", "GRU",
+    "RNN", "LSTM", "GRU", "Leaky", "Memory", "LSTMNorm", "GRUNorm",
     "StreamPool",
     "clip_grad_norm", "clip_grad_value", "clip_norm_each",
     "softmax_cross_entropy",

@@ -267,7 +267,7 @@ class LayerStep:
         h = layer.step(x)
         scores = h V + c
 
-    layer : an RNN, LSTM or GRU of one direction without a period, any number of layers. V : (H, K), or (H, K + 1) with
+    layer : an RNN, LSTM, GRU, … of one direction without a period, any number of layers. V : (H, K), or (H, K + 1) with
         stop=True in decoding; of an LSTM with proj_size=P, P for H.
     c : (K,) as V has columns, or None. E : (number of symbols, D) or None. All of the layer's dtype.
     remaining : True makes the last column of x the symbols still to come, for lengths=; E then is D - 1 wide.
@@ -281,7 +281,7 @@ class LayerStep:
 
     def __init__(self, layer: Layer, V: Array, c: Array | None = None, E: Array | None = None, *, remaining: bool = False):
         if not isinstance(layer, Layer):
-            raise TypeError(f"layer: expected an RNN, LSTM or GRU layer, got {_arguments._kind(layer)}")
+            raise TypeError(f"layer: expected a layer as fastgate.LSTM is, got {_arguments._kind(layer)}")
         one_direction(layer, "layer")
         if layer._cycle is not None:
             raise ValueError("layer: expected one without a period, for a state does not say which step it is at")

@@ -23,8 +23,8 @@ class StreamPool:
         y = pool.step(ids[:2], x)           # x (2, D) -> y (2, output_size); the third stream waits
         pool.close(ids)
 
-    layer : an RNN, LSTM or GRU of one direction. The pool holds prepared cells, that is, copies of its weights: what is trained
-        afterwards counts from the next `update` on.
+    layer : an RNN, LSTM, GRU, … of one direction. The pool holds prepared cells, that is, copies of its weights: what is
+        trained afterwards counts from the next `update` on.
     capacity : the number of streams that may be open at once. Memory for capacity states is reserved (the system hands it out
         when a stream is first used), and scratch for 1024.
 
@@ -41,7 +41,7 @@ class StreamPool:
 
     def __init__(self, layer: Layer, capacity: int):
         if not isinstance(layer, Layer):
-            raise TypeError(f"layer: expected an RNN, LSTM or GRU layer, got {_arguments._kind(layer)}")
+            raise TypeError(f"layer: expected a layer as fastgate.LSTM is, got {_arguments._kind(layer)}")
         one_direction(layer, "layer")
         self._capacity = _judge.size("capacity", capacity)
         self._layer = layer

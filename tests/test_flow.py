@@ -15,7 +15,7 @@ import fastgate
 from fastgate import flow, reference
 from fastgate.flow._dual import Dual
 
-GATE_ORDERS = {"rnn": {}, "lstm": {"gate_order": "ofgi"}, "gru": {"gate_order": "nzr"}}
+GATE_ORDERS = {"rnn": {}, "lstm": {"gate_order": "ofgi"}, "gru": {"gate_order": "nzr"}, "leaky": {}, "memory": {}}
 LENGTHS = np.array([6, 0, 4])
 CELLS = [cell for cell in CELLS if cell.name in GATE_ORDERS]
 KNOWN = [v for v in VARIANTS if v[0].name in GATE_ORDERS and not v[0].projection]
@@ -74,7 +74,7 @@ def test_a_trace_holds_what_forward_and_backward_compute(cell, options, ragged):
 
 
 @pytest.mark.parametrize("merge", ["concat", "sum", "mean", "mul"])
-@pytest.mark.parametrize("kind", ["RNN", "LSTM", "GRU"])
+@pytest.mark.parametrize("kind", ["RNN", "LSTM", "GRU", "Leaky", "Memory"])
 def test_a_layer_is_traced_layer_by_layer_and_stays_as_it_was(kind, merge):
     found = layer(kind, num_layers=2, bidirectional=True, merge=merge, dropout=0.25)
     rng = np.random.default_rng(0)
@@ -169,10 +169,10 @@ def test_norms_whose_squares_no_float_holds():
         np.testing.assert_allclose(found, size * np.sqrt(10) if size > 1e-300 else 3 * size, rtol=1e-12)
 
 
-@pytest.mark.parametrize("kind", ["RNN", "LSTM", "GRU"])
+@pytest.mark.parametrize("kind", ["RNN", "LSTM", "GRU", "Leaky", "Memory"])
 def test_a_trace_stays_as_it_was(kind):
     """Weights and states that change afterwards change nothing in it."""
-    found = layer(kind, bidirectional=True)
+    found = layer(kind, bidirectional=True, **{"alpha": 0.5, "learn_alpha": True} if kind == "Leaky" else {})
     x, h0 = np.ones((2, 4, 5)), np.ones((2, 2, 7))
     traces = flow.trace(found, x, h0)
     before = digest([dataclasses.astuple(t) for t in traces]), digest(*[flow.omega(t).gradients for t in traces])
@@ -423,8 +423,10 @@ def test_gates_are_those_of_the_steps(cell, options, ragged):
     keywords = dict(options) | GATE_ORDERS[cell.name] | ({"lengths": LENGTHS, "reverse": True} if ragged else {})
     steps = cell.function(reference, "forward")(**call, **keywords).cache.steps
     for _, places, _, kept in steps:
-        if cell.name == "rnn":
-            expected = {"h": kept}
+        if cell.name in ("rnn", "leaky"):
+            expected = {"h" if cell.name == "rnn" else "y": kept}
+        elif cell.name == "memory":
+            expected = dict(zip("yh", kept, strict=True))
         elif cell.name == "lstm":
             expected = dict(zip("ifgo", kept, strict=False))
         else:
@@ -439,19 +441,24 @@ def test_gates_are_those_of_the_steps(cell, options, ragged):
     shares = flow.saturation(t)
     for letter, a in found.items():
         rows, share = a[t.alive], shares[letter]
-        kind = (
-            keywords.get("activation", "tanh") if letter in "h" else keywords.get("candidate", "tanh") if letter in "gn" else ""
-        )
+        kind = keywords.get("candidate", "tanh") if letter in "gn" else ""
+        kind = keywords.get("activation", "tanh") if letter in "hy" else kind
+        kind = keywords.get("output", "tanh") if (cell.name, letter) == ("memory", "h") else kind
         low, high = (rows <= 0, rows > np.inf) if kind == "relu" else (rows < (-0.9 if kind == "tanh" else 0.1), rows > 0.9)
         if kind == "identity":
             low = high = np.zeros_like(rows, bool)
         np.testing.assert_allclose(share.low, low.mean(0))
         np.testing.assert_allclose(share.high, high.mean(0))
         assert share.share == pytest.approx(low.mean() + high.mean())
-    if cell.name != "rnn":
+    if cell.name in ("lstm", "gru"):
         keeps = found["f" if cell.name == "lstm" else "z"][t.alive]
         keeps = 1 - keeps if keywords.get("update") == "new" else keeps
         np.testing.assert_allclose(flow.time_constants(t), -1 / np.log(keeps.mean(0)), rtol=1e-12)
+    elif cell.name == "leaky":
+        alpha = np.broadcast_to(call.get("alpha", 0.875), 5)
+        np.testing.assert_allclose(flow.time_constants(t), -1 / np.log(alpha), rtol=1e-12)
+    elif cell.name == "memory":
+        assert (flow.time_constants(t) == np.inf).all()
 
 
 def test_a_time_constant_is_how_long_a_state_lives():
@@ -462,6 +469,22 @@ def test_a_time_constant_is_how_long_a_state_lives():
     np.testing.assert_allclose(t.c[0, :, 2], np.exp(-np.arange(1, 51) / flow.time_constants(t)[2]), rtol=1e-9)
     open_ = fastgate.LSTMCell(np.zeros((1, 4)), np.zeros((1, 4)), np.array([0.0, 60.0, 0.0, 0.0]))
     assert flow.time_constants(flow.trace(open_, np.zeros((1, 2, 1))))[0] == np.inf
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_leaky_units_of_a_layer(dtype):
+    """What is constant has no gradient; units that see nothing of each other lose what they lose, alpha^t."""
+    alpha = np.linspace(0.2, 0.95, 7)
+    for own in ({"alpha": alpha}, {"alpha": alpha, "learn_alpha": True}, {"alpha": 0.95}):
+        found = fastgate.Leaky(5, 7, Wh=False, dtype=dtype, rng=0, **own)
+        (t,) = flow.trace(found, values(np.random.default_rng(1), (2, 6, 5), dtype))
+        names = {f"d{name[:-1]}" for name in found.weights}
+        assert flow.omega(t).gradients.keys() == flow.omega(t, hold="delta").gradients.keys() == t.gradients.keys() == names
+        norms = flow.jacobian_norms(t)
+        exact = float(dtype(0.95)) ** norms.distance[None]
+        np.testing.assert_allclose(norms.norm, np.repeat(exact, 2, axis=0), rtol=1e-12)
+        constants = -1 / np.log(np.broadcast_to(own["alpha"], 7).astype(dtype).astype(float))
+        np.testing.assert_allclose(flow.time_constants(t), constants, rtol=1e-12)
 
 
 # --- nothing at all, and mistakes --------------------------------------------------------------------------------
@@ -479,7 +502,7 @@ def test_nothing_at_all(cell, N, T):
     assert not any(g.any() for g in flow.omega(t, hold="delta").gradients.values())
     assert all(a.shape == (N, T, 5) for a in flow.gates(t).values())
     flow.saturation(t)
-    if cell.name != "rnn":
+    if cell.name in ("lstm", "gru"):
         assert np.isnan(flow.time_constants(t)).all()
 
 
@@ -494,6 +517,7 @@ T_RNN, T_LSTM = (flow.trace(cell, X) for cell in (RNN_CELL, LSTM_CELL))
     [
         (lambda: flow.trace(None, X), TypeError, "model: expected a layer"),
         (lambda: flow.trace(fastgate.RNN, X), TypeError, "model: expected a layer"),
+        (lambda: flow.trace(fastgate.GRUNorm(4, 5), X), ValueError, "model: expected rnn, .* or memory, got gru_norm"),
         (lambda: flow.trace(RNN_CELL, X[0]), ValueError, r"x: expected \(N, T, D\)"),
         (lambda: flow.trace(RNN_CELL, X, c0=np.zeros((2, 5))), ValueError, "c0: expected None for RNNCell"),
         (lambda: flow.trace(RNN_CELL, X, dh=np.zeros((2, 3, 4))), ValueError, r"dh: expected \(N, T, H\) = \(2, 3, 5\)"),
@@ -518,7 +542,7 @@ T_RNN, T_LSTM = (flow.trace(cell, X) for cell in (RNN_CELL, LSTM_CELL))
         (lambda: flow.spectrum(np.ones((2, 3))), ValueError, r"Wh: expected \(H, G·H\)"),
         (lambda: flow.spectrum(np.full((2, 2), np.nan)), ValueError, "Wh: expected finite"),
         (lambda: flow.spectrum(np.ones((2, 4)), 2), ValueError, r"gate: expected 0..G-1 = 0..1, got 2"),
-        (lambda: flow.time_constants(T_RNN), ValueError, "trace: expected that of an lstm or a gru"),
+        (lambda: flow.time_constants(T_RNN), ValueError, "trace: expected that of an lstm, gru, leaky or memory"),
         (lambda: flow.omega(T_RNN, hold="all"), ValueError, "hold: expected"),
         (lambda: flow.omega(T_RNN, smallest=-1), ValueError, "smallest: expected"),
         (lambda: flow.product_variance([0.0]), ValueError, "scales: expected"),
@@ -560,7 +584,9 @@ def test_figures_show_what_was_measured(cell):
     norms = flow.jacobian_norms(t)
     lines = lines_of(flow.plot_jacobian_norms(t, norms))
     np.testing.assert_allclose(lines[0].get_ydata(), np.nanmedian(norms.norm, axis=0), rtol=1e-12)
-    if cell.name == "rnn":
+    if cell.name == "memory":
+        assert np.isnan(lines_of(flow.plot_time_constants(t))[0].get_ydata()).all()  # infinite
+    elif cell.name == "rnn":
         np.testing.assert_allclose(lines[1].get_ydata(), flow.bound(t.weights["Wh"], range(1, 7)), rtol=1e-12)
     else:
         (line, _) = lines_of(flow.plot_time_constants(t))
@@ -621,9 +647,9 @@ def test_a_page_of_a_net_that_has_run_away():
 
 
 @pytest.mark.usefixtures("matplotlib")
-@pytest.mark.parametrize("kind", ["LSTM", "GRU"])
-def test_a_page_of_a_stack(kind, tmp_path):
-    found = layer(kind, num_layers=2, bidirectional=True)
+@pytest.mark.parametrize(("kind", "own"), [("LSTM", {}), ("GRU", {}), ("Leaky", {"Wh": False}), ("Memory", {})])
+def test_a_page_of_a_stack(kind, own, tmp_path):
+    found = layer(kind, num_layers=2, bidirectional=True, **own)
     x = np.random.default_rng(0).normal(size=(3, 9, 5))
     page = flow.report(found, x, lengths=[9, 0, 4], path=str(tmp_path / "page.svg"))
     assert [v.name for v in page.verdicts] == [t.name for t in page.traces]

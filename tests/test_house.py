@@ -119,22 +119,23 @@ def test_a_prepared_class_is_built_as_its_function_is_called(cell):
         assert member.__doc__
 
 
-def test_layers_are_of_the_three_cells():
-    assert LAYERS == ["RNN", "LSTM", "GRU"]
+def test_these_cells_have_layers():
+    assert LAYERS == ["RNN", "LSTM", "GRU", "Leaky", "Memory", "LSTMNorm", "GRUNorm"]
 
 
 @pytest.mark.parametrize("name", LAYERS)
 def test_a_layer_has_the_options_of_its_cell(name):
     """With the same defaults, after those that all layers share; but for what stands around a cell in time."""
     layer = getattr(fastgate, name)
-    assert layer.__module__ == f"fastgate.layers.{name.lower()}"
-    function = inspect.signature(getattr(fastgate, f"{name.lower()}_forward")).parameters
+    assert layer.__module__ == f"fastgate.layers.{layer._cell}"
+    function = inspect.signature(getattr(fastgate, f"{layer._cell}_forward")).parameters
     run = inspect.signature(getattr(fastgate, f"{name}Cell").forward).parameters
     shared = {"num_layers", "bidirectional", "merge", "dropout", "b", "bh", "dtype", "rng", "recurrent_dropout"}
     shared |= {"zoneout_h", "zoneout_c", "period", "peephole"} & set(function)
     shared |= {"proj_size"} if "Wr" in function else set()
+    shared |= {"Wh", "learn_alpha"} if "alpha" in function else {"gain_c"} & set(function)
     built = {p.name: p for p in inspect.signature(layer).parameters.values() if p.kind is p.KEYWORD_ONLY}
-    options = set(function) - set(run) - {"Wx", "Wh", "Wr"} - shared - set(AROUND)
+    options = set(function) - set(run) - {"Wx", "Wh", "Wr", "gain_x", "gain_h", "beta_c"} - shared - set(AROUND)
     assert built.keys() == shared | options
     assert {option: built[option].default for option in options} == {option: function[option].default for option in options}
     for member in ("forward", "backward", "step", "reset", "state_dict", "load_state_dict", "save", "load"):

@@ -1,4 +1,4 @@
-"""RNN, LSTM and GRU layers: stacks and directions of the public functions, their weights and gradients in one array."""
+"""Layers of all cells: stacks and directions of the public functions, their weights and gradients in one array."""
 
 import copy
 import importlib
@@ -21,6 +21,8 @@ import pytest
 from support import CELLS as ALL
 from support import (
     EXACT,
+    LEAKY_UNITS,
+    NORMALISED_C,
     PEEPHOLE,
     PROJECTED,
     WEIGHTS,
@@ -36,27 +38,31 @@ from support import VARIANTS as ALL_VARIANTS
 
 import fastgate
 import fastgate.structures
-from fastgate import layers
+from fastgate import _arguments, layers
 
-CELLS = [cell for cell in ALL if hasattr(fastgate, cell.name.upper())]  # a cell need not have a layer
-VARIANTS = [(cell, options) for cell, options in ALL_VARIANTS if hasattr(fastgate, cell.name.upper())]
+CELLS = [cell for cell in ALL if hasattr(fastgate, _arguments.class_name(cell.name))]  # a cell need not have a layer
+VARIANTS = [(cell, options) for cell, options in ALL_VARIANTS if hasattr(fastgate, _arguments.class_name(cell.name))]
 ENVIRONMENT = os.environ | {"PYTHONPATH": str(Path(fastgate.__file__).parents[1])}
 MERGES = ("concat", "sum", "mean", "mul")
+OF_UNITS = ("peephole", "gain_c", "beta_c")  # weights whose values no gate order moves; they lie behind the others
 SHAPES = ((1, False, "concat"), (3, False, "concat"), *((2, True, merge) for merge in MERGES), (1, True, "mul"))
 
 variants = pytest.mark.parametrize("variant", VARIANTS, ids=variant_id)
 cells = pytest.mark.parametrize("cell", CELLS, ids=repr)
-projected_too = pytest.mark.parametrize("cell", [*CELLS, PROJECTED], ids=repr)
+of_all_weights = pytest.mark.parametrize("cell", [*CELLS, PROJECTED, LEAKY_UNITS, NORMALISED_C], ids=repr)
 shapes = pytest.mark.parametrize("shape", SHAPES, ids=lambda shape: "-".join(map(str, shape)))
 
 
 def kind(cell):
-    return getattr(fastgate, cell.name.upper())
+    return getattr(fastgate, _arguments.class_name(cell.name))
 
 
 def of_cell(cell, H):
     """The arguments of the constructor that give a layer the weights of the cell."""
-    return ({"peephole": True} if cell.peephole else {}) | ({"proj_size": cell.P(H)} if cell.projection else {})
+    own = {"peephole": True} if cell.peephole else {}
+    own |= {"proj_size": cell.P(H)} if cell.projection else {}
+    own |= {"learn_alpha": True} if cell.alpha else {}
+    return own | ({"gain_c": "gain_c" in cell.norm} if cell.name == "lstm_norm" else {})
 
 
 def make(cell, D=3, H=5, *, num_layers=2, bidirectional=True, merge="concat", dtype=np.float64, rng=0, **options):
@@ -64,6 +70,9 @@ def make(cell, D=3, H=5, *, num_layers=2, bidirectional=True, merge="concat", dt
     options = {"b": True, "bh": True} | of_cell(cell, H) | options
     layer = kind(cell)(D, H, num_layers=num_layers, bidirectional=bidirectional, merge=merge, dtype=dtype, rng=rng, **options)
     layer.parameters[...] = values(np.random.default_rng(rng), layer.parameters.shape, dtype, 0.6)
+    for name, a in layer.weights.items():
+        if name.startswith("alpha"):
+            a[...] = 1 / (1 + np.exp(-4 * a))
     return layer
 
 
@@ -212,7 +221,7 @@ def pytorch_name(name):
 def test_as_pytorch(variant, bidirectional, N):
     torch = pytest.importorskip("torch", reason="compared with PyTorch")
     cell, options = variant
-    if cell.peephole or options not in PYTORCH[cell.name]:
+    if cell.peephole or options not in PYTORCH.get(cell.name, ()):
         pytest.skip("PyTorch has no such cell")
     T, D, H, num_layers = 7, 5, 9, 2
     rng = np.random.default_rng(3)
@@ -254,7 +263,7 @@ def test_as_pytorch(variant, bidirectional, N):
 # --- the same bits -------------------------------------------------------------------------------------------------------
 
 
-@projected_too
+@of_all_weights
 @pytest.mark.parametrize("threads", [1, 2])
 def test_chunks_and_steps_give_the_bits_of_the_whole(cell, threads):
     rng = np.random.default_rng(4)
@@ -275,7 +284,7 @@ def test_chunks_and_steps_give_the_bits_of_the_whole(cell, threads):
             assert_same(dict(enumerate(layer.state)), dict(enumerate(whole[1:-1])))
 
 
-@projected_too
+@of_all_weights
 def test_the_bits_of_a_row_are_its_own(cell):
     """Alone or in a batch, whatever its padding, the strides, the threads, and with or without a cache."""
     rng = np.random.default_rng(5)
@@ -321,7 +330,7 @@ def test_gate_order_permutes_the_weights_and_nothing_else(variant):
     plain = kind(cell)(3, 6, num_layers=2, rng=7, **own)
     other = kind(cell)(3, 6, num_layers=2, rng=7, gate_order=order, **own)
     for name, a in plain.weights.items():
-        if name.startswith("peephole"):  # has an order of its own
+        if name.startswith(OF_UNITS):
             other.weights[name][...] = a[...] = values(np.random.default_rng(7), a.shape, a.dtype)
         elif name.startswith("Wr"):  # has none
             np.testing.assert_array_equal(other.weights[name], a)
@@ -330,7 +339,7 @@ def test_gate_order_permutes_the_weights_and_nothing_else(variant):
     given, upstream = data(cell, plain, np.random.default_rng(8))
     found, expected = run(other, given, upstream), run(plain, given, upstream)
     for name in expected:
-        moved = name[1:] in plain.weights and not name[1:].startswith(("peephole", "Wr"))
+        moved = name[1:] in plain.weights and not name[1:].startswith((*OF_UNITS, "Wr"))
         a = permuted(expected[name], cell.gates, order) if moved else expected[name]
         np.testing.assert_array_equal(found[name], a)
 
@@ -338,7 +347,7 @@ def test_gate_order_permutes_the_weights_and_nothing_else(variant):
 # --- weights and gradients -----------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("cell", [*CELLS, PEEPHOLE, replace(PEEPHOLE, projection=True)], ids=repr)
+@pytest.mark.parametrize("cell", [*CELLS, PEEPHOLE, replace(PEEPHOLE, projection=True), LEAKY_UNITS, NORMALISED_C], ids=repr)
 @pytest.mark.parametrize("b", [False, True])
 @pytest.mark.parametrize("bh", [False, True])
 def test_weights_are_views_of_one_array_without_gaps(cell, b, bh):
@@ -347,10 +356,9 @@ def test_weights_are_views_of_one_array_without_gaps(cell, b, bh):
             own = of_cell(cell, H)
             layer = kind(cell)(D, H, num_layers=2, bidirectional=True, b=b, bh=bh, dtype=dtype, rng=0, **own)
             ends = [f"{k}{suffix}" for k in range(2) for suffix in ("", "_reverse")]
-            names = [name + end for end in ends for name in ("Wx", "Wh", *["b"] * b, *["bh"] * bh)]
-            names += [f"peephole{end}" for end in ends if "peephole" in own] + [
-                f"Wr{end}" for end in ends if "proj_size" in own
-            ]
+            beside = ("Wx", "Wh", *["b"] * b, *["bh"] * bh, *cell.norm[:2], *["alpha"] * cell.alpha)
+            behind = (*["peephole"] * cell.peephole, *cell.norm[2:], *["Wr"] * cell.projection)
+            names = [name + end for end in ends for name in beside] + [name + end for name in behind for end in ends]
             for flat, views in ((layer.parameters, layer.weights), (layer.gradients, layer.grads)):
                 assert list(views) == names
                 assert flat.dtype == dtype
@@ -362,7 +370,7 @@ def test_weights_are_views_of_one_array_without_gaps(cell, b, bh):
                 with pytest.raises(TypeError):
                     views["Wx0"] = np.zeros(1)
                 if cell.G * H * flat.itemsize % 64 == 0:
-                    assert all(a.ctypes.data % 64 == 0 for name, a in views.items() if name[:2] not in ("pe", "Wr"))
+                    assert all(a.ctypes.data % 64 == 0 for name, a in views.items() if not name.startswith(behind or "none"))
             for attribute in ("parameters", "gradients", "weights", "grads", "dtype", "num_layers", "config"):
                 with pytest.raises(AttributeError):
                     setattr(layer, attribute, None)
@@ -420,7 +428,7 @@ def test_final_states_alone_have_gradients(cell):
 
 
 def test_fresh_weights():
-    """Glorot's limits reached and kept, orthogonal gate blocks, biases zero but for the forget gate's."""
+    """Glorot's limits reached and kept, orthogonal gate blocks, gains one, the rest zero but for the forget gate's bias."""
     for cell in CELLS:
         for D, H in ((30, 40), (50, 9)):
             layer = kind(cell)(D, H, num_layers=2, bidirectional=True, bh=True, rng=3)
@@ -428,17 +436,22 @@ def test_fresh_weights():
             np.testing.assert_array_equal(layer.parameters, same.parameters)
             wide = kind(cell)(D, H, num_layers=2, bidirectional=True, bh=True, rng=3, dtype=np.float64)
             np.testing.assert_array_equal(wide.parameters.astype(np.float32), layer.parameters)
-            assert len({a.tobytes() for name, a in layer.weights.items() if name[0] == "W"}) == 8
+            matrices = {a.tobytes() for name, a in layer.weights.items() if name[0] == "W"}
+            assert len(matrices) == (5 if cell.name == "memory" else 8)
             for name, a in wide.weights.items():
-                blocks = np.split(a, cell.G, axis=-1)
-                for gate, block in zip(cell.gates, blocks, strict=True):
+                if name.startswith(OF_UNITS):
+                    assert (a == name.startswith("gain")).all()
+                    continue
+                for gate, block in zip(cell.gates, np.split(a, cell.G, axis=-1), strict=True):
                     if name.startswith("Wx"):
                         limit = (6 / (len(a) + H)) ** 0.5
                         assert 0.9 * limit < np.abs(block).max() <= limit
+                    elif name.startswith("Wh") and cell.name == "memory":
+                        assert not block.any()
                     elif name.startswith("Wh"):
                         np.testing.assert_allclose(block.T @ block, np.eye(H), atol=1e-12)
                     else:
-                        assert (block == (cell.name == "lstm" and gate == "f" and name[:2] != "bh")).all()
+                        assert (block == (name.startswith("gain") or (gate == "f" and name[:2] != "bh"))).all()
     for P in (5, 30):  # above and below: orthonormal columns, rows
         weights = fastgate.LSTM(4, 10, proj_size=P, dtype=np.float64, rng=0).weights
         for block in np.split(weights["Wh0"], 4, axis=1):
@@ -614,7 +627,7 @@ def assert_whole(copied, layer):
     assert (layer.parameters != 7).all()
 
 
-@projected_too
+@of_all_weights
 @pytest.mark.parametrize("how", ["pickle", "deepcopy", "copy"])
 def test_copies_are_whole(cell, how):
     layer = make(cell, num_layers=2, bidirectional=False, dropout=0.5, dtype=np.float32)
@@ -724,7 +737,7 @@ def test_files(cell, tmp_path):
     given, _ = data(cell, layer, np.random.default_rng(19))
     assert_same(results(layers.load(path).forward(**given)), results(layer.forward(**given)))
     other = next(c for c in CELLS if c.name != cell.name)
-    with pytest.raises(ValueError, match=f"it holds {cell.name.upper()}; fastgate.layers.load reads any layer"):
+    with pytest.raises(ValueError, match=f"it holds {kind(cell).__name__}; fastgate.layers.load reads any layer"):
         kind(other).load(path)
 
 
@@ -1029,7 +1042,7 @@ def test_a_child_of_fork_computes_while_its_parent_holds_the_lock():
 # --- arguments -----------------------------------------------------------------------------------------------------------
 
 
-OF_LSTM = (
+OF_CELL = {"lstm": (
     ({"peephole": None}, TypeError, "peephole: expected True or False, got None"),
     ({"candidate": "relu"}, ValueError, 'candidate: expected "tanh" or "sigmoid", got "relu"'),
     ({"coupled": 1}, TypeError, "coupled: expected True or False, got int 1"),
@@ -1037,7 +1050,25 @@ OF_LSTM = (
     ({"proj_size": True}, TypeError, "proj_size: expected an integer >= 1, got bool True"),
     ({"cell_clip": 0}, ValueError, "cell_clip: expected a number > 0, got 0.0"),
     ({"preact_clip": "3"}, TypeError, "preact_clip: expected a number > 0, got str '3'"),
-)
+), "leaky": (
+    ({"alpha": 1.5}, ValueError, "alpha: expected a number from 0 to 1, got 1.5"),
+    ({"alpha": None}, TypeError, r"alpha: expected a number from 0 to 1 or an array \(H,\) of them, got None"),
+    ({"alpha": [0.5, 0.5]}, ValueError, r"alpha: expected \(H,\) = \(4,\), got \(2,\)"),
+    ({"alpha": [0.5, 0.5, np.nan, 0]}, ValueError, "alpha: expected numbers from 0 to 1, got nan for unit 2"),
+    ({"alpha": np.zeros(4, int)}, TypeError, "alpha: expected float32 or float64, got int64"),
+    ({"learn_alpha": 0.5}, TypeError, "learn_alpha: expected True or False, got float 0.5"),
+    ({"Wh": None}, TypeError, "Wh: expected True or False, got None"),
+    ({"Wh": False, "recurrent_dropout": 0.5}, ValueError, "recurrent_dropout: expected 0.0 beside Wh=False, got 0.5"),
+), "memory": (
+    ({"output": "relu"}, ValueError, 'output: expected "identity" or "tanh", got "relu"'),
+), "lstm_norm": (
+    ({"gain_c": 1}, TypeError, "gain_c: expected True or False, got int 1"),
+    ({"eps": 0}, ValueError, "eps: expected a number > 0"),
+    ({"eps": None}, TypeError, "eps: expected a number > 0, got None"),
+    ({"period": 2}, ValueError, "period: expected None beside gain_c, got one; pass gain_c=False"),
+), "gru_norm": (
+    ({"eps": 1e-60}, ValueError, "eps: expected a number > 0 that float32 holds, got 1e-60"),
+)}  # fmt: skip
 
 
 @cells
@@ -1074,9 +1105,9 @@ def test_a_constructor_names_what_it_refuses(cell):
         ),
         ({"num_layers": 2, "input_size": 2**33, "hidden_size": 2**9}, MemoryError, "input_size = 8589934592"),
         *(({option: "no"}, ValueError, f"{option}: expected") for option in ["gate_order"] * (cell.G > 1)),
-        *(({option: "no"}, ValueError, f"{option}: expected") for option, _ in cell.options[0]),
+        *(({option: "no"}, ValueError, f"{option}: expected") for option, value in cell.options[0] if isinstance(value, str)),
         *(({option: np.array(["no", "no"])}, TypeError, f"{option}: expected") for option, _ in cell.options[0]),
-        *OF_LSTM * (cell.name == "lstm"),
+        *OF_CELL.get(cell.name, ()),
     ):
         with pytest.raises(error, match=f"^{words}"):
             kind(cell)(**{"input_size": 3, "hidden_size": 4} | wrong)
@@ -1137,7 +1168,7 @@ def test_calls_name_what_they_refuse_and_change_nothing(cell):
         (
             {"cache": cache._caches[0][0]},
             ValueError,
-            "cache: expected the cache of this layer's forward, got that of [a-z]+_forward$",
+            "cache: expected the cache of this layer's forward, got that of [a-z_]+_forward$",
         ),
         (
             {"cache": other.forward(**given).cache},
@@ -1253,13 +1284,16 @@ def test_more_arrays_than_anyone_has_are_refused_at_once():
 @cells
 def test_repr_and_config(cell):
     for options in ({}, {"bh": False}, {"merge": "sum", "num_layers": 1, "dropout": 0.5}, {"dtype": np.float32, "b": False}):
-        lstm = [{"peephole": True}, {"peephole": True, "proj_size": 4}] * (cell.name == "lstm")
-        for own in [*(dict(options) for c, options in VARIANTS if c is cell), *lstm]:
+        more = {
+            "lstm": [{"peephole": True}, {"peephole": True, "proj_size": 4}],
+            "leaky": [{"alpha": np.linspace(0, 1, 5, dtype=np.float32)}, {"alpha": 1, "learn_alpha": True, "Wh": False}],
+            "lstm_norm": [{"gain_c": True}],
+        }
+        for own in [*(dict(options) for c, options in VARIANTS if c is cell), *more.get(cell.name, ())]:
             layer = make(cell, **options, **own)
             first, *rest = repr(layer).splitlines()
             call, _, count = first.partition(": ")
-            names = {name: getattr(fastgate, name) for name in ("RNN", "LSTM", "GRU")}
-            assert eval(call, names).config == layer.config == type(layer)(**layer.config).config
+            assert eval(call, {kind(cell).__name__: kind(cell)}).config == layer.config == type(layer)(**layer.config).config
             assert count == f"{layer.num_parameters} parameters"
             listed = re.findall(r"\w+ \([\d, ]+\)", " ".join(rest))
             assert sorted(listed) == sorted(f"{name} {a.shape}" for name, a in layer.weights.items())
@@ -1329,3 +1363,50 @@ def test_parameters_and_gradients_change_in_place_only():
     for name in ("parameters", "gradients"):
         with pytest.raises(AttributeError, match=rf"{name}: expected the layer's own array.*layer\.{name}\[\.\.\.\] = values"):
             setattr(layer, name, before)
+
+
+# --- leaky units -----------------------------------------------------------------------------------------------------------
+
+
+def test_what_a_leaky_layer_does_not_learn():
+    """Alphas for each unit are constants in all layers and directions; without Wh units see nothing of each other."""
+    rng = np.random.default_rng(26)
+    alpha = fastgate.draw_alpha(5, 1, 50, rng)
+    for Wh in (True, False):
+        layer = fastgate.Leaky(3, 5, num_layers=2, bidirectional=True, alpha=alpha, Wh=Wh, dtype=np.float64, rng=rng)
+        assert ("Wh1" in layer.weights) is Wh
+        assert "alpha0" not in layer.weights
+        assert layer.config["alpha"] == alpha.tolist()
+        x = values(rng, (4, 6, 3))
+        found = layer.forward(x)
+        inner = []
+        for x_k, k in ((x, 0), (None, 1)):
+            halves = []
+            for suffix in ("", "_reverse"):
+                W = {name: layer.weights.get(f"{name}{k}{suffix}") for name in ("Wx", "Wh", "b")}
+                halves.append(
+                    fastgate.leaky_forward(
+                        x_k if k == 0 else inner[-1], None, **W, alpha=alpha.astype(np.float64), reverse=suffix != ""
+                    ).h
+                )
+            inner.append(np.concatenate(halves, axis=2))
+        np.testing.assert_array_equal(found.h, inner[-1])
+        layer.backward(found.h, found.cache)
+        assert layer.gradients.all()
+        pool = fastgate.StreamPool(fastgate.Leaky(3, 5, alpha=alpha, Wh=Wh, dtype=np.float64, rng=0), 4)
+        ids = pool.open(4)
+        steps = np.stack([pool.step(ids, x[:, t]) for t in range(6)], axis=1)
+        np.testing.assert_array_equal(steps, pool.layer.forward(x).h)
+
+
+def test_alphas_that_are_learned_begin_as_given():
+    alpha = fastgate.draw_alpha(5, 1, 50, np.random.default_rng(27))
+    layer = fastgate.Leaky(3, 5, num_layers=2, alpha=alpha, learn_alpha=True, rng=0)
+    for name in ("alpha0", "alpha1"):
+        np.testing.assert_array_equal(layer.weights[name], alpha)
+    x = np.ones((2, 3, 3), np.float32)
+    layer.weights["alpha1"][2] = 1.25
+    with pytest.raises(ValueError, match=r"^alpha: expected numbers from 0 to 1, got 1.25 for unit 2$"):
+        layer.forward(x)
+    np.clip(layer.weights["alpha1"], 0, 1, out=layer.weights["alpha1"])
+    layer.forward(x)

@@ -1,12 +1,13 @@
 """What stands around the cells of a layer: recurrent dropout, zoneout, periods; forward, backward, steps and live streams."""
 
 import copy
+import inspect
 import json
 import pickle
 
 import numpy as np
 import pytest
-from support import assert_same, bits, digest, values
+from support import WEIGHTS, assert_same, bits, digest, values
 
 import fastgate
 from fastgate import decode, draw_dropout_mask, draw_zoneout_mask, flow, structures, weights
@@ -15,22 +16,40 @@ from fastgate.layers import truncated_bptt
 N, T, D, H = 4, 9, 3, 6
 LENGTHS = [9, 3, 0, 5]
 PERIOD = [1, 1, 2, 3, 4, 4]
-KINDS = (("RNN", {}), ("GRU", {"reset": "before"}), ("LSTM", {"peephole": True}), ("LSTM", {"proj_size": 4}))
-NAMES = ("Wx", "Wh", "b", "bh", "peephole", "Wr")
+KINDS = (
+    ("RNN", {}), ("GRU", {"reset": "before"}), ("LSTM", {"peephole": True}), ("Leaky", {"learn_alpha": True}),
+    ("Memory", {"output": "identity"}), ("GRUNorm", {"eps": 0.1}), ("LSTM", {"proj_size": 4}), ("LSTMNorm", {"eps": 0.1}),
+)  # fmt: skip
+HELD = (*KINDS[:6], ("LSTMNorm", {"gain_c": False}))
 
-kinds = pytest.mark.parametrize(("kind", "own"), KINDS, ids=["rnn", "gru", "lstm", "lstm-projection"])
-held = pytest.mark.parametrize(("kind", "own"), KINDS[:3], ids=["rnn", "gru", "lstm"])
+
+def named(variant):
+    return "-".join([variant[0], *variant[1]])
+
+
+def each_kind(variants):
+    return pytest.mark.parametrize(("kind", "own"), variants, ids=map(named, variants))
+
+
+kinds, held = each_kind(KINDS), each_kind(HELD)
 
 
 def make(kind, *, dtype=np.float64, **options):
     """A layer whose weights are all random."""
     layer = getattr(fastgate, kind)(D, H, num_layers=2, dtype=dtype, rng=0, **options)
     layer.parameters[...] = values(np.random.default_rng(2), layer.parameters.shape, dtype, 0.6)
+    for name in ("alpha0", "alpha1", "alpha0_reverse", "alpha1_reverse"):
+        if name in layer.weights:
+            layer.weights[name][...] = np.linspace(0.1, 0.9, H)
     return layer
 
 
+def has_c(kind):
+    return "c0" in inspect.signature(getattr(fastgate, kind).forward).parameters
+
+
 def rates(kind):
-    return {"recurrent_dropout": 0.3, "zoneout_h": 0.15} | ({"zoneout_c": 0.25} if kind == "LSTM" else {})
+    return {"recurrent_dropout": 0.3, "zoneout_h": 0.15} | ({"zoneout_c": 0.25} if has_c(kind) else {})
 
 
 def inputs(layer, rng, N=N):
@@ -43,13 +62,13 @@ def inputs(layer, rng, N=N):
 
 def by_hand(layer, x, states, upstream, around, lengths=LENGTHS):
     """Results of forward and backward, from the functions; around(k, d) -> their arguments besides the layer's own."""
-    name = type(layer).__name__.lower()
-    options = {key: value for key, value in layer.config.items() if key in ("reset", "activation")}
+    name = layer._cell
+    options = {key: value for key, value in layer.config.items() if key in ("reset", "activation", "output", "eps")}
     results, caches, finals = {}, [], []
     for k in range(2):
         halves = []
         for d in range(layer.num_directions):
-            W = {key: layer.weights[f"{key}{k}{'_reverse' * d}"] for key in NAMES if f"{key}0" in layer.weights}
+            W = {key: layer.weights[f"{key}{k}{'_reverse' * d}"] for key in WEIGHTS if f"{key}0" in layer.weights}
             h, *final, cache = getattr(fastgate, f"{name}_forward")(
                 x, *(a[len(finals)] for a in states), **W, **options, **around(k, d), lengths=lengths, reverse=d == 1
             )
@@ -64,7 +83,7 @@ def by_hand(layer, x, states, upstream, around, lengths=LENGTHS):
             s = k * layer.num_directions + d
             found = getattr(fastgate, f"{name}_backward")(part, caches[s], *(a[s] for a in last))
             parts.append(found.dx)
-            results |= {f"d{key}{k}{'_reverse' * d}": getattr(found, f"d{key}", None) for key in NAMES}
+            results |= {f"d{key}{k}{'_reverse' * d}": getattr(found, f"d{key}", None) for key in WEIGHTS}
         dh = sum(parts[1:], parts[0])
     results |= {"h": x, "dx": dh} | {str(i): np.stack(a) for i, a in enumerate(zip(*finals, strict=True))}
     return {key: a for key, a in results.items() if a is not None}
@@ -89,7 +108,7 @@ def test_a_layer_draws_the_masks_of_its_functions(kind, own, bidirectional):
     def around(k, d):
         drawn = {"recurrent_mask": draw_dropout_mask((N, P), 0.3, rng, "float64")}
         drawn["zoneout_h"] = draw_zoneout_mask((N, T, P), 0.15, rng)
-        return drawn | ({"zoneout_c": draw_zoneout_mask((N, T, H), 0.25, rng)} if kind == "LSTM" else {})
+        return drawn | ({"zoneout_c": draw_zoneout_mask((N, T, H), 0.25, rng)} if has_c(kind) else {})
 
     before = digest(x, states, upstream, layer.parameters)
     found = by_layer(layer, x, states, upstream, rng=7)
@@ -147,8 +166,7 @@ def test_a_layer_with_a_period_is_its_functions(kind, own, bidirectional):
             assert_same(by_layer(layer, x, states, upstream, start=start), expected)
         assert layer.config["period"] == period
         assert json.loads(json.dumps(layer.config)) == layer.config
-        names = {"RNN": fastgate.RNN, "GRU": fastgate.GRU, "LSTM": fastgate.LSTM}
-        assert eval(repr(layer).partition("): ")[0] + ")", names).config == layer.config
+        assert eval(repr(layer).partition("): ")[0] + ")", {kind: type(layer)}).config == layer.config
 
 
 @held

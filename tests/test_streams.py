@@ -78,6 +78,10 @@ def test_sizes_round_the_lane_counts(kind, dtype):
         (fastgate.LSTM, {"proj_size": 5, "peephole": True}),
         (fastgate.LSTM, {"proj_size": 12}),
         (fastgate.GRU, {"reset": "before", "update": "new", "gate_order": "nzr"}),
+        (fastgate.Leaky, {"alpha": np.linspace(0, 1, 9), "activation": "sigmoid"}),
+        (fastgate.Memory, {"output": "tanh"}),
+        (fastgate.LSTMNorm, {"gate_order": "ogif", "eps": 0.1}),
+        (fastgate.GRUNorm, {"eps": 0.1}),
     ],
 )
 def test_the_options_of_the_layer_count(kind, options):
@@ -394,7 +398,7 @@ def test_what_is_refused_changes_nothing(kind):
 def test_a_constructor_names_what_it_refuses():
     layer = make(fastgate.RNN)
     for arguments, error, words in (
-        ((None, 5), TypeError, "layer: expected an RNN, LSTM or GRU layer, got None"),
+        ((None, 5), TypeError, "layer: expected a layer as fastgate.LSTM is, got None"),
         ((fastgate.RNN(2, 3, bidirectional=True), 5), ValueError, "layer: expected a layer of one direction"),
         ((layer, 0), ValueError, "capacity: expected an integer >= 1, got 0"),
         ((layer, 2.0), TypeError, "capacity: expected an integer >= 1, got float 2.0"),

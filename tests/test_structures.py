@@ -5,7 +5,7 @@ import pickle
 
 import numpy as np
 import pytest
-from support import digest, values
+from support import digest, naming, values
 
 import fastgate
 from fastgate import decode, structures
@@ -17,6 +17,9 @@ ragged = pytest.mark.parametrize("lengths", [None, [5, 0, 2, 3]], ids=["whole", 
 
 def lively(structure, scale=0.7):
     structure.parameters[...] = values(np.random.default_rng(5), structure.parameters.shape, structure.dtype, scale)
+    for name, a in structure.weights.items():
+        if "alpha" in name:
+            a[...] = 1 / (1 + np.exp(-a))
     return structure
 
 
@@ -641,9 +644,9 @@ def test_a_decoder_may_know_how_many_symbols_are_to_come(context):
         model.decoder_step(x, E=np.ones((4, 5)), remaining=True)
 
 
-# --- an h of another width than c ------------------------------------------------------------------------------------------
+# --- other cells, and an h of another width than c -------------------------------------------------------------------------
 
-PROJECTED = [
+EVERY = [
     (structures.OutputEveryStep, (3, 5, 4), {"num_layers": 2, "bidirectional": True}),
     (structures.FinalOutput, (3, 5, 4), {"num_layers": 2, "bidirectional": True}),
     (structures.DeepTransition, (3, 5), {"micro_steps": 3}),
@@ -653,12 +656,34 @@ PROJECTED = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("kind", "sizes", "options"), PROJECTED, ids=lambda a: getattr(a, "__name__", None))
+every = pytest.mark.parametrize(("kind", "sizes", "options"), EVERY, ids=lambda a: getattr(a, "__name__", None))
+
+
+@every
 @pytest.mark.parametrize("proj_size", [2, 7])
 def test_projections(kind, sizes, options, proj_size, tmp_path):
-    """In every structure: gradients, files and, of a decoder, steps."""
-    more = {"cell": "lstm", "proj_size": proj_size, "peephole": True, "dtype": np.float64, "rng": 0}
-    model, rng, lengths = lively(kind(*sizes, **options, **more)), np.random.default_rng(1), [4, 1, 5, 3]
+    check_all(kind, sizes, options | {"cell": "lstm", "proj_size": proj_size, "peephole": True}, tmp_path)
+
+
+@every
+def test_any_cell(kind, sizes, options, tmp_path):
+    for own in (
+        {"cell": "leaky", "learn_alpha": True},
+        {"cell": "leaky", "alpha": [0.1, 0.3, 0.5, 0.7, 0.9], "Wh": False},
+        {"cell": "memory", "output": "identity"},
+        {"cell": "lstm_norm", "eps": 0.1},
+        {"cell": "gru_norm", "eps": 0.1},
+    ):
+        with naming(own):
+            check_all(kind, sizes, options | own, tmp_path)
+            if "hidden_decay" in options:
+                check_all(kind, sizes, own, tmp_path)
+
+
+def check_all(kind, sizes, options, tmp_path):
+    """Gradients, files and, of a decoder, steps."""
+    model = lively(kind(*sizes, **options, dtype=np.float64, rng=0))
+    rng, lengths = np.random.default_rng(1), [4, 1, 5, 3]
     x, mask = values(rng, (4, 5, 3)), rng.random((4, 5, 3)) < 0.6
     inputs: dict = {"x": x}
     if kind is structures.EncoderDecoder:
@@ -867,7 +892,7 @@ def test_what_does_not_fit_is_named():
     for kind, words, call in (
         (TypeError, "input_size: expected an integer", lambda: structures.OutputEveryStep(3.0, 5, 4)),
         (ValueError, "output_size: expected an integer >= 1", lambda: structures.FinalOutput(3, 5, 0)),
-        (ValueError, 'cell: expected "rnn", "lstm" or "gru", got "elm"', lambda: structures.FinalOutput(3, 5, 4, cell="elm")),
+        (ValueError, 'cell: expected "rnn", .* or "gru_norm", got "elm"', lambda: structures.FinalOutput(3, 5, 4, cell="elm")),
         (TypeError, ".*unexpected keyword argument 'colour'", lambda: structures.OutputEveryStep(3, 5, 4, colour=1)),
         (TypeError, "dtype: expected float32 or float64", lambda: structures.OutputEveryStep(3, 5, 4, dtype=int)),
         (ValueError, "reset: expected", lambda: structures.OutputEveryStep(3, 5, 4, cell="gru", reset="never")),

@@ -145,7 +145,7 @@ def test_what_does_not_fit_is_named():
     x, states, dh = arguments(layer)
     (chunk,) = truncated_bptt(plain, x, 13)
     for kind, words, call in (
-        (TypeError, "layer: expected an RNN, LSTM or GRU layer, got None", lambda: truncated_bptt(None, x, 3)),
+        (TypeError, "layer: expected a layer as fastgate.LSTM is, got None", lambda: truncated_bptt(None, x, 3)),
         (ValueError, "layer: expected a layer of one direction", lambda: truncated_bptt(both, x, 3)),
         (ValueError, "k1: expected an integer >= 1, got 0", lambda: truncated_bptt(layer, x, 0)),
         (TypeError, "k1: expected an integer >= 1, got float", lambda: truncated_bptt(layer, x, 3.0)),

@@ -130,6 +130,10 @@ def layered(x: NDArray[np.float32]) -> float:
     paced = fastgate.LSTM(D, H, period=[1, 1, 2, 2, 4], zoneout_c=0.1, recurrent_dropout=0.2, rng=0)
     paced.forward(x, start=3)
     assert_type(fastgate.LSTM(D, H, proj_size=2, rng=0).proj_size, int | None)
+    slow = fastgate.Leaky(D, H, alpha=[0.0, 0.5, 0.75, 0.875, 1.0], learn_alpha=True, Wh=False, rng=0)
+    assert_type(slow.forward(x).h_T.ndim, int)
+    kept, normed = fastgate.Memory(D, H, output="identity", rng=0).forward(x), fastgate.LSTMNorm(D, H, gain_c=False).forward(x)
+    assert_type(kept.c_T.ndim + normed.c_T.ndim + fastgate.GRUNorm(D, H, eps=1e-3).step(x[:, 0]).ndim, int)
     gradients = gru.backward(None, gru.forward(x, training=True).cache, accumulate=True, need_dx=False)
     return float(gradients.dh0.sum() + dx.sum() + dh0.sum() + dc0.sum() + gru.state.h.sum())
 
@@ -141,6 +145,7 @@ def refused(x: NDArray[np.float32], W: NDArray[np.float64]) -> None:
     fastgate.GRUCell(x, x).step(W)  # type: ignore[arg-type]
     fastgate.GRUCell(x, W)  # type: ignore[type-var]
     fastgate.LSTM(D, H, merge="max")  # type: ignore[arg-type]
+    fastgate.Memory(D, H, output="relu")  # type: ignore[arg-type]
     fastgate.GRUCell(x, x, update="keep")  # type: ignore[arg-type]
     fastgate.LSTMCell(x, x, peephole=W)  # type: ignore[type-var]
     fastgate.LSTMCell(x, x, cell_clip="3")  # type: ignore[arg-type]

@@ -15,9 +15,10 @@ from pathlib import Path
 
 HERE = Path(__file__).parent
 LESSONS = (
-    "vanishing_gradients", "cliff", "exploding_training", "adding_problem", "copy_problem", "lstm_variants", "forget_bias",
-    "omega", "omega_of_gates", "truncated", "time_scales", "slow_and_fast_weights", "deep_transitions", "tagging", "few_data",
-    "missing_values", "membrane", "teacher_forcing", "addition", "three_endings", "search", "autoencoder", "expression_trees",
+    "vanishing_gradients", "cliff", "exploding_training", "adding_problem", "copy_problem", "leaky_units", "badly_scaled",
+    "lstm_variants", "forget_bias", "omega", "omega_of_gates", "truncated", "time_scales", "slow_and_fast_weights",
+    "deep_transitions", "tagging", "few_data", "missing_values", "membrane", "teacher_forcing", "addition", "three_endings",
+    "search", "autoencoder", "expression_trees",
 )  # fmt: skip
 
 STYLE = """body { max-width: 54rem; margin: 3rem auto; padding: 0 1rem; font: 16px/1.5 system-ui, sans-serif; color: #26323a }

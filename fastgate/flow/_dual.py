@@ -43,6 +43,12 @@ class Dual(NDArrayOperatorsMixin):
     def T(self) -> Dual:
         return Dual(self.value.T, np.swapaxes(self.tangent, -1, -2))
 
+    def __getitem__(self, index: tuple[slice, ...]) -> Dual:
+        """A slice for each axis of the value."""
+        if len(index) != self.ndim:
+            raise TypeError("expected as many slices as there are axes")
+        return Dual(self.value[index], self.tangent[(..., *index)])
+
     def sum(self, axis: int) -> Dual:
         return Dual(self.value.sum(axis=axis), self.tangent.sum(axis=axis - self.value.ndim))
 

@@ -13,6 +13,7 @@ from fastgate.flow.instruments import Floats, norm_of_rows
 from fastgate.reference import sequence
 
 HOLDS = ("states", "delta")
+OF_UNITS = ("peephole", "alpha")  # weights without a gate order, as their gradients come
 
 
 class Omega(NamedTuple):
@@ -20,7 +21,7 @@ class Omega(NamedTuple):
 
     value: float  # the mean over the N rows
     ratio: Floats  # (N, T), |delta_t ds_t/ds_{t-1}| / |delta_t|; NaN past a row's length and where delta_t is too small
-    gradients: dict[str, Array]  # dWx, dWh and those of b, bh, peephole that were given: as the weights, in their dtype
+    gradients: dict[str, Array]  # dWx and those of Wh, b, bh, peephole, alpha that were given: as the weights, in their dtype
 
 
 @np.errstate(all="ignore")  # as silent about infinities as the kernels are
@@ -29,8 +30,8 @@ def omega(trace: Any, *, block: str = "state", hold: str = "states", smallest: f
 
         Omega = 1/N sum_n sum_t (|delta_t ds_t/ds_{t-1}| / |delta_t| - 1)^2        delta_t = dL/ds_t held constant
 
-    (Pascanu, Mikolov and Bengio 2013, equation 9; there for one sequence.) The state s is h, of an lstm (h, c) side by side;
-    block="h" or "c" is the norm of dh_t/dh_{t-1} (at constant c_{t-1}) or dc_t/dc_{t-1} alone, with delta that of h or c.
+    (Pascanu, Mikolov and Bengio 2013, equation 9; there for one sequence.) The state s is h, of a cell with c (h, c) side by
+    side; block="h" or "c" is the norm of dh_t/dh_{t-1} (at constant c_{t-1}) or dc_t/dc_{t-1} alone, with delta that of h or c.
 
     delta_t never changes with the weights, neither here nor in the paper. `hold` says what else does not:
 
@@ -59,7 +60,7 @@ def omega(trace: Any, *, block: str = "state", hold: str = "states", smallest: f
     unit = np.where(counts, size, 1)
     delta = {p: np.where(counts[:, None], d / unit[:, None], 0) for p, d in delta.items()}  # Omega knows its direction alone
 
-    step = t.function("step_forward")(x, *before.values(), **t.as_float64(), **t.options).cache
+    step = t.function("step_forward")(x, *before.values(), **t.arguments()).cache
     back = t.function("step_backward")(*delta.values(), step, need=tuple(f"d{p}_prev" for p in all_parts))
     product = [getattr(back, f"d{p}_prev") for p in parts]
     ratio = norm_of_rows(product)
@@ -87,10 +88,11 @@ def _tangent(d: Any) -> Floats:
 def _by_name(t: Trace, call: Any, d_weights: list[Floats]) -> dict[str, Floats]:
     """Gradients of canonical weights, as the caller holds these."""
     columns, result = sequence.gate_columns(call), {}
-    for name, d in zip(("Wx", "Wh", "b", "bh", "peephole"), d_weights, strict=False):
+    more = [name for name in OF_UNITS if name in t.weights]
+    for name, d in zip(("Wx", "Wh", "b", "bh", *more), d_weights, strict=False):
         if name in t.weights:
             result[f"d{name}"] = np.empty_like(t.weights[name], np.float64)
-            result[f"d{name}"][..., slice(None) if name == "peephole" else columns] = d
+            result[f"d{name}"][..., slice(None) if name in OF_UNITS else columns] = d
     return result
 
 
@@ -99,10 +101,10 @@ def _through_states(t: Trace, gradients: dict[str, Floats], d_before: list[Float
     # The derivative with respect to the state before step t arrives at the state after the step before it.
     dh = _one_step_back(t, d_before[0])
     forward, backward = t.function("forward"), t.function("backward")
-    x, weights = t.x.astype(np.float64), t.as_float64()
+    x, given = t.x.astype(np.float64), t.arguments()
     states = [a.astype(np.float64) for a in (t.h0, t.c0) if a is not None]
     if not t.has_c:
-        cache = forward(x, *states, **weights, **t.options, lengths=t.lengths, reverse=t.reverse).cache
+        cache = forward(x, *states, **given, lengths=t.lengths, reverse=t.reverse).cache
         found = backward(dh, cache)._asdict()
         return {name: g + found[name] for name, g in gradients.items()}
     # A gradient of c_t inside a sequence: step by step, from the last to the first.
@@ -113,7 +115,7 @@ def _through_states(t: Trace, gradients: dict[str, Floats], d_before: list[Float
     for step in reversed(range(x.shape[1])):
         rows = np.flatnonzero(step < t.lengths)
         at = (rows, order[rows, step])
-        cache = t.function("step_forward")(x[at], h_prev[at], c_prev[at], **weights, **t.options).cache
+        cache = t.function("step_forward")(x[at], h_prev[at], c_prev[at], **given).cache
         found = t.function("step_backward")(d_next[0][rows] + dh[at], d_next[1][rows] + dc[at], cache)
         d_next[0][rows], d_next[1][rows] = found.dh_prev, found.dc_prev
         for name in total:

@@ -18,7 +18,7 @@ LARGE = 1000.0  # a product of Jacobians that grows by more explodes, one that s
 SEEN = 100.0  # the factor whose distance is named
 WIDTH = 200  # letters in a line
 SIGNS = {"vanish": "#3b6fb0", "explode": "#c8442f", "flow": "#2a7f62"}
-CANDIDATE = {"rnn": "a", "lstm": "g", "gru": "n"}
+CANDIDATE = {"lstm": "g", "gru": "n"}  # the others have one block
 
 
 class Verdict(NamedTuple):
@@ -71,12 +71,16 @@ def report(
     figures.plot_jacobian_norms(traces, jacobians, axes=panels[0, 1])
     figures.plot_omega(traces, [omega(t) for t in traces], axes=panels[0, 2])
     figures.plot_saturation(traces, axes=panels[1, 0])
-    if traces[0].cell == "rnn":
-        figures.plot_singular_values({t.name: spectrum_of(t) for t in traces}, axes=panels[1, 1])
+    spectra = {t.name: spectrum_of(t) for t in traces if "Wh" in t.weights}
+    if traces[0].cell in ("rnn", "memory"):
+        figures.plot_singular_values(spectra, axes=panels[1, 1])
     else:
         figures.plot_time_constants(traces, axes=panels[1, 1])
-    figures.plot_spectrum({t.name: spectrum_of(t) for t in traces}, axes=panels[1, 2])
-    if traces[0].cell != "rnn":
+    if spectra:
+        figures.plot_spectrum(spectra, axes=panels[1, 2])
+    else:
+        panels[1, 2].set_axis_off()
+    if traces[0].cell in CANDIDATE:
         gate = CANDIDATE[traces[0].cell]
         panels[1, 2].set_title(f"Eigenvalues of Wh, block of {gate}", loc="left", fontsize=10, color=figures.INK)
 
@@ -101,7 +105,7 @@ def report(
 
 def spectrum_of(t: Trace) -> instruments.Spectrum:
     """Of the block of Wh through which the state reaches the candidate."""
-    gate = t.options.get("gate_order", t.gates).index(CANDIDATE[t.cell])
+    gate = t.options.get("gate_order", t.gates).index(CANDIDATE.get(t.cell, t.gates))
     return instruments.spectrum(t.weights["Wh"], gate)
 
 
@@ -145,9 +149,9 @@ def _crossing(distance: Any, middle: Any, level: float) -> float | None:
 
 def _why(t: Trace) -> str:
     """What the weights and gates say about it."""
-    found = spectrum_of(t)
+    found = spectrum_of(t) if "Wh" in t.weights else None
     ends = {letter: gate.share for letter, gate in instruments.saturation(t).items()}
-    if t.cell == "rnn":
+    if t.cell == "rnn" and found is not None:
         slope = instruments.SLOPES[t.options.get("activation", "tanh")]
         words = f"Wh has radius {found.radius:.2f}, largest singular value {found.gain:.2f}"
         if found.gain * slope < 1:
@@ -156,11 +160,15 @@ def _why(t: Trace) -> str:
         if share > 0.05:
             words += f"; {share:.0%} of the values are " + ("0" if t.options.get("activation") == "relu" else "saturated")
         return words + "."
-    constants = instruments.time_constants(t)
-    gate = "f" if t.cell == "lstm" else "1 - z" if t.options.get("update") == "new" else "z"
-    keeps = float(np.exp(-1 / np.median(constants))) if np.median(constants) > 0 else 0.0
-    words = f"Gate {gate} keeps {keeps:.2f} per step (median unit; time constant {np.median(constants):.2g} steps)"
-    words += f"; Wh of {CANDIDATE[t.cell]} has radius {found.radius:.2f}"
+    if t.cell == "memory":
+        words = "The loop keeps all"
+    else:
+        constants = instruments.time_constants(t)
+        gate = {"lstm": "Gate f", "leaky": "alpha"}.get(t.cell, "Gate 1 - z" if t.options.get("update") == "new" else "Gate z")
+        keeps = float(np.exp(-1 / np.median(constants))) if np.median(constants) > 0 else 0.0
+        words = f"{gate} keeps {keeps:.2f} per step (median unit; time constant {np.median(constants):.2g} steps)"
+    if found is not None:
+        words += f"; Wh{f' of {CANDIDATE[t.cell]}' if t.cell in CANDIDATE else ''} has radius {found.radius:.2f}"
     most = max(ends, key=ends.__getitem__)
     if ends[most] > 0.3:
         words += f"; {ends[most]:.0%} of {most} are at the ends of their range"

@@ -18,14 +18,14 @@ from fastgate.reference import sequence
 
 Array = NDArray[Any]
 TOTALS = ("dh_total", "dc_total")
-WEIGHTS = ("Wx", "Wh", "b", "bh", "peephole")
+WEIGHTS = ("Wx", "Wh", "b", "bh", "peephole", "alpha")
 # Of a cell, what its steps are made of; grad_clip is not among it: it changes what a backward pass gives, not the Jacobians.
-OPTIONS = ("activation", "candidate", "coupled", "cell_clip", "preact_clip", "reset", "update", "gate_order")
-CELLS = ("rnn", "lstm", "gru")
+OPTIONS = ("activation", "output", "candidate", "coupled", "cell_clip", "preact_clip", "reset", "update", "gate_order")
+CELLS = ("rnn", "lstm", "gru", "leaky", "memory")
 AROUND = ("period", "Wr")  # of a prepared cell
 CONFIG = (
-    "input_size", "hidden_size", "num_layers", "bidirectional", "merge", "dropout", "b", "bh", "peephole", "dtype", "grad_clip",
-    *OPTIONS,
+    "input_size", "hidden_size", "num_layers", "bidirectional", "merge", "dropout", "b", "bh", "peephole", "Wh", "alpha",
+    "learn_alpha", "dtype", "grad_clip", *OPTIONS,
 )  # fmt: skip
 BLOCKS = ("state", "h", "c")
 
@@ -36,9 +36,9 @@ class Trace:
 
     name: str  # "LSTMCell", "layer 0", "layer 1, reverse"
     suffix: str  # what the names of a layer's weights end in: "0", "1_reverse"; "" of a cell
-    cell: str  # "rnn", "lstm", "gru"
+    cell: str  # "rnn", "lstm", "gru", "leaky", "memory"
     weights: dict[str, Array]  # by the names of the function's arguments
-    options: dict[str, Any]
+    options: dict[str, Any]  # of a leaky cell also an alpha that is constant, and Wh=None
     x: Array  # (N, T, D), of an inner layer its own input
     h: Array  # (N, T, H)
     c: Array | None  # (N, T, H)
@@ -85,16 +85,16 @@ class Trace:
     def function(self, what: str) -> Any:
         return getattr(fastgate, f"{self.cell}_{what}")
 
-    def as_float64(self) -> dict[str, Array]:
-        return {name: a.astype(np.float64) for name, a in self.weights.items()}
+    def arguments(self) -> dict[str, Any]:
+        """Weights and options, as the cell's functions take them; arrays in float64."""
+        given = self.weights | self.options
+        return {name: a.astype(np.float64) if isinstance(a, np.ndarray) else a for name, a in given.items()}
 
-    def definition(self, dtype: Any = np.float64) -> tuple[Any, sequence.Weights, Any]:
-        """(cell, canonical weights, judged call) of the reference."""
-        weights = {name: a.astype(dtype) for name, a in self.weights.items()}
-        empty = np.empty((0, len(weights["Wx"])), dtype)
-        states = (None,) * (1 + self.has_c)
+    def definition(self) -> tuple[Any, sequence.Weights, Any]:
+        """(cell, canonical weights, judged call) of the reference, in float64."""
         step = getattr(reference, f"{self.cell}_step_forward")
-        cache = step(empty, *states, **weights, **self.options).cache
+        states = (None,) * (1 + self.has_c)
+        cache = step(np.empty((0, len(self.weights["Wx"]))), *states, **self.arguments()).cache
         return cache.cell, sequence.canonical_weights(cache.call), cache.call
 
     def flat(self, a: Array) -> Array:
@@ -115,7 +115,8 @@ def trace(
 ) -> tuple[Trace, ...]:  # fmt: skip
     """Run a model forward and backward and keep what the instruments look at; a Trace for each layer and direction.
 
-    model : an RNN, LSTM or GRU layer, or a prepared cell (RNNCell(Wx, Wh, b), LSTMCell, GRUCell), whose Trace is the only one
+    model : an RNN, LSTM, GRU, Leaky or Memory layer, or a prepared cell (RNNCell(Wx, Wh, b), LSTMCell, …), whose Trace is the
+        only one
     x : (N, T, D). h0, c0 : the states before the first step, as the model's forward takes them. lengths : (N,) or None.
         reverse : of a cell, as in its forward.
     dh, dh_T, dc_T : the gradients of the loss, as the model's backward takes them. None of them given stands for a loss that
@@ -146,11 +147,10 @@ def _judge_model(model: Any) -> None:
     elif isinstance(model, _cell._Cell):
         around = {name for name in AROUND if getattr(model, name, None) is not None}
     else:
-        cells = "a layer (RNN, LSTM, GRU) or a prepared cell (RNNCell, LSTMCell, GRUCell)"
+        cells = "a layer (RNN, LSTM, GRU, …) or a prepared cell (RNNCell, LSTMCell, GRUCell, …)"
         raise TypeError(f"model: expected {cells}, got {_arguments._kind(model)}")
-    name = getattr(model, "_cell", None)
-    if name not in CELLS:
-        raise ValueError(f"model: expected rnn, lstm or gru, got {name}")
+    if model._cell not in CELLS:
+        raise ValueError(f"model: expected {_arguments._listed(CELLS, 'or', quote='')}, got {model._cell}")
     if around:
         raise ValueError(f"model: expected one without {min(around)}=, which fastgate.flow does not know")
 
@@ -236,8 +236,15 @@ def _traced(name, suffix, options, cache, h, totals, gradients):
     """The Trace of a forward call; h None: it is computed again."""
     call = cache.call
     # Copies: a trace says how things stood, whatever becomes of the weights.
-    weights = {key: np.array(getattr(call, key)) for key in WEIGHTS if getattr(call, key) is not None}
+    given = {key: getattr(call, key) for key in WEIGHTS}
+    weights = {key: a.copy() for key, a in given.items() if isinstance(a, np.ndarray) and key not in options}
     options = {key: value for key, value in options.items() if key in OPTIONS and value is not None}
+    if call.cell == "leaky" and "alpha" not in weights:
+        options["alpha"] = (
+            np.array(call.alpha, call.dtype) if isinstance(call.alpha, np.ndarray) else float(call.dtype.type(call.alpha))
+        )
+    if call.Wh is None:
+        options["Wh"] = None
     lengths = np.full(call.N, call.T) if call.lengths is None else call.lengths
     if h is None:
         states = (call.h0, call.c0)[: 1 + call.has_c]
@@ -258,7 +265,7 @@ def _traced(name, suffix, options, cache, h, totals, gradients):
 
 def _cell_states(call, weights, options, lengths, h0, c0):
     """c after every step, (N, T, H): steps of a prepared cell, whose bits are those of the sequence."""
-    prepared = getattr(fastgate, f"{call.cell.upper()}Cell")(**weights, **options)
+    prepared = getattr(fastgate, f"{_arguments.class_name(call.cell)}Cell")(**weights, **options)
     states = np.zeros((call.N, call.T, call.H), call.dtype)
     h, c = h0.copy(), c0.copy()
     for step in range(call.T):

@@ -139,7 +139,7 @@ def plot_saturation(traces: Any, axes: Any = None) -> Any:
 
 
 def plot_time_constants(traces: Any, axes: Any = None) -> Any:
-    """The time constants of all units, sorted, beside the length of the sequences. Of lstm and gru."""
+    """The time constants of all units, sorted, beside the length of the sequences. Of all cells but rnn."""
     axes = _axes(axes)
     steps = 1
     for trace, look in _looks(traces):

@@ -49,8 +49,8 @@ class JacobianNorms(NamedTuple):
 def jacobian_norms(trace: Any, block: str = "state", *, points: int = 16, iterations: int = 24) -> JacobianNorms:
     """The largest singular value of ds_t/ds_k, t the last step of each row, for several k.
 
-    The state s of a cell without c is h; that of an lstm is (h, c) side by side. block : "state"; "h" or "c", the block
-    dh_t/dh_k (with c_k held constant) or dc_t/dc_k (with h_k held constant).
+    The state s of a cell without c is h; that of an lstm or a memory is (h, c) side by side. block : "state"; "h" or "c", the
+    block dh_t/dh_k (with c_k held constant) or dc_t/dc_k (with h_k held constant).
     points : at how many distances t - k, spread evenly on a logarithmic scale from 1 to the longest row.
     iterations : of the bidiagonalisation of Golub and Kahan (1965; Golub and Van Loan, Matrix Computations, section 10.4) with
         full reorthogonalisation. Each takes one product of the Jacobian with a vector, by dual numbers through the definition
@@ -103,7 +103,7 @@ class _Product:
         offsets = np.concatenate([[0], np.cumsum([len(piece) for piece in pieces])]).astype(np.int64)
         initial = [np.array([self.first[p][T - distance[i], n] for i, n in starts]).reshape(-1, H) for p in self.all_parts]
         forward = t.function("ragged_forward")
-        self.cache = forward(rows, *initial, **t.as_float64(), **t.options, offsets=offsets).cache
+        self.cache = forward(rows, *initial, **t.arguments(), offsets=offsets).cache
         self.backward = t.function("ragged_backward")
 
     def split(self, v: Floats) -> dict[str, Floats]:
@@ -258,8 +258,9 @@ def _singular_values(a: Floats) -> Floats:
 def gates(trace: Any) -> dict[str, Floats]:
     """The values of all gates, and of the candidate, letter -> (N, T, H) in float64; 0 past a row's length.
 
-    lstm : i f g o. gru : r z n. rnn : h, which has no gates but saturates itself. Recomputed by the definition of the cell from
-    x, the states and the weights, in one product over all steps. With coupled=True i is 1 - f.
+    lstm : i f g o. gru : r z n. rnn : h, which has no gates but saturates itself. leaky : y, what is averaged. memory : y, what
+    is added, and h. Recomputed by the definition of the cell from x, the states and the weights, in one product over all steps.
+    With coupled=True i is 1 - f.
     """
     t = one(trace)
     cell, W, _ = t.definition()
@@ -267,6 +268,10 @@ def gates(trace: Any) -> dict[str, Floats]:
     after, kept = sequence.cell_forward(cell, t.flat(t.x), states, W)
     if t.cell == "rnn":
         values = {"h": after[0]}
+    elif t.cell == "leaky":
+        values = {"y": kept}
+    elif t.cell == "memory":
+        values = dict(zip("yh", kept, strict=True))
     elif t.cell == "gru":
         keeps = kept[1]
         values = {"r": kept[0], "z": 1 - keeps if t.options.get("update") == "new" else keeps, "n": kept[2]}
@@ -313,7 +318,9 @@ def saturation(trace: Any) -> dict[str, Saturation]:
 
 def _kind(t: Trace, letter: str) -> str:
     """The activation of a gate."""
-    if t.cell == "rnn":
+    if t.cell == "memory" and letter == "h":
+        return t.options.get("output", "tanh")
+    if letter in "hy":
         return t.options.get("activation", "tanh")
     if letter in "gn":
         return t.options.get("candidate", "tanh")
@@ -324,20 +331,24 @@ def time_constants(trace: Any) -> Floats:
     """-1/ln of what a unit keeps of its state in a step on average, for each unit, (H,): the steps in which a gate that stood
     at its mean would let the state fall to 1/e.
 
-    lstm : the mean of f over rows and steps. gru : the mean of z, with update="new" of 1 - z. Mean 1 gives inf, mean 0 gives 0.
-    The link between forget gates and time constants: Tallec and Ollivier (2018). rnn has no such gate: a ValueError.
+    lstm : the mean of f over rows and steps. gru : the mean of z, with update="new" of 1 - z. leaky : alpha. memory : 1. What
+    keeps all gives inf, what keeps nothing 0. The link between forget gates and time constants: Tallec and Ollivier (2018). rnn
+    keeps nothing of its state: a ValueError.
     """
     t = one(trace)
-    if t.cell not in ("lstm", "gru"):
+    if t.cell == "rnn":
         raise ValueError(
-            f"trace: expected that of an lstm or a gru, got that of {t.cell}, which has no gate that keeps the state"
+            "trace: expected that of an lstm, gru, leaky or memory, got that of rnn, where nothing keeps the state"
         )
-    values = gates(t)
-    keeps = values["f"] if t.cell == "lstm" else values["z"]
-    if t.options.get("update") == "new":
-        keeps = np.where(t.alive[..., None], 1 - keeps, 0)
-    rows = keeps[t.alive]
-    mean = rows.mean(axis=0) if len(rows) else np.full(rows.shape[1], np.nan)
+    if t.cell in ("leaky", "memory"):
+        mean = np.broadcast_to(t.arguments().get("alpha", 1.0), t.h.shape[-1:])
+    else:
+        values = gates(t)
+        keeps = values["f"] if t.cell == "lstm" else values["z"]
+        if t.options.get("update") == "new":
+            keeps = np.where(t.alive[..., None], 1 - keeps, 0)
+        rows = keeps[t.alive]
+        mean = rows.mean(axis=0) if len(rows) else np.full(rows.shape[1], np.nan)
     with np.errstate(divide="ignore"):
         return np.asarray(1 / np.abs(np.log(mean)))
 

@@ -42,9 +42,23 @@ def period(value: Any, H: int) -> int | list[int] | None:
     return a.tolist()
 
 
+def alpha(value: Any, H: int) -> float | list[float]:
+    """A number from 0 to 1, or one for each of H units, as plain data."""
+    value = _arguments.leak(value)
+    if type(value) is float:
+        return value
+    a = _arguments._array("alpha", value, _arguments.KERNEL)
+    _arguments._shape("alpha", a, ("H",), (H,))
+    wrong = ~((a >= 0) & (a <= 1))
+    if wrong.any():
+        unit = int(wrong.argmax())
+        raise ValueError(f"alpha: expected numbers from 0 to 1, got {a[unit]} for unit {unit}")
+    return a.tolist()
+
+
 def option(name: str, value: Any, allowed: Any, gates: str) -> Any:
     """An option of a cell: one of some words, a flag (`allowed` is bool), a number > 0 or None (float), an order of gates
-    (None)."""
+    (None), or what a function that judges it returns."""
     if allowed is bool:
         return _arguments.flag(name, value)
     if allowed is float:
@@ -52,6 +66,8 @@ def option(name: str, value: Any, allowed: Any, gates: str) -> Any:
     if allowed is None:
         _arguments.gate_positions(gates, value)
         return gates if value is None else value
+    if callable(allowed):
+        return allowed(value)
     return _arguments.option(name, value, allowed)
 
 

@@ -1,4 +1,5 @@
-"""What RNN, LSTM and GRU share: everything but the constructor's options, which each of them names in a table."""
+"""What the layers of all cells share: everything but the constructor's options, which each of them names in a table, and its
+own weights."""
 
 from __future__ import annotations
 
@@ -15,7 +16,8 @@ from fastgate.layers._types import Array, Lengths, Rng
 from fastgate.masks import draw_dropout_mask, draw_zoneout_mask
 
 MERGES = ("concat", "sum", "mean", "mul")
-WEIGHTS = ("Wx", "Wh", "b", "bh", "peephole", "Wr")
+WEIGHTS = ("Wx", "Wh", "b", "bh", "gain_x", "gain_h", "alpha", "peephole", "gain_c", "beta_c", "Wr")
+GAINS = ("gain_x", "gain_h", "gain_c")  # ones at first
 SUFFIXES = ("", "_reverse")
 RATES = ("recurrent_dropout", "zoneout_h", "zoneout_c")  # of masks that every call of a function in training has anew
 F = TypeVar("F")  # what forward returns
@@ -32,14 +34,14 @@ class Functions(NamedTuple):
 
 
 class LayerGradients(NamedTuple):
-    """What backward of RNN and GRU returns; the weights' gradients are in layer.gradients."""
+    """What backward of a layer without c returns; the weights' gradients are in layer.gradients."""
 
     dx: Array | Any  # (N, T, input_size); None with need_dx=False
     dh0: Array  # (num_layers·num_directions, N, H)
 
 
 class LSTMLayerGradients(NamedTuple):
-    """What backward of LSTM returns; the weights' gradients are in layer.gradients."""
+    """What backward of a layer with c returns; the weights' gradients are in layer.gradients."""
 
     dx: Array | Any  # (N, T, input_size); None with need_dx=False
     dh0: Array  # (num_layers·num_directions, N, H), or P wide with proj_size=P
@@ -47,27 +49,27 @@ class LSTMLayerGradients(NamedTuple):
 
 
 class LayerState(NamedTuple):
-    """The states of streams, of RNN and GRU."""
+    """The states of streams, of a layer without c."""
 
     h: Array  # (num_layers, N, H)
 
 
 class LSTMLayerState(NamedTuple):
-    """The states of streams, of LSTM."""
+    """The states of streams, of a layer with c."""
 
     h: Array  # (num_layers, N, H), or P wide with proj_size=P
     c: Array  # (num_layers, N, H)
 
 
 class NumberedLayerState(NamedTuple):
-    """The states of streams, of RNN and GRU with a period."""
+    """The states of streams, of a layer with a period and without c."""
 
     h: Array  # (num_layers, N, H)
     start: Array  # (N,) int64, the number of each stream's next step
 
 
 class NumberedLSTMLayerState(NamedTuple):
-    """The states of streams, of LSTM with a period."""
+    """The states of streams, of a layer with a period and with c."""
 
     h: Array  # (num_layers, N, H)
     c: Array  # (num_layers, N, H)
@@ -102,14 +104,15 @@ class LayerCache:
 
 
 class Layer(Parameters):
-    """The body of RNN, LSTM and GRU; their docstrings are the manual."""
+    """The body of all layers of cells; their docstrings are the manual."""
 
     _cell: ClassVar[str]
     _gates: ClassVar[str]
     _functions: ClassVar[Functions]
-    # The cell's own options and what they may be: words, a flag, a number > 0 or None, or (None) an order of the gates.
-    _choices: ClassVar[dict[str, tuple[str, ...] | type[bool] | type[float] | None]]
-    _is_lstm: ClassVar[bool] = False  # whether there may be a peephole, a projection
+    # The cell's own options and what they may be: words, a flag, a number > 0 or None, (None) an order of the gates, or what a
+    # function makes of them.
+    _choices: ClassVar[dict[str, tuple[str, ...] | type[bool] | type[float] | Callable[[Any], Any] | None]]
+    _gains: ClassVar[tuple[str, ...]] = ()  # weights of G·H values that each layer and direction has besides biases
     _Gradients: ClassVar[Any] = LayerGradients
     _State: ClassVar[Any] = LayerState
     _NumberedState: ClassVar[Any] = NumberedLayerState
@@ -121,7 +124,7 @@ class Layer(Parameters):
 
     def __init_subclass__(cls) -> None:
         if "_functions" in vars(cls):
-            cls._kind = cls._cell.upper()
+            cls._kind = _arguments.class_name(cls._cell)
         super().__init_subclass__()
 
     # --- construction ------------------------------------------------------------------------------------------------
@@ -145,18 +148,18 @@ class Layer(Parameters):
             "bh": _arguments.flag("bh", bh),
         }
         config["period"] = _judge.period(period, config["hidden_size"])
-        if cls._is_lstm:
+        if "c" in cls._State._fields:
             config["zoneout_c"] = _judge.probability("zoneout_c", options.pop("zoneout_c", 0.0))
-            config["peephole"] = _arguments.flag("peephole", options.pop("peephole"))
-            P = options.pop("proj_size", None)
-            config["proj_size"] = None if P is None else _judge.size("proj_size", P)
-            if P is not None and config["period"] is not None:
-                raise ValueError("period: expected None beside proj_size, got one")
+        cls._judge_own(config, options)
         if options.keys() != cls._choices.keys():
             raise TypeError(f"{cls.__name__}: expected the options {', '.join(cls._choices)}, got {', '.join(options)}")
         for name, allowed in cls._choices.items():
             config[name] = _judge.option(name, options[name], allowed, cls._gates)
         return config | {"dtype": _judge.dtype(dtype).name}
+
+    @classmethod
+    def _judge_own(cls, config: dict[str, Any], options: dict[str, Any]) -> None:
+        """Moves from `options` to `config`, judged, what this class has besides _choices."""
 
     def _build(self, config: dict[str, Any], rng: Rng) -> None:
         """Everything but the values of the weights, which are zeros."""
@@ -196,9 +199,14 @@ class Layer(Parameters):
         self._live, self._written = self._by_direction(self._weights), self._by_direction(self._grads, "d")
 
     @classmethod
+    def _vectors(cls, config: dict[str, Any]) -> dict[str, int]:
+        """Of each weight that is one row, in each layer and direction, how many blocks of H values it has."""
+        return {name: len(cls._gates) for name in (*(bias for bias in ("b", "bh") if config[bias]), *cls._gains)}
+
+    @classmethod
     def _number_of_arrays(cls, config: dict[str, Any]) -> int:
-        per_direction = 2 + config["b"] + config["bh"] + config.get("peephole", 0) + bool(config.get("proj_size"))
-        return config["num_layers"] * (1 + config["bidirectional"]) * per_direction
+        matrices = 1 + config.get("Wh", True) + bool(config.get("proj_size"))
+        return config["num_layers"] * (1 + config["bidirectional"]) * (matrices + len(cls._vectors(config)))
 
     def _sizes_in_words(self) -> str:
         return ", ".join(f"{name} = {self._config[name]}" for name in ("input_size", "hidden_size", "num_layers"))
@@ -206,25 +214,25 @@ class Layer(Parameters):
     def _count(self) -> int:
         G, H, P = len(self._gates), self._H, self._P
         inputs = self._D + (self.num_layers - 1) * self.output_size
-        vectors = G * (self._config["b"] + self._config["bh"]) + 3 * self._config.get("peephole", 0)
-        projection = P * bool(self._config.get("proj_size"))
-        return self.num_directions * H * (G * inputs + self.num_layers * (G * P + vectors + projection))
+        matrices = G * P * self._config.get("Wh", True) + P * bool(self._config.get("proj_size"))
+        vectors = sum(self._vectors(self._config).values())
+        return self.num_directions * H * (G * inputs + self.num_layers * (matrices + vectors))
 
     def _shapes(self) -> dict[str, tuple[tuple[str, ...], tuple[int, ...]]]:
         G, D, H, P = len(self._gates), self._config["input_size"], self._config["hidden_size"], self._P
-        GH = f"{G}H" if G > 1 else "H"
+        GH, vectors = f"{G}H" if G > 1 else "H", self._vectors(self._config)
         result: dict[str, tuple[tuple[str, ...], tuple[int, ...]]] = {}
         for k in range(self.num_layers):
             for suffix in SUFFIXES[: self.num_directions]:
                 result[f"Wx{k}{suffix}"] = (("D" if k == 0 else "output_size", GH), (D, G * H))
-                result[f"Wh{k}{suffix}"] = ((self._letter_of_h, GH), (P, G * H))
-                for bias in ("b", "bh"):
-                    if self._config[bias]:
-                        result[f"{bias}{k}{suffix}"] = ((GH,), (G * H,))
+                if self._config.get("Wh", True):
+                    result[f"Wh{k}{suffix}"] = ((self._letter_of_h, GH), (P, G * H))
+                result |= {f"{name}{k}{suffix}": ((GH,), (G * H,)) for name, blocks in vectors.items() if blocks == G}
             D = self.output_size
         # Behind the matrices with rows of G·H values, of which each then begins on a cache line.
-        if self._config.get("peephole"):
-            result |= {f"peephole{end}": (("3H",), (3 * H,)) for end in self._ends()}
+        for name, blocks in vectors.items():
+            if blocks != G:
+                result |= {f"{name}{end}": ((f"{blocks}H" if blocks > 1 else "H",), (blocks * H,)) for end in self._ends()}
         if self._config.get("proj_size"):
             result |= {f"Wr{end}": (("H", "P"), (H, P)) for end in self._ends()}
         return result
@@ -245,13 +253,19 @@ class Layer(Parameters):
         for W in self._live:
             for gate in columns:
                 W["Wx"][:, gate] = _initial.glorot_uniform(self._rng, len(W["Wx"]), H)
-            for gate in columns:
-                W["Wh"][:, gate] = _initial.orthogonal(self._rng, self._P, H)
+            for gate in columns if "Wh" in W else ():
+                W["Wh"][:, gate] = self._fresh_Wh()
+            for gain in W.keys() & GAINS:
+                W[gain][...] = 1
             if "Wr" in W:
                 W["Wr"][...] = _initial.glorot_uniform(self._rng, H, self._P)
             bias = W.get("b", W.get("bh"))
             if "f" in self._gates and bias is not None:
                 bias[columns[self._gates.index("f")]] = 1
+
+    def _fresh_Wh(self) -> Any:
+        """(P, H), of one gate."""
+        return _initial.orthogonal(self._rng, self._P, self._H)
 
     # --- what a layer is ---------------------------------------------------------------------------------------------
 
@@ -294,9 +308,6 @@ class Layer(Parameters):
     def dropout(self) -> float:
         """The probability that a value between two layers becomes 0 in training."""
         return self._config["dropout"]
-
-    def _implied(self) -> dict[str, Any]:
-        return {"bh": self._config.get("reset") == "after"}
 
     def _lines(self) -> list[list[str]]:
         return [[name + end for name in W] for end, W in zip(self._ends(), self._live, strict=True)]
@@ -396,7 +407,7 @@ class Layer(Parameters):
             for d in range(self.num_directions):
                 s = k * self.num_directions + d
                 out = gradients[s] | {name: states[s] for name, states in zip(("dh0", "dc0"), first, strict=False)}
-                need = None if k or need_dx else tuple(out)
+                need = (*["dx"] * (k > 0 or need_dx), *out)
                 if seen is not None:
                     need = ("dx", *out, *("dh_total", "dc_total")[: len(first)])
                 found = self._functions.backward(

@@ -81,3 +81,6 @@ class GRU(PlainLayer[GRUForward[Any]]):
         )  # fmt: skip
         self._build(config, rng)
         self._draw()
+
+    def _implied(self) -> dict[str, Any]:
+        return {"bh": self._config["reset"] == "after"}

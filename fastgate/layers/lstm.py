@@ -7,6 +7,8 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 from numpy.typing import DTypeLike
 
+from fastgate import _arguments
+from fastgate.layers import _judge
 from fastgate.layers._layer import Functions, LayerWithC
 from fastgate.layers._types import Period, Rng
 from fastgate.lstm import LSTMCell, LSTMForward, lstm_backward, lstm_forward, lstm_step_forward
@@ -70,7 +72,7 @@ class LSTM(LayerWithC[LSTMForward[Any]]):
     Schmidhuber (2005).
     """
 
-    _cell, _gates, _is_lstm = "lstm", GATES, True
+    _cell, _gates = "lstm", GATES
     _choices: ClassVar = {
         "gate_order": None,
         "candidate": CANDIDATES,
@@ -97,6 +99,18 @@ class LSTM(LayerWithC[LSTMForward[Any]]):
         )  # fmt: skip
         self._build(config, rng)
         self._draw()
+
+    @classmethod
+    def _judge_own(cls, config: dict[str, Any], options: dict[str, Any]) -> None:
+        config["peephole"] = _arguments.flag("peephole", options.pop("peephole"))
+        P = options.pop("proj_size", None)
+        config["proj_size"] = None if P is None else _judge.size("proj_size", P)
+        if P is not None and config["period"] is not None:
+            raise ValueError("period: expected None beside proj_size, got one")
+
+    @classmethod
+    def _vectors(cls, config: dict[str, Any]) -> dict[str, int]:
+        return super()._vectors(config) | ({"peephole": 3} if config["peephole"] else {})
 
     @property
     def proj_size(self) -> int | None:

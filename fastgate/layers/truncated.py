@@ -74,7 +74,7 @@ def truncated_bptt(
             chunk.backward(dh)
             layer.parameters -= rate * layer.gradients
 
-    layer : an RNN, LSTM or GRU of one direction. x : (N, T, D). The last chunk has the steps that are left.
+    layer : an RNN, LSTM, GRU, … of one direction. x : (N, T, D). The last chunk has the steps that are left.
     k1 : an integer > 0. k2 : an integer >= k1; None is k1, plain chunks, each step computed once, but for a last chunk of fewer
         than k1 new steps, whose window has k1, too.
     h0, c0, lengths, rng, start : as in layer.forward. To go on with the next part of long sequences: h0, c0 = chunk.state, and
@@ -90,7 +90,7 @@ def truncated_bptt(
     What does not fit is a ValueError or TypeError that names the argument, before the first chunk.
     """
     if not isinstance(layer, Layer):
-        raise TypeError(f"layer: expected an RNN, LSTM or GRU layer, got {_arguments._kind(layer)}")
+        raise TypeError(f"layer: expected a layer as fastgate.LSTM is, got {_arguments._kind(layer)}")
     one_direction(layer, "layer")
     k1 = _judge.size("k1", k1)
     k2 = k1 if k2 is None else _judge.size("k2", k2)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any, ClassVar, NamedTuple, ParamSpec, TypeVar
+from typing import Any, ClassVar, Literal, NamedTuple, ParamSpec, TypeVar, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,7 +17,8 @@ from fastgate.layers._layer import Layer
 from fastgate.layers._parameters import KINDS, Parameters, plus
 from fastgate.layers._types import Array, Lengths, Rng
 
-CELLS = ("rnn", "lstm", "gru")
+Cell = Literal["rnn", "lstm", "gru", "leaky", "memory", "lstm_norm", "gru_norm"]
+CELLS = get_args(Cell)
 Shapes = dict[str, tuple[tuple[str, ...], tuple[int, ...]]]
 State = Any  # (h,) or (h, c), arrays (num_layers, N, H); h is P wide with proj_size=P
 P = ParamSpec("P")
@@ -73,9 +74,14 @@ class _Recorder:
         pass
 
 
+def kind_of(cell: str) -> type[Parameters]:
+    """The layer of this cell."""
+    return KINDS[_arguments.class_name(cell)]
+
+
 def config_of(cell: str, input_size: int, hidden_size: int, options: dict[str, Any]) -> dict[str, Any]:
     """The config of the layer of this cell, judged by its own constructor; nothing is allocated."""
-    kind: Any = KINDS[cell.upper()]
+    kind: Any = kind_of(cell)
     recorder = _Recorder(kind)
     kind.__init__(recorder, input_size, hidden_size, **options)
     return recorder.config
@@ -118,7 +124,7 @@ class Structure(Parameters):
         """The layers, without weights."""
         layers = {}
         for name, (cell, given) in cls._plan(config).items():
-            layer: Any = object.__new__(KINDS[cell.upper()])
+            layer: Any = object.__new__(kind_of(cell))
             layer._config = given
             layers[name] = layer
         return layers

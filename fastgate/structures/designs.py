@@ -12,6 +12,7 @@ from fastgate.layers._layer import Layer
 from fastgate.layers._types import Array, Lengths, Rng
 from fastgate.reference.rnn import OPTIONS
 from fastgate.structures._structure import (
+    Cell,
     Outputs,
     Shapes,
     State,
@@ -30,7 +31,7 @@ class _LayerAndOutput(Structure):
     _options = ("input_size", "hidden_size", "output_size", "cell")
 
     def __init__(
-        self, input_size: int, hidden_size: int, output_size: int, *, cell: Literal["rnn", "lstm", "gru"] = "lstm",
+        self, input_size: int, hidden_size: int, output_size: int, *, cell: Cell = "lstm",
         rng: Rng = None, **options: Any,
     ):  # fmt: skip
         self._create(self._judged(input_size, hidden_size, output_size, cell, **options), rng)
@@ -72,10 +73,11 @@ class _LayerAndOutput(Structure):
 class OutputEveryStep(_LayerAndOutput):
     """An output at every step, the recurrence between the hidden units: the first design.
 
-        h = layer.forward(x, state)                 an RNN, LSTM or GRU
+        h = layer.forward(x, state)                 an RNN, LSTM, GRU, …
         o_t = h_t V + c
 
-    input_size, hidden_size, output_size : D, H, K. cell : "rnn", "lstm" or "gru".
+    input_size, hidden_size, output_size : D, H, K. cell : "rnn", "lstm", "gru", "leaky", "memory", "lstm_norm" or
+        "gru_norm".
     rng, and any other argument of the layer (num_layers, bidirectional, dropout, dtype, …) : as there.
     Weights: layer.Wx0 …, V (output_size of the layer, K), c (K,), in one flat array: parameters, weights, gradients, grads,
     state_dict, save, load as in layers. Fresh V uniform (Glorot and Bengio 2010), c zeros.
@@ -128,7 +130,8 @@ class FinalOutput(_LayerAndOutput):
         h_T = layer.forward(x, state).h_T           that of the last layer, of both directions side by side
         o = h_T V + c
 
-    input_size, hidden_size, output_size : D, H, K. cell : "rnn", "lstm" or "gru".
+    input_size, hidden_size, output_size : D, H, K. cell : "rnn", "lstm", "gru", "leaky", "memory", "lstm_norm" or
+        "gru_norm".
     rng, and any other argument of the layer (num_layers, bidirectional, dropout, dtype, …) : as there.
     Weights: layer.Wx0 …, V (num_directions·H, K), with proj_size=P (num_directions·P, K), c (K,); all else as in
     OutputEveryStep.

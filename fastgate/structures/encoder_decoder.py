@@ -15,6 +15,7 @@ from fastgate.layers._symbols import SymbolRows
 from fastgate.layers._types import Array, Lengths, Rng
 from fastgate.structures import _attention
 from fastgate.structures._structure import (
+    Cell,
     Outputs,
     Shapes,
     Structure,
@@ -61,7 +62,7 @@ class EncoderDecoder(Structure):
 
     input_size, hidden_size : D, H; with proj_size=P, h, hs, C and h̃ are P wide, and P stands for H in V, Wa, Ua, va, Wc.
     target_size : the width of y. output_size : K, the width of o.
-    cell : "rnn", "lstm" or "gru", of both. rng, and any other argument of the layers (num_layers, dropout, dtype, …) : as
+    cell : "rnn", "lstm", "gru", …, of both. rng, and any other argument of the layers (num_layers, dropout, dtype, …) : as
         there, but for bidirectional and period; no dropout and no zoneout with "additive".
     Weights: encoder.Wx0 …, decoder.Wx0 …, V, c, and Wa (H, H), Ua (H, H), va (H,) or Wc (2H, H), in one flat array:
     parameters, weights, gradients, grads, state_dict, save, load as in layers. Fresh matrices of its own are uniform (Glorot
@@ -84,7 +85,7 @@ class EncoderDecoder(Structure):
     def __init__(
         self, input_size: int, hidden_size: int, target_size: int, output_size: int, *,
         context: Literal["initial", "input", "both", "additive", "dot"] = "initial",
-        cell: Literal["rnn", "lstm", "gru"] = "gru", rng: Rng = None, **options: Any,
+        cell: Cell = "gru", rng: Rng = None, **options: Any,
     ):  # fmt: skip
         self._create(self._judged(input_size, hidden_size, target_size, output_size, context, cell, **options), rng)
 
@@ -416,7 +417,7 @@ class SequenceAutoencoder(EncoderDecoder):
 
     def __init__(
         self, input_size: int, hidden_size: int, *, context: Literal["initial", "input", "both"] = "initial",
-        conditional: bool = True, reverse: bool = True, cell: Literal["rnn", "lstm", "gru"] = "lstm", rng: Rng = None,
+        conditional: bool = True, reverse: bool = True, cell: Cell = "lstm", rng: Rng = None,
         **options: Any,
     ):  # fmt: skip
         self._create(self._judged(input_size, hidden_size, context, conditional, reverse, cell, **options), rng)

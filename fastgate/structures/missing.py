@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +13,7 @@ from fastgate.layers._layer import RATES, Layer
 from fastgate.layers._parameters import plus
 from fastgate.layers._types import Array, Lengths, Rng
 from fastgate.structures._structure import (
+    Cell,
     Shapes,
     State,
     StateOutputs,
@@ -56,7 +57,7 @@ class MissingValues(Structure):
         x̂_t     = m x_t + (1 - m) (gamma_x x' + (1 - gamma_x) mean)
         h_t     = cell([x̂_t, m_t], gamma_h h_{t-1})                   with an LSTM c is decayed as h is
 
-    input_size, hidden_size : D, H. cell : "rnn", "lstm" or "gru".
+    input_size, hidden_size : D, H. cell : "rnn", "lstm", "gru", ….
     input_decay : False is gamma_x = 1, the last value carried on. hidden_decay : False is gamma_h = 1; then the layer may have
         any number of layers and both directions, dropout, zoneout and a projection, and runs all steps in one call.
     rng, and any other argument of the layer (num_layers, dropout, dtype, …) : as there.
@@ -78,7 +79,7 @@ class MissingValues(Structure):
     _options: ClassVar[tuple[str, ...]] = ("input_size", "hidden_size", "input_decay", "hidden_decay", "cell")
 
     def __init__(
-        self, input_size: int, hidden_size: int, *, cell: Literal["rnn", "lstm", "gru"] = "gru", input_decay: bool = True,
+        self, input_size: int, hidden_size: int, *, cell: Cell = "gru", input_decay: bool = True,
         hidden_decay: bool = True, rng: Rng = None, **options: Any,
     ):  # fmt: skip
         self._create(self._judged(input_size, hidden_size, cell, input_decay, hidden_decay, **options), rng)

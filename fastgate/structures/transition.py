@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 import numpy as np
 
 from fastgate import _arguments
 from fastgate.layers import _judge
 from fastgate.layers._layer import RATES, WEIGHTS, Layer
-from fastgate.layers._parameters import KINDS, plus
+from fastgate.layers._parameters import plus
 from fastgate.layers._types import Array, Lengths, Rng
 from fastgate.structures._structure import (
+    Cell,
     Shapes,
     State,
     StateOutputs,
@@ -21,6 +22,7 @@ from fastgate.structures._structure import (
     Tape,
     TapeBackward,
     config_of,
+    kind_of,
     lengths_of,
     within,
     zeros_of,
@@ -39,7 +41,7 @@ class DeepTransition(Structure):
     Barone et al. (2017). n = 1 is the plain layer, bit for bit. Gradients have n times as many steps to go from one time to
     another.
 
-    input_size, hidden_size : D, H. micro_steps : n. cell : "rnn", "lstm" or "gru".
+    input_size, hidden_size : D, H. micro_steps : n. cell : "rnn", "lstm", "gru", ….
     rng, and any other option of the cell (b, bh, activation, reset, peephole, dtype, …) : as in its layer, for all micro-steps;
         there is one layer of one direction, without dropout, zoneout and period.
     Weights: Wx0 (D, G·H), Wh0 (H, G·H), b0 (G·H,), …, Wh1, b1, …, in one flat array: parameters, weights, gradients, grads,
@@ -60,7 +62,7 @@ class DeepTransition(Structure):
     _rebuilt = (*Structure._rebuilt, "_cell_layer")
 
     def __init__(
-        self, input_size: int, hidden_size: int, *, micro_steps: int = 2, cell: Literal["rnn", "lstm", "gru"] = "gru",
+        self, input_size: int, hidden_size: int, *, micro_steps: int = 2, cell: Cell = "gru",
         rng: Rng = None, **options: Any,
     ):  # fmt: skip
         self._create(self._judged(input_size, hidden_size, micro_steps, cell, **options), rng)
@@ -97,7 +99,7 @@ class DeepTransition(Structure):
     @classmethod
     def _of_cell(cls, config):
         """The layer of the cell, without weights."""
-        layer: Any = object.__new__(KINDS[config["cell"].upper()])
+        layer: Any = object.__new__(kind_of(config["cell"]))
         options = cls._cell_options(config)
         layer._config = config_of(config["cell"], config["input_size"], config["hidden_size"], options)
         return layer
@@ -133,7 +135,8 @@ class DeepTransition(Structure):
     def _of_step(self, k: int) -> dict[str, Array]:
         """The arguments of the cell's functions in micro-step k."""
         found = {name: self._weights[f"{name}{k}"] for name in WEIGHTS if f"{name}{k}" in self._weights}
-        return found if k == 0 else {"Wx": np.empty((0, found["Wh"].shape[1]), self._dtype)} | found
+        layer = self._cell_layer
+        return found if k == 0 else {"Wx": np.empty((0, len(layer._gates) * layer._H), self._dtype)} | found
 
     def forward(self, x: Array, state: State = None, *, lengths: Lengths = None, training: bool = True) -> StateOutputs:
         """(h, state, cache); see the class."""

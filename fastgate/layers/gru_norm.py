@@ -1,0 +1,84 @@
+"""Layers of gated recurrent units with layer normalisation."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+from numpy.typing import DTypeLike
+
+from fastgate import _arguments
+from fastgate.gru_norm import GRUNormCell, GRUNormForward, gru_norm_backward, gru_norm_forward, gru_norm_step_forward
+from fastgate.layers._layer import Functions, PlainLayer
+from fastgate.layers._types import Period, Rng
+from fastgate.reference.gru_norm import GATES
+
+
+class GRUNorm(PlainLayer[GRUNormForward[Any]]):
+    """Layers of gated recurrent units with layer normalisation, one upon the other, in one direction or both.
+
+    Axes batch first: x (N, T, D), h (N, T, output_size). Gate order "rzn"; z keeps h_{t-1}, the reset gate comes after the
+    product. Weights multiply from the right. In each layer and direction, with a normalisation N over the numbers of a row
+
+        N(v) = (v - mean(v)) / sqrt(variance(v) + eps)
+        y_x = gain_x * N(x_t Wx) + b                        blocks r z n
+        y_h = gain_h * N(h_{t-1} Wh) + bh
+        r, z = sigmoid(y_xr + y_hr), sigmoid(y_xz + y_hz)
+        n = tanh(y_xn + r * y_hn)
+        h_t = (1 - z) * n + z * h_{t-1}
+
+    input_size, hidden_size : D, H
+    num_layers : the output of a layer is the x of the next one.
+    bidirectional : each layer runs over the sequence from both ends. merge : "concat" (output_size 2H), "sum", "mean" or "mul"
+        makes one output of the two.
+    dropout : the probability that a value between two layers becomes 0 in training; the others are divided by 1 - dropout.
+    recurrent_dropout : the probability that a value of h_{t-1} becomes 0 where it meets Wh, in training; one mask for all steps
+        of a sequence, in each layer and direction, the other values divided by 1 - recurrent_dropout (Gal and Ghahramani 2016)
+    zoneout_h : the probability that a unit keeps its h at a step, in training; after it, the share that it keeps (Krueger et
+        al. 2017)
+    period : an integer >= 1, or one for each of the H units, or None: unit j moves at the steps t where t % period[j] == 0 and
+        holds in between, in all layers and directions; t counts the steps of a row in the order in which they run
+    b, bh : whether there is an input bias, a recurrent bias
+    gate_order : a permutation of "rzn", the order of the 3 blocks of H columns in all weights and their gradients
+    eps : a number > 0, added to each variance. grad_clip : as in gru_norm_forward
+    dtype : float32 or float64, that of all arrays
+    rng : a numpy Generator, a seed, or None: draws the weights, and the masks of dropout and zoneout where forward is given no
+        other
+
+    Weights are arrays of one flat array, in this order: layer by layer, the forward direction before the reverse one,
+
+        Wx0 (D, 3H)    Wh0 (H, 3H)    b0 (3H,)    bh0 (3H,)    gain_x0 (3H,)    gain_h0 (3H,)    Wx0_reverse …
+        Wx1 (output_size, 3H) …
+
+    without gaps. `parameters` is that array and `weights` the views by name, `gradients` and `grads` the same for the
+    gradients: clipping, an optimiser and a sum over machines are one call on one array. Fresh weights, gate by gate: Wx uniform
+    (Glorot and Bengio 2010), Wh orthogonal (Saxe et al. 2014), gains 1, biases 0. Orthogonal matrices come from NumPy's LAPACK,
+    whose last bits may differ between machines.
+
+    forward, backward : whole sequences. step, state, reset : streams, one step at a time.
+    state_dict, load_state_dict, save, load : weights as arrays, as a file. A layer pickles and copies, with gradients, states
+    and generator.
+
+    Sizes that are no integers > 0 and options that do not exist are a ValueError or TypeError that names the argument, sizes
+    that no memory holds an OverflowError or MemoryError. Ba, Kiros and Hinton (2016), "Layer Normalization",
+    arXiv:1607.06450.
+    """
+
+    _cell, _gates, _gains = "gru_norm", GATES, ("gain_x", "gain_h")
+    _choices: ClassVar = {"gate_order": None, "eps": _arguments.eps, "grad_clip": float}
+    _functions = Functions(gru_norm_forward, gru_norm_backward, gru_norm_step_forward, GRUNormForward, GRUNormCell)
+
+    def __init__(
+        self, input_size: int, hidden_size: int, *, num_layers: int = 1, bidirectional: bool = False,
+        merge: Literal["concat", "sum", "mean", "mul"] = "concat", dropout: float = 0.0,
+        recurrent_dropout: float = 0.0, zoneout_h: float = 0.0, period: Period = None, b: bool = True, bh: bool = True,
+        gate_order: str = "rzn", eps: float = 1e-5, grad_clip: float | None = None, dtype: DTypeLike = np.float32,
+        rng: Rng = None,
+    ):  # fmt: skip
+        config = self._judged(
+            input_size, hidden_size, num_layers, bidirectional, merge, dropout, b, bh, dtype,
+            recurrent_dropout=recurrent_dropout, zoneout_h=zoneout_h, period=period, gate_order=gate_order, eps=eps,
+            grad_clip=grad_clip,
+        )  # fmt: skip
+        self._build(config, rng)
+        self._draw()
