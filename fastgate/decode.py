@@ -293,15 +293,15 @@ class LayerStep:
         self._symbols = SymbolRows(E, layer.input_size, "D", dtype, "the layer", remaining)
         self._prepared = Prepared(layer)
         self._output = _affine.Prepared(V, c)
-        self._State, self._widths, self._dtype = layer._State, layer._widths, dtype
+        self._State, self._state_shapes, self._dtype = layer._State, layer._state_shapes, dtype
 
     def __call__(self, y: Any, state: Any = None, left: Any = None) -> tuple[Array, Any]:
         x = self._symbols.rows(y, left)
         layers = len(self._prepared.cells)
         if state is None:
-            states: list[Any] = [[None] * layers] * len(self._widths)
+            states: list[Any] = [[None] * layers] * len(self._state_shapes)
         else:
-            states = _judge.state("state", state, self._widths, (layers, len(x)), self._dtype)
+            states = _judge.state("state", state, self._state_shapes, (layers, len(x)), self._dtype)
         x, after = self._prepared.step(x, states)
         return self._output(x), self._State._make(after)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -9,7 +10,7 @@ from numpy.typing import NDArray
 
 from fastgate import _arguments, _locks
 from fastgate.layers import _judge
-from fastgate.layers._layer import Layer, Prepared, by_phase, one_direction
+from fastgate.layers._layer import Layer, Prepared, by_phase, now, one_direction
 from fastgate.layers._types import Array
 
 _ROWS = 1024  # streams of one kernel call: their states stay in the cache while it runs
@@ -46,14 +47,14 @@ class StreamPool:
         self._capacity = _judge.size("capacity", capacity)
         self._layer = layer
         self._dtype, self._output_size = layer.dtype, layer.output_size
-        sizes, rows = [size for _, size in layer._widths.values()], min(self._capacity, _ROWS)
-        bytes_of_states = layer.num_layers * self._capacity * sum(sizes) * self._dtype.itemsize
+        shapes, rows = [shape for _, shape in layer._state_shapes.values()], min(self._capacity, _ROWS)
+        bytes_of_states = layer.num_layers * self._capacity * sum(map(math.prod, shapes)) * self._dtype.itemsize
         _arguments._affordable(bytes_of_states + 64 * self._capacity, 0, f"capacity: {self._capacity} streams")
-        self._states = [np.zeros((layer.num_layers, self._capacity, size), self._dtype) for size in sizes]
+        self._states = [np.zeros((layer.num_layers, self._capacity, *shape), self._dtype) for shape in shapes]
         # With a period, the number of each stream's next step.
         self._steps = None if layer._cycle is None else np.zeros(self._capacity, np.int64)
         # Two sets: a layer's outputs are the inputs of the next one.
-        self._scratch = [[np.empty((rows, size), self._dtype) for size in sizes] for _ in range(2)]
+        self._scratch = [[np.empty((rows, *shape), self._dtype) for shape in shapes] for _ in range(2)]
         self._is_open = np.zeros(self._capacity, bool)
         self._free = np.arange(self._capacity)[::-1].copy()  # a stack, the lowest id on top
         self._num_free = self._capacity
@@ -123,8 +124,8 @@ class StreamPool:
         out : array for y, any strides. It may overlap x: the result is as if x had been copied first.
 
         No memory is allocated but the result, and none with out=, where ids are an int64 array and x is native and aligned with
-        a contiguous last axis, and the layer has neither zoneout nor a period. A call of more than 1024 streams that Ctrl-C
-        ends may have stepped some of them.
+        a contiguous last axis, and the layer has no zoneout, no period and no delays. A call of more than 1024 streams that
+        Ctrl-C ends may have stepped some of them.
         """
         with self._lock:
             ids = self._judged(ids)
@@ -159,7 +160,7 @@ class StreamPool:
             cell.step(x, *states, out=tuple(states) if len(states) > 1 else states[0], **around)
             for state, kept in zip(states, self._states, strict=True):
                 kept[k][ids] = state
-            x = states[0]
+            x = now(states[0])
         return x
 
     def snapshot(self, ids: Any) -> Any:
@@ -182,7 +183,7 @@ class StreamPool:
             ids = self._judged(ids)
             layer = self._layer
             sizes, numbered = (layer.num_layers, len(ids)), self._steps is not None
-            arrays = _judge.state("snapshot", snapshot, layer._widths, sizes, self._dtype, numbered=numbered)
+            arrays = _judge.state("snapshot", snapshot, layer._state_shapes, sizes, self._dtype, numbered=numbered)
             if self._steps is not None:
                 self._steps[ids] = arrays.pop()
             for kept, a in zip(self._states, arrays, strict=True):

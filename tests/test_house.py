@@ -131,7 +131,7 @@ def test_a_layer_has_the_options_of_its_cell(name):
     function = inspect.signature(getattr(fastgate, f"{layer._cell}_forward")).parameters
     run = inspect.signature(getattr(fastgate, f"{name}Cell").forward).parameters
     shared = {"num_layers", "bidirectional", "merge", "dropout", "b", "bh", "dtype", "rng", "recurrent_dropout"}
-    shared |= {"zoneout_h", "zoneout_c", "period", "peephole"} & set(function)
+    shared |= {"zoneout_h", "zoneout_c", "delays", "period", "peephole"} & set(function)
     shared |= {"proj_size"} if "Wr" in function else set()
     shared |= {"Wh", "learn_alpha"} if "alpha" in function else {"gain_c"} & set(function)
     built = {p.name: p for p in inspect.signature(layer).parameters.values() if p.kind is p.KEYWORD_ONLY}

@@ -56,8 +56,8 @@ def inputs(layer, rng, N=N):
     """x and initial states."""
     x = values(rng, (N, T, D), layer.dtype)
     before = (layer.num_layers * layer.num_directions, N)
-    widths = [a.shape[-1] for a in layer.forward(x[:0], training=False)[1:-1]]
-    return x, [values(rng, (*before, width), layer.dtype, 0.7) for width in widths]
+    rows = [a.shape[2:] for a in layer.forward(x[:0], training=False)[1:-1]]
+    return x, [values(rng, (*before, *row), layer.dtype, 0.7) for row in rows]
 
 
 def by_hand(layer, x, states, upstream, around, lengths=LENGTHS):
@@ -231,6 +231,66 @@ def test_live_streams_count_their_own_steps(kind, own):
     assert pool.snapshot(pool.open(2)).start.tolist() == [0, 0]
 
 
+@kinds
+@pytest.mark.parametrize("bidirectional", [False, True])
+def test_a_layer_with_delays_is_its_functions(kind, own, bidirectional):
+    for delays in ((1, 3), (2,)):
+        layer = make(kind, bidirectional=bidirectional, delays=np.array(delays), **own)
+        P, G = layer.output_size // layer.num_directions, layer.weights["Wx0"].shape[1]
+        assert layer.weights["Wh0"].shape == (len(delays), P, G)
+        x, states = inputs(layer, np.random.default_rng(1))
+        assert states[0].shape == (2 * layer.num_directions, N, delays[-1], P)
+        upstream = [values(np.random.default_rng(3), a.shape) for a in (layer.forward(x, *states).h, *states)]
+        expected = by_hand(layer, x, states, upstream, lambda k, d, delays=delays: {"delays": delays})
+        assert_same(by_layer(layer, x, states, upstream), expected)
+        assert json.loads(json.dumps(layer.config)) == layer.config
+        assert eval(repr(layer).partition("): ")[0] + ")", {kind: type(layer)}).config == layer.config
+
+
+@kinds
+def test_chunks_steps_and_live_streams_of_delays(kind, own, tmp_path):
+    layer = make(kind, delays=(1, 3), **own | ({"zoneout_h": 0.2} if kind == "GRU" else {}))
+    x, states = inputs(layer, np.random.default_rng(1))
+    whole = layer.forward(x, *states, training=False)
+    _, *state, _ = layer.forward(x[:, :5], *states, training=False)
+    chunks = [chunk.h for chunk in truncated_bptt(layer, x[:, 5:], 2, 3, *state)] if kind != "GRU" else []
+    if chunks:
+        np.testing.assert_array_equal(np.concatenate(chunks, axis=1), whole.h[:, 5:])
+    layer.state = tuple(state)
+    layer.save(tmp_path / "layer.npz")
+    assert type(layer).load(tmp_path / "layer.npz").config == layer.config
+    for other in (pickle.loads(pickle.dumps(layer)), copy.deepcopy(layer), layer):
+        np.testing.assert_array_equal(np.stack([other.step(x[:, t]) for t in range(5, T)], axis=1), whole.h[:, 5:])
+    for a, b in zip(layer.state, whole[1:-1], strict=True):
+        np.testing.assert_array_equal(a, b)
+    layer.reset(rows=[1])
+    assert not layer.state.h[:, 1].any()
+    np.testing.assert_array_equal(layer.state.h[:, 2], whole.h_T[:, 2])
+
+    pool = fastgate.StreamPool(layer, N + 2)
+    ids = pool.open(N)[::-1]
+    pool.restore(ids, tuple(states))
+    for t in range(3):
+        np.testing.assert_array_equal(pool.step(ids, x[:, t]), whole.h[:, t])
+    child = pool.fork(ids[2:3])
+    group = np.concatenate([child, ids[:2]])
+    np.testing.assert_array_equal(pool.step(group, x[[2, 0, 1], 3]), whole.h[[2, 0, 1], 3])
+    E = values(np.random.default_rng(4), (5, D))
+    step = decode.LayerStep(layer, np.eye(layer.output_size), None, E)
+    scores, after = step([3, 1], None)
+    scores, _ = step([2, 0], step.select(after, np.array([0, 1])))
+    expected = layer.forward(np.stack([E[[3, 2]], E[[1, 0]]]), training=False).h[:, 1]
+    np.testing.assert_allclose(scores, expected, rtol=0, atol=1e-15)
+
+
+def test_fresh_weights_of_delays():
+    """Each orthogonal, divided by the root of how many there are; those of a layer without delays as ever."""
+    Wh = fastgate.RNN(D, H, delays=(1, 2, 5), dtype=np.float64, rng=0).weights["Wh0"]
+    for W in Wh:
+        np.testing.assert_allclose(W @ W.T, np.eye(H) / 3, rtol=0, atol=1e-12)
+    assert not np.array_equal(Wh[0], Wh[1])
+
+
 def test_what_does_not_fit():
     lstm = make("LSTM", period=PERIOD, peephole=True)
     x = values(np.random.default_rng(1), (N, T, D))
@@ -254,6 +314,18 @@ def test_what_does_not_fit():
         ),
         (lambda: make("RNN", period=1.5), TypeError, "period: expected integers, got float64"),
         (lambda: make("LSTM", period=2, proj_size=2), ValueError, "period: expected None beside proj_size, got one"),
+        (lambda: make("RNN", delays=4), ValueError, r"delays: expected \(K,\) integers >= 1 that rise"),
+        (lambda: make("RNN", delays=(2, 1)), ValueError, "delays: expected integers >= 1 .* that rise, got 1 after 2"),
+        (lambda: make("Leaky", delays=(1, 2), Wh=False), ValueError, "delays: expected None beside Wh=False, got some"),
+        (lambda: weights.to_torch(make("GRU", delays=(2,))), ValueError, r"layer: expected delays=None, got \[2\]"),
+        (lambda: flow.trace(make("GRU", delays=(2,)), x), ValueError, "model: expected one without delays=, which"),
+        (
+            lambda: flow.trace(fastgate.RNNCell(x[0, :3].T @ x[0, :3], np.ones((1, 3, 3)), delays=(2,)), x),
+            ValueError,
+            "model: ",
+        ),
+        (lambda: structures.OutputEveryStep(D, H, 2, delays=(2,)), ValueError, "delays: expected None, a structure"),
+        (lambda: make("RNN", delays=(2,)).forward(x, x[None, :, 0]), ValueError, "h0: expected .*, N, d, H"),
         (lambda: lstm.forward(x, start=-1), ValueError, "start: expected an integer >= 0"),
         (lambda: lstm.forward(x, start=1.0), TypeError, "start: expected an integer >= 0, got float 1.0"),
         (lambda: assign(h, c), ValueError, r"state: expected a tuple of 3, \(h, c, start\), got one of 2"),

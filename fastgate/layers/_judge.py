@@ -42,6 +42,12 @@ def period(value: Any, H: int) -> int | list[int] | None:
     return a.tolist()
 
 
+def delays(value: Any) -> list[int] | None:
+    """Integers >= 1 that rise, as plain data; or None."""
+    judged = _arguments._delays(value)
+    return None if judged is None else judged.tolist()
+
+
 def alpha(value: Any, H: int) -> float | list[float]:
     """A number from 0 to 1, or one for each of H units, as plain data."""
     value = _arguments.leak(value)
@@ -111,25 +117,26 @@ def rows(x: Any, dtype: np.dtype[Any], letters: tuple[str, ...], D: int) -> Arra
 
 
 def state(
-    name: str, given: Any, widths: Mapping[str, tuple[str, int]], sizes: tuple[int, int | None], dtype: np.dtype[Any], *,
-    numbered: bool = False,
+    name: str, given: Any, shapes: Mapping[str, tuple[tuple[str, ...], tuple[int, ...]]], sizes: tuple[int, int | None],
+    dtype: np.dtype[Any], *, numbered: bool = False,
 ) -> list[Array]:  # fmt: skip
-    """A tuple of arrays (num_layers, N, width), one for each field; widths: field -> (letter, size). N None is that of the
-    first. numbered: there is one more field, `start`, (N,) integers >= 0 or one for all."""
-    fields = (*widths, *["start"] * numbered)
+    """A tuple of arrays (num_layers, N, …), one for each field; shapes: field -> (letters, sizes) of a row. N None is that of
+    the first. numbered: there is one more field, `start`, (N,) integers >= 0 or one for all."""
+    fields = (*shapes, *["start"] * numbered)
     if not isinstance(given, tuple):
         raise TypeError(f"{name}: expected a tuple ({', '.join(fields)}), got {_arguments._kind(given)}")
     if len(given) != len(fields):
         raise ValueError(f"{name}: expected a tuple of {len(fields)}, ({', '.join(fields)}), got one of {len(given)}")
-    names = [f"{name}.{field}" for field in widths]
+    names = [f"{name}.{field}" for field in shapes]
     arrays = [_arguments._array(name, a, (dtype,), "the layer")[...] for name, a in zip(names, given, strict=False)]
     L, N = sizes
     if N is None:
-        if arrays[0].ndim != 3:
-            raise ValueError(f"{names[0]}: expected (num_layers, N, {widths[fields[0]][0]}), got {arrays[0].shape}")
+        letters = ("num_layers", "N", *shapes[fields[0]][0])
+        if arrays[0].ndim != len(letters):
+            raise ValueError(f"{names[0]}: expected {_arguments._bracket(letters)}, got {arrays[0].shape}")
         N = arrays[0].shape[1]
-    for name, a, (letter, size) in zip(names, arrays, widths.values(), strict=True):
-        _arguments._shape(name, a, ("num_layers", "N", letter), (L, N, size))
+    for name, a, (row_letters, row) in zip(names, arrays, shapes.values(), strict=True):
+        _arguments._shape(name, a, ("num_layers", "N", *row_letters), (L, N, *row))
     return [*arrays, _step_numbers(f"{name.partition('.')[0]}.start", given[-1], N)] if numbered else arrays
 
 

@@ -3,6 +3,7 @@ own weights."""
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, Generic, NamedTuple, TypeVar
@@ -118,7 +119,7 @@ class Layer(Parameters):
     _NumberedState: ClassVar[Any] = NumberedLayerState
 
     _rebuilt = (
-        *Parameters._rebuilt, "_D", "_H", "_widths", "_options", "_rates", "_means", "_cycle", "_StreamState", "_live",
+        *Parameters._rebuilt, "_D", "_H", "_state_shapes", "_options", "_rates", "_means", "_cycle", "_StreamState", "_live",
         "_written",
     )  # fmt: skip
 
@@ -132,7 +133,7 @@ class Layer(Parameters):
     @classmethod
     def _judged(
         cls, input_size, hidden_size, num_layers, bidirectional, merge, dropout, b, bh, dtype, recurrent_dropout=0.0,
-        zoneout_h=0.0, period=None, **options,
+        zoneout_h=0.0, delays=None, period=None, **options,
     ) -> dict[str, Any]:  # fmt: skip
         """The constructor's arguments as plain data, which JSON can hold."""
         config: dict[str, Any] = {
@@ -147,6 +148,7 @@ class Layer(Parameters):
             "b": _arguments.flag("b", b),
             "bh": _arguments.flag("bh", bh),
         }
+        config["delays"] = _judge.delays(delays)
         config["period"] = _judge.period(period, config["hidden_size"])
         if "c" in cls._State._fields:
             config["zoneout_c"] = _judge.probability("zoneout_c", options.pop("zoneout_c", 0.0))
@@ -174,11 +176,15 @@ class Layer(Parameters):
     def _read_config(self) -> None:
         """What every call asks for."""
         self._D, self._H = self._config["input_size"], self._config["hidden_size"]
-        # Of each state, the letter and the size of its last axis.
-        self._widths = {name: (self._letter_of_h, self._P) if name == "h" else ("H", self._H) for name in self._State._fields}
+        # Of each state, letters and sizes of a row: with delays, h of the last steps, oldest first.
+        delays = self._config.get("delays")
+        h = _arguments._past_shape(self._letter_of_h, self._P, delays)
+        self._state_shapes = {name: h if name == "h" else (("H",), (self._H,)) for name in self._State._fields}
         self._options = {name: self._config[name] for name in self._choices}
         self._rates = {name: self._config[name] for name in RATES if self._config.get(name)}
         self._means = {name: p for name, p in self._rates.items() if name != "recurrent_dropout"}
+        if delays is not None:
+            self._options["delays"] = np.array(delays, np.int64)
         self._cycle, self._StreamState = None, self._State  # after so many steps all units stand as at first
         if self._config.get("period") is not None:
             period = self._options["period"] = np.array(self._config["period"], np.int64)
@@ -214,7 +220,8 @@ class Layer(Parameters):
     def _count(self) -> int:
         G, H, P = len(self._gates), self._H, self._P
         inputs = self._D + (self.num_layers - 1) * self.output_size
-        matrices = G * P * self._config.get("Wh", True) + P * bool(self._config.get("proj_size"))
+        left = P * len(self._config.get("delays") or (1,))
+        matrices = G * left * self._config.get("Wh", True) + P * bool(self._config.get("proj_size"))
         vectors = sum(self._vectors(self._config).values())
         return self.num_directions * H * (G * inputs + self.num_layers * (matrices + vectors))
 
@@ -226,7 +233,8 @@ class Layer(Parameters):
             for suffix in SUFFIXES[: self.num_directions]:
                 result[f"Wx{k}{suffix}"] = (("D" if k == 0 else "output_size", GH), (D, G * H))
                 if self._config.get("Wh", True):
-                    result[f"Wh{k}{suffix}"] = ((self._letter_of_h, GH), (P, G * H))
+                    K = [len(delays)] if (delays := self._config.get("delays")) else []
+                    result[f"Wh{k}{suffix}"] = ((*["K"] * len(K), self._letter_of_h, GH), (*K, P, G * H))
                 result |= {f"{name}{k}{suffix}": ((GH,), (G * H,)) for name, blocks in vectors.items() if blocks == G}
             D = self.output_size
         # Behind the matrices with rows of G·H values, of which each then begins on a cache line.
@@ -253,8 +261,10 @@ class Layer(Parameters):
         for W in self._live:
             for gate in columns:
                 W["Wx"][:, gate] = _initial.glorot_uniform(self._rng, len(W["Wx"]), H)
-            for gate in columns if "Wh" in W else ():
-                W["Wh"][:, gate] = self._fresh_Wh()
+            for Wh, gate in itertools.product(by_delay(W["Wh"]), columns) if "Wh" in W else ():
+                Wh[:, gate] = self._fresh_Wh()
+            if W.get("Wh", W["Wx"]).ndim == 3:  # what comes over K delays adds up
+                W["Wh"] /= self._dtype.type(np.sqrt(len(W["Wh"])))
             for gain in W.keys() & GAINS:
                 W[gain][...] = 1
             if "Wr" in W:
@@ -434,17 +444,17 @@ class Layer(Parameters):
         return (times(dh.copy(), self._dtype.type(0.5)) if self.merge == "mean" else dh,) * 2
 
     def _states(self, names, given, N):
-        """Arrays (num_layers·num_directions, N, H), or (…, P), or None, judged."""
+        """Arrays (num_layers·num_directions, N, …) of states, or None, judged."""
         rows, before = self.num_layers * self.num_directions, ("num_layers·num_directions", "N")
         return [
-            None if a is None else _judge.array(name, a, self._dtype, (*before, letter), (rows, N, size))
-            for name, a, (letter, size) in zip(names, given, self._widths.values(), strict=False)
+            None if a is None else _judge.array(name, a, self._dtype, (*before, *letters), (rows, N, *row))
+            for name, a, (letters, row) in zip(names, given, self._state_shapes.values(), strict=False)
         ]
 
     def _new_states(self, N):
         """Arrays for the states of all layers and directions, uninitialised."""
         rows = self.num_layers * self.num_directions
-        return [np.empty((rows, N, size), self._dtype) for _, size in self._widths.values()]
+        return [np.empty((rows, N, *row), self._dtype) for _, row in self._state_shapes.values()]
 
     # --- streams -----------------------------------------------------------------------------------------------------
 
@@ -460,7 +470,7 @@ class Layer(Parameters):
         x = _judge.rows(x, self._dtype, ("N", "D"), self._D)
         stream = self._stream
         if stream is None:
-            stream = [(None,) * len(self._widths)] * self.num_layers  # type: ignore[list-item]
+            stream = [(None,) * len(self._state_shapes)] * self.num_layers  # type: ignore[list-item]
         elif len(x) != len(stream[0][0]):
             N = len(stream[0][0])
             raise ValueError(
@@ -471,7 +481,7 @@ class Layer(Parameters):
         else:
             steps = np.zeros(len(x), np.int64) if self._steps is None else self._steps
             self._stream, self._steps = self._stepped_by_phase(x, stream, by_phase(steps, self._cycle)), steps + 1
-        return self._stream[-1][0].copy()
+        return now(self._stream[-1][0]).copy()
 
     def _stepped(self, x, stream, start):
         """The states of each layer after a step."""
@@ -481,7 +491,7 @@ class Layer(Parameters):
                 x, *states, **W, training=False, **self._options, **self._means, **start
             )  # fmt: skip
             after.append(tuple(states))
-            x = states[0]
+            x = now(states[0])
         return after
 
     def _stepped_by_phase(self, x, stream, groups):
@@ -498,9 +508,9 @@ class Layer(Parameters):
     @property
     def state(self) -> Any:
         """The streams' states as they are now, a named tuple h[, c] of arrays (num_layers, N, H), h (…, P) with proj_size=P,
-        that are copies; None before the first step. May be assigned: a tuple of such arrays (those of forward, h_T[, c_T], in
-        one), which are copied, or None. With a period, a last field `start`, (N,) int64, is the number of each stream's next
-        step; it may be assigned as one integer, that of the steps behind h_T."""
+        with delays (…, d, H), that are copies; None before the first step. May be assigned: a tuple of such arrays (those of
+        forward, h_T[, c_T], in one), which are copied, or None. With a period, a last field `start`, (N,) int64, is the number
+        of each stream's next step; it may be assigned as one integer, that of the steps behind h_T."""
         if self._stream is None:
             return None
         states = [np.stack(states) for states in zip(*self._stream, strict=True)]
@@ -513,7 +523,7 @@ class Layer(Parameters):
             self._stream = self._steps = None
             return
         numbered = self._cycle is not None
-        arrays = _judge.state("state", state, self._widths, (self.num_layers, None), self._dtype, numbered=numbered)
+        arrays = _judge.state("state", state, self._state_shapes, (self.num_layers, None), self._dtype, numbered=numbered)
         self._steps = arrays.pop() if numbered else None
         arrays = [a.astype(self._dtype, order="C") for a in arrays]
         self._stream = [tuple(a[k] for a in arrays) for k in range(self.num_layers)]
@@ -530,8 +540,9 @@ class Layer(Parameters):
             return
         if rows is None:
             N = _judge.size("N", N, 0)
-            _arguments._affordable(N * max(self._H, self._P) * self._dtype.itemsize, 0, f"N: {N} streams")
-            self._stream = [tuple(np.zeros((N, size), self._dtype) for _, size in self._widths.values())] * self.num_layers
+            rows_of = [row for _, row in self._state_shapes.values()]
+            _arguments._affordable(N * max(map(math.prod, rows_of)) * self._dtype.itemsize, 0, f"N: {N} streams")
+            self._stream = [tuple(np.zeros((N, *row), self._dtype) for row in rows_of)] * self.num_layers
             self._steps = None if self._cycle is None else np.zeros(N, np.int64)
             return
         if N is not None:
@@ -540,7 +551,9 @@ class Layer(Parameters):
             raise ValueError("rows: expected None, there are no streams before the first step")
         keep = np.ones(len(self._stream[0][0]), bool)
         keep[_judge.places("rows", rows, len(keep))] = False
-        self._stream = [tuple(np.where(keep[:, None], a, self._dtype.type(0)) for a in states) for states in self._stream]
+        self._stream = [tuple(a.copy() for a in states) for states in self._stream]
+        for a in itertools.chain(*self._stream):
+            a[~keep] = 0
         self._steps = None if self._steps is None else np.where(keep, self._steps, 0)
 
 
@@ -669,8 +682,18 @@ class Prepared:
         for k, cell in enumerate(self.cells):
             found = cell.step(x, *(a[k] for a in states), **self.means)
             after.append(found if isinstance(found, tuple) else (found,))
-            x = after[-1][0]
+            x = now(after[-1][0])
         return x, [np.stack(parts) for parts in zip(*after, strict=True)]
+
+
+def now(h: Array) -> Array:
+    """h (N, H) of a step; of the last d steps, (N, d, H), that of the last."""
+    return h if h.ndim == 2 else h[:, -1]
+
+
+def by_delay(Wh: Array) -> Array:
+    """(K, H, G·H), K = 1 where there are no delays."""
+    return Wh if Wh.ndim == 3 else Wh[None]
 
 
 def by_phase(steps: Array, cycle: int) -> list[tuple[int, Any]]:

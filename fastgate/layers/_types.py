@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 Array: TypeAlias = NDArray[Any]  # float32 or float64, that of the layer
 Lengths: TypeAlias = Sequence[int] | NDArray[np.integer[Any]] | None
+Delays: TypeAlias = Sequence[int] | NDArray[np.integer[Any]] | None
 Period: TypeAlias = int | Sequence[int] | NDArray[np.integer[Any]] | None
 Rng: TypeAlias = np.random.Generator | int | None
 Alpha: TypeAlias = float | Sequence[float] | NDArray[np.floating[Any]]

@@ -9,7 +9,7 @@ from numpy.typing import DTypeLike
 
 from fastgate.gru import GRUCell, GRUForward, gru_backward, gru_forward, gru_step_forward
 from fastgate.layers._layer import Functions, PlainLayer
-from fastgate.layers._types import Period, Rng
+from fastgate.layers._types import Delays, Period, Rng
 from fastgate.reference.gru import GATES, OPTIONS
 
 
@@ -34,6 +34,8 @@ class GRU(PlainLayer[GRUForward[Any]]):
         of a sequence, in each layer and direction, the other values divided by 1 - recurrent_dropout (Gal and Ghahramani 2016)
     zoneout_h : the probability that a unit keeps its h at a step, in training; after it, the share that it keeps (Krueger et
         al. 2017)
+    delays : integers >= 1 that rise, or None: skip connections through time. Wh meets h of so many steps ago, Wh (K, H, 3H) has
+        a matrix for each, and states h are (…, N, d, H), those of the last d = delays[-1] steps, oldest first
     period : an integer >= 1, or one for each of the H units, or None: unit j moves at the steps t where t % period[j] == 0 and
         holds in between, in all layers and directions; t counts the steps of a row in the order in which they run
     b, bh : whether there is an input bias, a recurrent bias. bh None: True with reset="after", where b_n and bh_n are different
@@ -67,16 +69,16 @@ class GRU(PlainLayer[GRUForward[Any]]):
 
     def __init__(
         self, input_size: int, hidden_size: int, *, num_layers: int = 1, bidirectional: bool = False,
-        merge: Literal["concat", "sum", "mean", "mul"] = "concat", dropout: float = 0.0,
-        recurrent_dropout: float = 0.0, zoneout_h: float = 0.0, period: Period = None, b: bool = True, bh: bool | None = None,
+        merge: Literal["concat", "sum", "mean", "mul"] = "concat", dropout: float = 0.0, recurrent_dropout: float = 0.0,
+        zoneout_h: float = 0.0, delays: Delays = None, period: Period = None, b: bool = True, bh: bool | None = None,
         gate_order: str = "rzn", reset: Literal["after", "before"] = "after", update: Literal["old", "new"] = "old",
-        candidate: Literal["tanh", "sigmoid"] = "tanh", grad_clip: float | None = None,
-        dtype: DTypeLike = np.float32, rng: Rng = None,
+        candidate: Literal["tanh", "sigmoid"] = "tanh", grad_clip: float | None = None, dtype: DTypeLike = np.float32,
+        rng: Rng = None,
     ):  # fmt: skip
         bh = isinstance(reset, str) and reset == "after" if bh is None else bh
         config = self._judged(
             input_size, hidden_size, num_layers, bidirectional, merge, dropout, b, bh, dtype,
-            recurrent_dropout=recurrent_dropout, zoneout_h=zoneout_h, period=period, gate_order=gate_order,
+            recurrent_dropout=recurrent_dropout, zoneout_h=zoneout_h, delays=delays, period=period, gate_order=gate_order,
             reset=reset, update=update, candidate=candidate, grad_clip=grad_clip,
         )  # fmt: skip
         self._build(config, rng)

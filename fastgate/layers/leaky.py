@@ -10,7 +10,7 @@ from numpy.typing import DTypeLike
 from fastgate import _arguments
 from fastgate.layers import _judge
 from fastgate.layers._layer import Functions, PlainLayer
-from fastgate.layers._types import Alpha, Period, Rng
+from fastgate.layers._types import Alpha, Delays, Period, Rng
 from fastgate.leaky import LeakyCell, LeakyForward, leaky_backward, leaky_forward, leaky_step_forward
 from fastgate.reference.leaky import GATES, OPTIONS
 
@@ -33,6 +33,8 @@ class Leaky(PlainLayer[LeakyForward[Any]]):
         of a sequence, in each layer and direction, the other values divided by 1 - recurrent_dropout (Gal and Ghahramani 2016)
     zoneout_h : the probability that a unit keeps its h at a step, in training; after it, the share that it keeps (Krueger et
         al. 2017)
+    delays : integers >= 1 that rise, or None: skip connections through time. Wh meets h of so many steps ago, Wh (K, H, H) has
+        a matrix for each, and states h are (…, N, d, H), those of the last d = delays[-1] steps, oldest first
     period : an integer >= 1, or one for each of the H units, or None: unit j moves at the steps t where t % period[j] == 0 and
         holds in between, in all layers and directions; t counts the steps of a row in the order in which they run
     b, bh : whether there is an input bias, a recurrent bias
@@ -69,15 +71,14 @@ class Leaky(PlainLayer[LeakyForward[Any]]):
 
     def __init__(
         self, input_size: int, hidden_size: int, *, num_layers: int = 1, bidirectional: bool = False,
-        merge: Literal["concat", "sum", "mean", "mul"] = "concat", dropout: float = 0.0,
-        recurrent_dropout: float = 0.0, zoneout_h: float = 0.0, period: Period = None, b: bool = True, bh: bool = False,
-        Wh: bool = True, alpha: Alpha = 0.875, learn_alpha: bool = False,
-        activation: Literal["tanh", "relu", "sigmoid", "identity"] = "tanh", grad_clip: float | None = None,
-        dtype: DTypeLike = np.float32, rng: Rng = None,
+        merge: Literal["concat", "sum", "mean", "mul"] = "concat", dropout: float = 0.0, recurrent_dropout: float = 0.0,
+        zoneout_h: float = 0.0, delays: Delays = None, period: Period = None, b: bool = True, bh: bool = False, Wh: bool = True,
+        alpha: Alpha = 0.875, learn_alpha: bool = False, activation: Literal["tanh", "relu", "sigmoid", "identity"] = "tanh",
+        grad_clip: float | None = None, dtype: DTypeLike = np.float32, rng: Rng = None,
     ):  # fmt: skip
         config = self._judged(
             input_size, hidden_size, num_layers, bidirectional, merge, dropout, b, bh, dtype,
-            recurrent_dropout=recurrent_dropout, zoneout_h=zoneout_h, period=period, Wh=Wh, alpha=alpha,
+            recurrent_dropout=recurrent_dropout, zoneout_h=zoneout_h, delays=delays, period=period, Wh=Wh, alpha=alpha,
             learn_alpha=learn_alpha, activation=activation, grad_clip=grad_clip,
         )  # fmt: skip
         self._build(config, rng)
@@ -88,6 +89,8 @@ class Leaky(PlainLayer[LeakyForward[Any]]):
         config["Wh"] = _arguments.flag("Wh", options.pop("Wh"))
         config["alpha"] = _judge.alpha(options.pop("alpha"), config["hidden_size"])
         config["learn_alpha"] = _arguments.flag("learn_alpha", options.pop("learn_alpha"))
+        if config["delays"] is not None and not config["Wh"]:
+            raise ValueError("delays: expected None beside Wh=False, got some")
         if config["recurrent_dropout"] and not config["Wh"]:
             raise ValueError(f"recurrent_dropout: expected 0.0 beside Wh=False, got {config['recurrent_dropout']}")
 

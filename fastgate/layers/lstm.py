@@ -10,7 +10,7 @@ from numpy.typing import DTypeLike
 from fastgate import _arguments
 from fastgate.layers import _judge
 from fastgate.layers._layer import Functions, LayerWithC
-from fastgate.layers._types import Period, Rng
+from fastgate.layers._types import Delays, Period, Rng
 from fastgate.lstm import LSTMCell, LSTMForward, lstm_backward, lstm_forward, lstm_step_forward
 from fastgate.reference.lstm import CANDIDATES, GATES
 
@@ -39,6 +39,8 @@ class LSTM(LayerWithC[LSTMForward[Any]]):
         of a sequence, in each layer and direction, the other values divided by 1 - recurrent_dropout (Gal and Ghahramani 2016)
     zoneout_h, zoneout_c : the probability that a unit keeps its h, its c at a step, in training; after it, the share that it
         keeps (Krueger et al. 2017)
+    delays : integers >= 1 that rise, or None: skip connections through time. Wh meets h of so many steps ago, Wh (K, H, 4H) has
+        a matrix for each, and states h are (…, N, d, H), those of the last d = delays[-1] steps, oldest first
     period : an integer >= 1, or one for each of the H units, or None: unit j moves at the steps t where t % period[j] == 0 and
         holds in between, in all layers and directions; t counts the steps of a row in the order in which they run. Not beside
         proj_size
@@ -85,17 +87,17 @@ class LSTM(LayerWithC[LSTMForward[Any]]):
 
     def __init__(
         self, input_size: int, hidden_size: int, *, num_layers: int = 1, bidirectional: bool = False,
-        merge: Literal["concat", "sum", "mean", "mul"] = "concat", dropout: float = 0.0,
-        recurrent_dropout: float = 0.0, zoneout_h: float = 0.0, zoneout_c: float = 0.0, period: Period = None, b: bool = True,
+        merge: Literal["concat", "sum", "mean", "mul"] = "concat", dropout: float = 0.0, recurrent_dropout: float = 0.0,
+        zoneout_h: float = 0.0, zoneout_c: float = 0.0, delays: Delays = None, period: Period = None, b: bool = True,
         bh: bool = False, peephole: bool = False, proj_size: int | None = None, gate_order: str = "ifgo",
         candidate: Literal["tanh", "sigmoid"] = "tanh", coupled: bool = False, cell_clip: float | None = None,
         preact_clip: float | None = None, grad_clip: float | None = None, dtype: DTypeLike = np.float32, rng: Rng = None,
     ):  # fmt: skip
         config = self._judged(
             input_size, hidden_size, num_layers, bidirectional, merge, dropout, b, bh, dtype,
-            recurrent_dropout=recurrent_dropout, zoneout_h=zoneout_h, zoneout_c=zoneout_c, period=period, peephole=peephole,
-            proj_size=proj_size, gate_order=gate_order, candidate=candidate, coupled=coupled, cell_clip=cell_clip,
-            preact_clip=preact_clip, grad_clip=grad_clip,
+            recurrent_dropout=recurrent_dropout, zoneout_h=zoneout_h, zoneout_c=zoneout_c, delays=delays, period=period,
+            peephole=peephole, proj_size=proj_size, gate_order=gate_order, candidate=candidate, coupled=coupled,
+            cell_clip=cell_clip, preact_clip=preact_clip, grad_clip=grad_clip,
         )  # fmt: skip
         self._build(config, rng)
         self._draw()

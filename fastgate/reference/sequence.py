@@ -167,13 +167,18 @@ def one_step_back(call, cell, t, rows, places, dafter, before, kept, W):
 
 def cell_forward(cell, x, states, W):
     """The equations of a cell alone, from (h,) or (h, c): (states, kept)."""
-    return cell.forward(x, states, W._replace(left=states[0]), cell.option)
+    return cell.forward(x, states, with_h(W, x, states[0]), cell.option)
 
 
 def cell_backward(cell, dstates, states, kept, x, W):
     """Its gradients, dh_prev whole: (dx, dstates_prev, dWx, dWh, …)."""
-    dx, (dh, *dc), dleft, *dW = cell.backward(dstates, states, kept, x, W._replace(left=states[0]), cell.option)
-    return dx, (dleft + dh, *dc), *dW
+    dx, (dh, *dc), dleft, *dW = cell.backward(dstates, states, kept, x, with_h(W, x, states[0]), cell.option)
+    return dx, (dleft + dh if len(W.Wh) else dh, *dc), *dW
+
+
+def with_h(W, x, h_prev):
+    """The weights, and with them h_prev as what multiplies Wh, where there is one."""
+    return W._replace(left=h_prev if len(W.Wh) else np.zeros((*x.shape[:-1], 0), x.dtype))
 
 
 def with_left(W, call, rows, past):

@@ -115,6 +115,8 @@ class Structure(Parameters):
         """`config`, whose input_size and hidden_size are judged here, with the cell and its options as plain data."""
         config["cell"] = _arguments.option("cell", cell, CELLS)
         judged = config_of(config["cell"], config["input_size"], config["hidden_size"], options)
+        if judged["delays"] is not None:
+            raise ValueError("delays: expected None, a structure hands on the state of one step; got some")
         if judged["period"] is not None:
             raise ValueError("period: expected None, a structure does not number its steps; got one")
         return config | {name: judged[name] for name in (*options, "dtype")}
@@ -192,8 +194,8 @@ class Structure(Parameters):
     def _state_of(self, name: str, given: Any, layer: Layer, N: int) -> tuple[Any, ...]:
         """The states of a layer as its forward takes them, each None where `given` is None."""
         if given is None:
-            return (None,) * len(layer._widths)
-        return tuple(_judge.state(name, given, layer._widths, (layer.num_layers * layer.num_directions, N), self._dtype))
+            return (None,) * len(layer._state_shapes)
+        return tuple(_judge.state(name, given, layer._state_shapes, (layer.num_layers * layer.num_directions, N), self._dtype))
 
     def _cache_of(self, cache: Any) -> dict[str, Any]:
         if type(cache) is not StructureCache or cache.structure is not self:
@@ -256,7 +258,7 @@ def silent(function: Callable[P, R]) -> Callable[P, R]:
 
 def zeros_of(layer: Layer, N: int) -> tuple[Array, ...]:
     """States of zeros, (N, H) or P wide, of one layer and direction."""
-    return tuple(np.zeros((N, size), layer._dtype) for _, size in layer._widths.values())
+    return tuple(np.zeros((N, *shape), layer._dtype) for _, shape in layer._state_shapes.values())
 
 
 class Tape:

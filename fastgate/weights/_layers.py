@@ -21,7 +21,8 @@ FLOATS = ("float32", "float64")
 # Options of the cells which change what is computed, and their defaults.
 PECULIAR = {
     "activation": "tanh", "reset": "after", "update": "old", "candidate": "tanh", "coupled": False, "cell_clip": None,
-    "preact_clip": None, "peephole": False, "proj_size": None, "zoneout_h": 0.0, "zoneout_c": 0.0, "period": None,
+    "preact_clip": None, "peephole": False, "proj_size": None, "zoneout_h": 0.0, "zoneout_c": 0.0, "delays": None,
+    "period": None,
 }  # fmt: skip
 
 
