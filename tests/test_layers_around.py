@@ -324,7 +324,7 @@ def test_what_does_not_fit():
             ValueError,
             "model: ",
         ),
-        (lambda: structures.OutputEveryStep(D, H, 2, delays=(2,)), ValueError, "delays: expected None, a structure"),
+        (lambda: structures.DeepTransition(D, H, delays=(2,)), ValueError, "delays: expected None, a DeepTransition hands"),
         (lambda: make("RNN", delays=(2,)).forward(x, x[None, :, 0]), ValueError, "h0: expected .*, N, d, H"),
         (lambda: lstm.forward(x, start=-1), ValueError, "start: expected an integer >= 0"),
         (lambda: lstm.forward(x, start=1.0), TypeError, "start: expected an integer >= 0, got float 1.0"),
@@ -358,6 +358,33 @@ def test_what_does_not_fit():
         with pytest.raises(error, match=f"^{words}"):
             call()
     assert lstm.state is None
+
+
+@pytest.mark.parametrize("kind", ["OutputEveryStep", "FinalOutput"])
+def test_structures_of_layers_with_delays(kind):
+    """o and all gradients are those of the layer and of a product by hand."""
+    model = getattr(structures, kind)(D, H, 2, cell="gru", delays=(1, 3), bidirectional=True, dtype=np.float64, rng=0)
+    rng = np.random.default_rng(1)
+    x, state = values(rng, (N, T, D)), (values(rng, (2, N, 3, H)),)
+    o, _, cache = model.forward(x, state, lengths=LENGTHS)
+    layer, V, c = model.layer, model.weights["V"], model.weights["c"]
+    h, h_T, inner = layer.forward(x, *state, lengths=LENGTHS)
+    last = np.concatenate([h_T[0][:, -1], h_T[1][:, -1]], axis=1)
+    alive = np.arange(T) < np.array(LENGTHS)[:, None]
+    expected = last @ V + c if kind == "FinalOutput" else np.where(alive[..., None], h @ V + c, 0)
+    np.testing.assert_allclose(o, expected, rtol=0, atol=1e-13)
+    do = values(rng, o.shape)
+    dx, dstate = model.backward(do, cache)
+    dWh = model.grads["layer.Wh0_reverse"].copy()
+    if kind == "FinalOutput":
+        dh_T = np.zeros_like(h_T)
+        dh_T[:, :, -1] = np.split((do @ V.T), 2, axis=1)
+        found = layer.backward(None, inner, dh_T)
+    else:
+        found = layer.backward(do @ V.T, inner)
+    np.testing.assert_allclose(dx, found.dx, rtol=0, atol=1e-13)
+    np.testing.assert_allclose(dstate.h, found.dh0, rtol=0, atol=1e-13)
+    np.testing.assert_allclose(dWh, layer.grads["Wh0_reverse"], rtol=0, atol=1e-12)
 
 
 def test_structures_pass_it_on():

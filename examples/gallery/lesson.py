@@ -16,7 +16,7 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 
 INK, FAINT = "#26323a", "#b9c2c7"
-COLOURS = ("#2a7f62", "#c8442f", "#35618f", "#b98a1c", "#7a4f8b")
+COLOURS = ("#2a7f62", "#c8442f", "#35618f", "#b98a1c", "#7a4f8b", "#4aa3c7")
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # optimizers.py, for the lessons that train
 

@@ -92,6 +92,7 @@ class Structure(Parameters):
 
     _rebuilt: ClassVar[tuple[str, ...]] = (*Parameters._rebuilt, "_parts")
     _options: ClassVar[tuple[str, ...]] = ("input_size", "hidden_size")  # those that are not of the cell
+    _takes_delays: ClassVar[bool] = False  # whether its layer may have them; others hand on h of one step
 
     # --- construction ------------------------------------------------------------------------------------------------
 
@@ -115,8 +116,8 @@ class Structure(Parameters):
         """`config`, whose input_size and hidden_size are judged here, with the cell and its options as plain data."""
         config["cell"] = _arguments.option("cell", cell, CELLS)
         judged = config_of(config["cell"], config["input_size"], config["hidden_size"], options)
-        if judged["delays"] is not None:
-            raise ValueError("delays: expected None, a structure hands on the state of one step; got some")
+        if judged["delays"] is not None and not cls._takes_delays:
+            raise ValueError(f"delays: expected None, a {cls._kind} hands on h of one step; got some")
         if judged["period"] is not None:
             raise ValueError("period: expected None, a structure does not number its steps; got one")
         return config | {name: judged[name] for name in (*options, "dtype")}

@@ -8,7 +8,7 @@ import numpy as np
 
 from fastgate import _arguments
 from fastgate.layers import _affine, _judge
-from fastgate.layers._layer import Layer
+from fastgate.layers._layer import Layer, now
 from fastgate.layers._types import Array, Lengths, Rng
 from fastgate.reference.rnn import OPTIONS
 from fastgate.structures._structure import (
@@ -92,7 +92,7 @@ class OutputEveryStep(_LayerAndOutput):
     10.8 to 10.11.
     """
 
-    _kind = "OutputEveryStep"
+    _kind, _takes_delays = "OutputEveryStep", True
 
     @classmethod
     def _own(cls, config: dict[str, Any]) -> Shapes:
@@ -143,7 +143,7 @@ class FinalOutput(_LayerAndOutput):
     Deep Learning, figure 10.5.
     """
 
-    _kind = "FinalOutput"
+    _kind, _takes_delays = "FinalOutput", True
 
     @classmethod
     def _own(cls, config: dict[str, Any]) -> Shapes:
@@ -155,7 +155,7 @@ class FinalOutput(_LayerAndOutput):
     ) -> Outputs:
         """(o, state, cache); see the class."""
         (_, *after, inner), _ = self._run_layer(x, state, lengths, training, rng, return_sequences=False)
-        last = np.concatenate(after[0][-self.layer.num_directions :], axis=1)
+        last = np.concatenate([now(h) for h in after[0][-self.layer.num_directions :]], axis=1)
         o, output = _affine.forward(last, self._weights["V"], self._weights["c"], training=training)
         cache = StructureCache(self, inner=inner, output=output, shape=o.shape) if training else None
         return Outputs(o, self.layer._State._make(after), cache)
@@ -173,9 +173,9 @@ class FinalOutput(_LayerAndOutput):
         with self._writing(accumulate):
             if do is not None:
                 halves = np.split(self._output_backward(do, kept["output"]), layer.num_directions, axis=1)
-                shape = (layer.num_layers * layer.num_directions, N, layer._P)
-                dh = np.zeros(shape, self._dtype) if dh is None else dh.astype(self._dtype)
-                dh[-layer.num_directions :] += halves
+                dh = np.zeros_like(layer._new_states(N)[0]) if dh is None else dh.astype(self._dtype)
+                for of_direction, half in zip(dh[-layer.num_directions :], halves, strict=True):
+                    now(of_direction)[...] += half
             dx, *first = layer.backward(None, kept["inner"], dh, *rest, accumulate=True, need_dx=need_dx)  # type: ignore[attr-defined]
         return StructureGradients(dx, layer._State._make(first))
 
