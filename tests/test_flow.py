@@ -18,7 +18,9 @@ from fastgate.flow._dual import Dual
 GATE_ORDERS = {"rnn": {}, "lstm": {"gate_order": "ofgi"}, "gru": {"gate_order": "nzr"}, "leaky": {}, "memory": {}}
 LENGTHS = np.array([6, 0, 4])
 CELLS = [cell for cell in CELLS if cell.name in GATE_ORDERS]
-KNOWN = [v for v in VARIANTS if v[0].name in GATE_ORDERS and not v[0].projection]
+PERIOD = (("period", (1, 2, 3, 1, 4)),)
+KNOWN = [v for v in VARIANTS if v[0].name in GATE_ORDERS]
+KNOWN += [(cell, PERIOD) for cell in CELLS] + [(CELLS[0], (*PERIOD, ("activation", "relu")))]
 variants = pytest.mark.parametrize(("cell", "options"), KNOWN, ids=map(variant_id, KNOWN))
 cells = pytest.mark.parametrize("cell", CELLS, ids=repr)
 
@@ -74,9 +76,12 @@ def test_a_trace_holds_what_forward_and_backward_compute(cell, options, ragged):
 
 
 @pytest.mark.parametrize("merge", ["concat", "sum", "mean", "mul"])
-@pytest.mark.parametrize("kind", ["RNN", "LSTM", "GRU", "Leaky", "Memory"])
-def test_a_layer_is_traced_layer_by_layer_and_stays_as_it_was(kind, merge):
-    found = layer(kind, num_layers=2, bidirectional=True, merge=merge, dropout=0.25)
+@pytest.mark.parametrize(
+    ("kind", "own"),
+    [("RNN", {"period": 2}), ("LSTM", {"proj_size": 3}), ("LSTM", {"period": 3}), ("GRU", {}), ("Leaky", {}), ("Memory", {})],
+)
+def test_a_layer_is_traced_layer_by_layer_and_stays_as_it_was(kind, own, merge):
+    found = layer(kind, num_layers=2, bidirectional=True, merge=merge, dropout=0.25, **own)
     rng = np.random.default_rng(0)
     x, lengths = rng.normal(size=(4, 6, 5)), np.array([6, 2, 0, 5])
     dh = rng.normal(size=(4, 6, found.output_size))
@@ -96,8 +101,12 @@ def test_a_layer_is_traced_layer_by_layer_and_stays_as_it_was(kind, merge):
             np.testing.assert_array_equal(t.gradients[f"d{name}"], found.grads[name + suffix])
         step = getattr(fastgate, f"{t.cell}_forward")
         states = (None,) * (1 + t.has_c)
-        again = step(t.x, *states, **t.weights, **t.options, lengths=t.lengths, reverse=t.reverse)
+        again = step(t.x, *states, **t.weights, **t.options, period=t.period, lengths=t.lengths, reverse=t.reverse)
         np.testing.assert_array_equal(t.h, again.h)
+        if t.has_c:
+            rows = t.lengths > 0
+            last = t.order[rows, t.lengths[rows] - 1]
+            np.testing.assert_array_equal(t.c[rows, last], again.c_T[rows])
     np.testing.assert_array_equal(traces[0].x, np.where(traces[0].alive[..., None], x, 0))
 
 
@@ -186,13 +195,14 @@ def test_a_trace_stays_as_it_was(kind):
 
 def dense_jacobians(t, n):
     """Distance -> ds_T/ds_k of row n, a matrix with a row for each unit of s_T, by step_backward on unit vectors."""
-    H, parts, found, product = t.h.shape[-1], ("h", "c")[: 1 + t.has_c], {}, None
-    unit = np.eye(len(parts) * H)
+    parts, found, product = ("h", "c")[: 1 + t.has_c], {}, None
+    sizes = [getattr(t, p).shape[-1] for p in parts]
+    unit = np.eye(sum(sizes))
     for k in reversed(range(t.lengths[n])):
         at = (n, t.order[n, k])
         rows = [np.repeat(a[at][None], len(unit), 0) for a in (t.x, *(t.previous(p) for p in parts))]
-        cache = t.function("step_forward")(*rows, **t.weights, **t.options).cache
-        given = [np.ascontiguousarray(d) for d in np.split(unit, len(parts), axis=1)]
+        cache = t.function("step_forward")(*rows, **t.weights, **t.options, period=t.period, start=k).cache
+        given = [np.ascontiguousarray(d) for d in np.split(unit, sizes[:1], axis=1)[: len(parts)]]
         back = t.function("step_backward")(*given, cache, need=[f"d{p}_prev" for p in parts])
         step = np.concatenate([getattr(back, f"d{p}_prev") for p in parts], axis=1)
         product = step if product is None else product @ step
@@ -205,7 +215,8 @@ def dense_jacobians(t, n):
 def test_jacobian_norms_are_those_of_the_dense_product(cell, options, ragged):
     t = one_trace(cell, options, ragged)
     dense = [dense_jacobians(t, n) for n in range(3)]
-    blocks = {"state": slice(None), "h": slice(0, 5), "c": slice(5, 10)}
+    P = t.h.shape[-1]
+    blocks = {"state": slice(None), "h": slice(0, P), "c": slice(P, None)}
     for block in ("state", "h", "c")[: 2 + cell.has_c]:
         found = flow.jacobian_norms(t, block, points=6, iterations=30)
         np.testing.assert_array_equal(found.distance[[0, -1]], [1, 6])
@@ -304,16 +315,20 @@ def omega_by_loops(t, parts):
         for time in range(t.lengths[n]):
             states = [t.previous(p)[n, time][None] for p in ("h", "c")[: 1 + t.has_c]]
             delta = [getattr(t, f"d{p}_total")[n, time][None] if p in parts else None for p in ("h", "c")[: 1 + t.has_c]]
-            cache = getattr(reference, f"{t.cell}_step_forward")(t.x[n, time][None], *states, **t.weights, **t.options).cache
+            step, number = getattr(reference, f"{t.cell}_step_forward"), int(np.flatnonzero(t.order[n] == time)[0])
+            cache = step(t.x[n, time][None], *states, **t.weights, **t.options, period=t.period, start=number).cache
             back = getattr(reference, f"{t.cell}_step_backward")(*delta, cache)
             product = [getattr(back, f"d{p}_prev") for p in parts]
-            whole = np.linalg.norm(np.concatenate([d for d in delta if d is not None]))
-            total += (np.linalg.norm(np.concatenate(product)) / whole - 1) ** 2
+            whole = np.linalg.norm(np.concatenate([d for d in delta if d is not None], axis=1))
+            total += (np.linalg.norm(np.concatenate(product, axis=1)) / whole - 1) ** 2
     return total / len(t.x)
 
 
-@variants
-@pytest.mark.parametrize("case", range(3))
+PLAIN = [v for v in KNOWN if v[0].name in ("rnn", "lstm", "gru") and not v[0].projection and "period" not in dict(v[1])]
+CASES = [(*v, case) for v in KNOWN for case in range(3) if case == 2 or v in PLAIN]
+
+
+@pytest.mark.parametrize(("cell", "options", "case"), CASES, ids=[f"{variant_id(c[:2])}-{c[2]}" for c in CASES])
 def test_omega_and_its_gradient(cell, options, case):
     """The value by loops, every gradient against central differences with delta held constant, of what `hold` lets change."""
     options = dict(options) | (GATE_ORDERS[cell.name] if case == 2 else {})
@@ -434,29 +449,34 @@ def test_gates_are_those_of_the_steps(cell, options, ragged):
             expected = {"r": kept[0], "z": z, "n": kept[2]}
         assert found.keys() == expected.keys()
         for letter, a in expected.items():
-            np.testing.assert_allclose(found[letter][places], a, rtol=0, atol=1e-13)
+            np.testing.assert_allclose(found[letter][places], np.where(t.moves[places], a, 0), rtol=0, atol=1e-13)
     for a in found.values():
         assert not a[~t.alive].any()
 
+    def mean(a):
+        """Of each unit, over the steps at which it moves."""
+        return np.array([a[..., unit][t.moves[..., unit]].mean() for unit in range(5)])
+
     shares = flow.saturation(t)
-    for letter, a in found.items():
-        rows, share = a[t.alive], shares[letter]
+    for letter, rows in found.items():
+        share = shares[letter]
         kind = keywords.get("candidate", "tanh") if letter in "gn" else ""
         kind = keywords.get("activation", "tanh") if letter in "hy" else kind
         kind = keywords.get("output", "tanh") if (cell.name, letter) == ("memory", "h") else kind
         low, high = (rows <= 0, rows > np.inf) if kind == "relu" else (rows < (-0.9 if kind == "tanh" else 0.1), rows > 0.9)
         if kind == "identity":
             low = high = np.zeros_like(rows, bool)
-        np.testing.assert_allclose(share.low, low.mean(0))
-        np.testing.assert_allclose(share.high, high.mean(0))
-        assert share.share == pytest.approx(low.mean() + high.mean())
+        np.testing.assert_allclose(share.low, mean(low))
+        np.testing.assert_allclose(share.high, mean(high))
+        assert share.share == pytest.approx(mean(low).mean() + mean(high).mean())
+    period = np.broadcast_to(keywords.get("period", 1), 5)
     if cell.name in ("lstm", "gru"):
-        keeps = found["f" if cell.name == "lstm" else "z"][t.alive]
+        keeps = found["f" if cell.name == "lstm" else "z"]
         keeps = 1 - keeps if keywords.get("update") == "new" else keeps
-        np.testing.assert_allclose(flow.time_constants(t), -1 / np.log(keeps.mean(0)), rtol=1e-12)
+        np.testing.assert_allclose(flow.time_constants(t), -period / np.log(mean(keeps)), rtol=1e-12)
     elif cell.name == "leaky":
         alpha = np.broadcast_to(call.get("alpha", 0.875), 5)
-        np.testing.assert_allclose(flow.time_constants(t), -1 / np.log(alpha), rtol=1e-12)
+        np.testing.assert_allclose(flow.time_constants(t), -period / np.log(alpha), rtol=1e-12)
     elif cell.name == "memory":
         assert (flow.time_constants(t) == np.inf).all()
 
@@ -647,7 +667,21 @@ def test_a_page_of_a_net_that_has_run_away():
 
 
 @pytest.mark.usefixtures("matplotlib")
-@pytest.mark.parametrize(("kind", "own"), [("LSTM", {}), ("GRU", {}), ("Leaky", {"Wh": False}), ("Memory", {})])
+def test_what_a_page_says_keeps_the_state():
+    x = np.random.default_rng(0).normal(size=(2, 9, 5))
+    for own in ({}, {"Wh": False}):
+        text = flow.report(layer("Leaky", **own), x).text
+        assert "alpha keeps 0.88 per step (median unit; time constant 7.5 steps)" in text
+        assert ("Wh has radius" in text) is (not own)
+    assert "The loop keeps all; Wh has radius 0.00" in flow.report(layer("Memory"), x).text
+    found = layer("RNN", period=2)  # of units that hold, weights below 1 bound nothing
+    found.weights["Wh0"][...] *= 0.25
+    assert "cannot but vanish" not in flow.report(found, x).text
+    assert len(lines_of(flow.plot_jacobian_norms(flow.trace(found, x)))) == 2  # what was measured, and 1
+
+
+@pytest.mark.usefixtures("matplotlib")
+@pytest.mark.parametrize(("kind", "own"), [("LSTM", {"proj_size": 3}), ("GRU", {"period": 2})])
 def test_a_page_of_a_stack(kind, own, tmp_path):
     found = layer(kind, num_layers=2, bidirectional=True, **own)
     x = np.random.default_rng(0).normal(size=(3, 9, 5))

@@ -711,7 +711,7 @@ def test_a_state_dict_that_is_refused_changes_nothing(cell):
         assert digest(dict(layer.weights)) == before
 
 
-@cells
+@of_all_weights
 def test_files(cell, tmp_path):
     for options in (
         {},

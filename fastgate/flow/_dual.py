@@ -43,7 +43,7 @@ class Dual(NDArrayOperatorsMixin):
     def T(self) -> Dual:
         return Dual(self.value.T, np.swapaxes(self.tangent, -1, -2))
 
-    def __getitem__(self, index: tuple[slice, ...]) -> Dual:
+    def __getitem__(self, index: tuple[Any, ...]) -> Dual:
         """A slice for each axis of the value."""
         if len(index) != self.ndim:
             raise TypeError("expected as many slices as there are axes")

@@ -13,7 +13,7 @@ from fastgate.flow.instruments import Floats, norm_of_rows
 from fastgate.reference import sequence
 
 HOLDS = ("states", "delta")
-OF_UNITS = ("peephole", "alpha")  # weights without a gate order, as their gradients come
+OF_UNITS = ("peephole", "Wr", "alpha")  # weights without a gate order, as their gradients come
 
 
 class Omega(NamedTuple):
@@ -21,7 +21,9 @@ class Omega(NamedTuple):
 
     value: float  # the mean over the N rows
     ratio: Floats  # (N, T), |delta_t ds_t/ds_{t-1}| / |delta_t|; NaN past a row's length and where delta_t is too small
-    gradients: dict[str, Array]  # dWx and those of Wh, b, bh, peephole, alpha that were given: as the weights, in their dtype
+    gradients: dict[
+        str, Array
+    ]  # dWx and those of Wh, b, bh, peephole, Wr, alpha that were given: as the weights, in their dtype
 
 
 @np.errstate(all="ignore")  # as silent about infinities as the kernels are
@@ -60,7 +62,8 @@ def omega(trace: Any, *, block: str = "state", hold: str = "states", smallest: f
     unit = np.where(counts, size, 1)
     delta = {p: np.where(counts[:, None], d / unit[:, None], 0) for p, d in delta.items()}  # Omega knows its direction alone
 
-    step = t.function("step_forward")(x, *before.values(), **t.arguments()).cache
+    held = None if t.held is None else t.held[t.alive]
+    step = t.function("step_forward")(x, *before.values(), **t.arguments(), **t.zoneout(held)).cache
     back = t.function("step_backward")(*delta.values(), step, need=tuple(f"d{p}_prev" for p in all_parts))
     product = [getattr(back, f"d{p}_prev") for p in parts]
     ratio = norm_of_rows(product)
@@ -72,7 +75,9 @@ def omega(trace: Any, *, block: str = "state", hold: str = "states", smallest: f
     cell, W, call = t.definition()
     states = tuple(Dual(before[p], w.get(p, np.zeros_like(before[p]))) for p in all_parts)
     _, kept = sequence.cell_forward(cell, x, states, W)
-    _, d_before, *d_weights = sequence.cell_backward(cell, tuple(delta.values()), states, kept, x, W)
+    # What a unit that holds gets passes it.
+    reaching = tuple(d if held is None else np.where(held, 0, d) for d in delta.values())
+    _, d_before, *d_weights = sequence.cell_backward(cell, reaching, states, kept, x, W)
     d_weights = [_tangent(d) for d in d_weights]
     gradients = _by_name(t, call, d_weights)
     if hold == "delta":
@@ -104,18 +109,19 @@ def _through_states(t: Trace, gradients: dict[str, Floats], d_before: list[Float
     x, given = t.x.astype(np.float64), t.arguments()
     states = [a.astype(np.float64) for a in (t.h0, t.c0) if a is not None]
     if not t.has_c:
-        cache = forward(x, *states, **given, lengths=t.lengths, reverse=t.reverse).cache
+        cache = forward(x, *states, **given, **t.zoneout(t.held), lengths=t.lengths, reverse=t.reverse).cache
         found = backward(dh, cache)._asdict()
         return {name: g + found[name] for name, g in gradients.items()}
     # A gradient of c_t inside a sequence: step by step, from the last to the first.
     total = dict(gradients)
     dc, order = _one_step_back(t, d_before[1]), t.order
     h_prev, c_prev = (t.previous(p).astype(np.float64) for p in ("h", "c"))
-    d_next = [np.zeros((len(x), t.h.shape[-1])) for _ in (dh, dc)]
+    d_next = [np.zeros(a.shape) for a in states]
     for step in reversed(range(x.shape[1])):
         rows = np.flatnonzero(step < t.lengths)
         at = (rows, order[rows, step])
-        cache = t.function("step_forward")(x[at], h_prev[at], c_prev[at], **given).cache
+        holding = t.zoneout(None if t.held is None else t.held[at])
+        cache = t.function("step_forward")(x[at], h_prev[at], c_prev[at], **given, **holding).cache
         found = t.function("step_backward")(d_next[0][rows] + dh[at], d_next[1][rows] + dc[at], cache)
         d_next[0][rows], d_next[1][rows] = found.dh_prev, found.dc_prev
         for name in total:

@@ -81,12 +81,11 @@ def report(
     else:
         panels[1, 2].set_axis_off()
     if traces[0].cell in CANDIDATE:
-        gate = CANDIDATE[traces[0].cell]
-        panels[1, 2].set_title(f"Eigenvalues of Wh, block of {gate}", loc="left", fontsize=10, color=figures.INK)
+        panels[1, 2].set_title(f"Eigenvalues of {loop_of(traces[0])}", loc="left", fontsize=10, color=figures.INK)
 
     N, T, _ = traces[0].x.shape
     title = (
-        f"Gradient flow: {type(model).__name__}, {traces[0].h.shape[-1]} units, {N} rows of {T} steps"
+        f"Gradient flow: {type(model).__name__}, {traces[0].hidden_size} units, {N} rows of {T} steps"
         if title is None
         else title
     )
@@ -104,9 +103,18 @@ def report(
 
 
 def spectrum_of(t: Trace) -> instruments.Spectrum:
-    """Of the block of Wh through which the state reaches the candidate."""
+    """Of the block of Wh through which the state reaches the candidate; beside a projection that of Wr Wh."""
     gate = t.options.get("gate_order", t.gates).index(CANDIDATE.get(t.cell, t.gates))
-    return instruments.spectrum(t.weights["Wh"], gate)
+    Wh = t.weights["Wh"]
+    if "Wr" in t.weights:
+        Wh = np.matmul(t.weights["Wr"], Wh, dtype=np.float64)
+    return instruments.spectrum(Wh, gate)
+
+
+def loop_of(t: Trace) -> str:
+    """What that is, in words."""
+    name = "Wr Wh" if "Wr" in t.weights else "Wh"
+    return f"{name} of {CANDIDATE[t.cell]}" if t.cell in CANDIDATE else name
 
 
 def judge(t: Trace, norms: JacobianNorms) -> Verdict:
@@ -154,7 +162,7 @@ def _why(t: Trace) -> str:
     if t.cell == "rnn" and found is not None:
         slope = instruments.SLOPES[t.options.get("activation", "tanh")]
         words = f"Wh has radius {found.radius:.2f}, largest singular value {found.gain:.2f}"
-        if found.gain * slope < 1:
+        if found.gain * slope < 1 and t.period is None:
             words += f", below 1 with slopes of at most {slope:g}: they cannot but vanish"
         share = ends["h"]
         if share > 0.05:
@@ -168,7 +176,7 @@ def _why(t: Trace) -> str:
         keeps = float(np.exp(-1 / np.median(constants))) if np.median(constants) > 0 else 0.0
         words = f"{gate} keeps {keeps:.2f} per step (median unit; time constant {np.median(constants):.2g} steps)"
     if found is not None:
-        words += f"; Wh{f' of {CANDIDATE[t.cell]}' if t.cell in CANDIDATE else ''} has radius {found.radius:.2f}"
+        words += f"; {loop_of(t)} has radius {found.radius:.2f}"
     most = max(ends, key=ends.__getitem__)
     if ends[most] > 0.3:
         words += f"; {ends[most]:.0%} of {most} are at the ends of their range"

@@ -18,14 +18,13 @@ from fastgate.reference import sequence
 
 Array = NDArray[Any]
 TOTALS = ("dh_total", "dc_total")
-WEIGHTS = ("Wx", "Wh", "b", "bh", "peephole", "alpha")
+WEIGHTS = ("Wx", "Wh", "b", "bh", "peephole", "Wr", "alpha")
 # Of a cell, what its steps are made of; grad_clip is not among it: it changes what a backward pass gives, not the Jacobians.
 OPTIONS = ("activation", "output", "candidate", "coupled", "cell_clip", "preact_clip", "reset", "update", "gate_order")
 CELLS = ("rnn", "lstm", "gru", "leaky", "memory")
-AROUND = ("delays", "period", "Wr")  # of a prepared cell
 CONFIG = (
     "input_size", "hidden_size", "num_layers", "bidirectional", "merge", "dropout", "b", "bh", "peephole", "Wh", "alpha",
-    "learn_alpha", "dtype", "grad_clip", *OPTIONS,
+    "learn_alpha", "proj_size", "period", "dtype", "grad_clip", *OPTIONS,
 )  # fmt: skip
 BLOCKS = ("state", "h", "c")
 
@@ -40,7 +39,7 @@ class Trace:
     weights: dict[str, Array]  # by the names of the function's arguments
     options: dict[str, Any]  # of a leaky cell also an alpha that is constant, and Wh=None
     x: Array  # (N, T, D), of an inner layer its own input
-    h: Array  # (N, T, H)
+    h: Array  # (N, T, H); beside a projection all of h is P wide
     c: Array | None  # (N, T, H)
     h0: Array  # (N, H)
     c0: Array | None
@@ -49,6 +48,7 @@ class Trace:
     dh_total: Array  # (N, T, H), dL/dh_t
     dc_total: Array | None
     gradients: dict[str, Array] = field(default_factory=dict)  # of the weights: dWx, dWh, …; empty where they were not computed
+    period: NDArray[np.int64] | None = None  # (H,), of units that hold: the k-th step of a row, from 0, moves those it divides
 
     @property
     def has_c(self) -> bool:
@@ -69,6 +69,30 @@ class Trace:
         """(N, T), the time of each row's k-th step; steps that a row does not have stand last."""
         times = np.arange(self.x.shape[1])
         return np.where(self.alive & self.reverse, self.lengths[:, None] - 1 - times, times)
+
+    @cached_property
+    def held(self) -> NDArray[np.bool_] | None:
+        """(N, T, H), where a unit holds its states; None without a period."""
+        if self.period is None:
+            return None
+        number = np.empty_like(self.order)
+        np.put_along_axis(number, self.order, np.broadcast_to(np.arange(self.x.shape[1]), number.shape), axis=1)
+        return self.alive[..., None] & (number[..., None] % self.period != 0)
+
+    @cached_property
+    def moves(self) -> NDArray[np.bool_]:
+        """(N, T, H), where a row has a step and a unit moves."""
+        alive = np.broadcast_to(self.alive[..., None], (*self.alive.shape, self.hidden_size))
+        return alive if self.held is None else alive & ~self.held
+
+    @property
+    def hidden_size(self) -> int:
+        """H."""
+        return self.weights["Wx"].shape[1] // len(self.gates)
+
+    def zoneout(self, held: NDArray[np.bool_] | None) -> dict[str, NDArray[np.bool_]]:
+        """The masks that make units hold, as the cell's functions take them: a share of 1 is the whole."""
+        return {} if held is None else {f"zoneout_{p}": held for p in ("h", "c")[: 1 + self.has_c]}
 
     def in_order(self, a: Array) -> Array:
         """(N, T, …) with each row's steps in the order of computation."""
@@ -116,7 +140,7 @@ def trace(
     """Run a model forward and backward and keep what the instruments look at; a Trace for each layer and direction.
 
     model : an RNN, LSTM, GRU, Leaky or Memory layer, or a prepared cell (RNNCell(Wx, Wh, b), LSTMCell, …), whose Trace is the
-        only one
+        only one. With a period, a row's first step is number 0.
     x : (N, T, D). h0, c0 : the states before the first step, as the model's forward takes them. lengths : (N,) or None.
         reverse : of a cell, as in its forward.
     dh, dh_T, dc_T : the gradients of the loss, as the model's backward takes them. None of them given stands for a loss that
@@ -141,14 +165,15 @@ def trace(
 
 
 def _judge_model(model: Any) -> None:
-    """A layer or cell whose steps are those of the reference's cell, with nothing around them."""
+    """A layer or cell whose steps are those of the reference's cell, with nothing around them but a period."""
+    around: set[str] = set()
     if isinstance(model, Layer):
         around = {name for name, value in model.config.items() if name not in CONFIG and value}
-    elif isinstance(model, _cell._Cell):
-        around = {name for name in AROUND if getattr(model, name, None) is not None}
-    else:
+    elif not isinstance(model, _cell._Cell):
         cells = "a layer (RNN, LSTM, GRU, …) or a prepared cell (RNNCell, LSTMCell, GRUCell, …)"
         raise TypeError(f"model: expected {cells}, got {_arguments._kind(model)}")
+    elif model.delays is not None:
+        around = {"delays"}
     if model._cell not in CELLS:
         raise ValueError(f"model: expected {_arguments._listed(CELLS, 'or', quote='')}, got {model._cell}")
     if around:
@@ -195,12 +220,13 @@ def _of_cell(cell, x, given, dh, upstream, lengths, reverse, rng, totals):
             if value is not None:
                 raise ValueError(f"{name}: expected None beside dh_total, which holds it already")
         totals = [_arguments._array(name, a, (call.dtype,), "the cell") for name, a in zip(names, totals, strict=False)]
-        for name, a in zip(names, totals, strict=True):
-            _arguments._shape(name, a, ("N", "T", "H"), (call.N, call.T, call.H))
+        letters = ("H" if call.Wr is None else "P", "H")
+        for name, a, letter, size in zip(names, totals, letters, (call.P, call.H), strict=False):
+            _arguments._shape(name, a, ("N", "T", letter), (call.N, call.T, size))
         totals = [np.array(a, call.dtype) for a in totals]
         return _traced(type(cell).__name__, "", cell._options, found.cache, found.h, totals, None)
     if dh is None and all(a is None for a in final):
-        final = (_probe(rng, (call.N, call.H), call.dtype), None)[: len(final)]
+        final = (_probe(rng, (call.N, call.P), call.dtype), None)[: len(final)]
     need = (*_arguments.gradient_names(call), *names)
     gradients = backward(dh, found.cache, *final, need=need)
     return _traced(
@@ -216,8 +242,8 @@ def _of_layer(layer, x, given, dh, upstream, lengths, rng):
     found = layer.forward(x, *given[:count], lengths=lengths, rng=rng)
     N, T, _ = found.cache._sizes
     if dh is None and all(a is None for a in upstream[:count]):
-        first = np.zeros((layer.num_layers * layer.num_directions, N, layer.hidden_size), layer.dtype)
-        first[-layer.num_directions :] = _probe(rng, (layer.num_directions, N, layer.hidden_size), layer.dtype)
+        first = np.zeros((layer.num_layers * layer.num_directions, N, layer._P), layer.dtype)
+        first[-layer.num_directions :] = _probe(rng, (layer.num_directions, N, layer._P), layer.dtype)
         upstream = (first, None)
     if dh is not None:
         dh = _arguments._array("dh", dh, (layer.dtype,), "the layer")
@@ -246,31 +272,33 @@ def _traced(name, suffix, options, cache, h, totals, gradients):
     if call.Wh is None:
         options["Wh"] = None
     lengths = np.full(call.N, call.T) if call.lengths is None else call.lengths
+    period = None if call.rhythm is None else call.rhythm.period
+    run = weights | options | {"period": period}
     if h is None:
         states = (call.h0, call.c0)[: 1 + call.has_c]
         forward = getattr(fastgate, f"{call.cell}_forward")
-        h = forward(call.x, *states, **weights, **options, lengths=call.lengths, reverse=call.reverse, training=False).h
-    zeros = np.zeros((call.N, call.H), call.dtype)
-    h0, c0 = (zeros if a is None else np.array(np.broadcast_to(a, zeros.shape)) for a in (call.h0, call.c0))
-    c = _cell_states(call, weights, options, lengths, h0, c0) if call.has_c else None
+        h = forward(call.x, *states, **run, lengths=call.lengths, reverse=call.reverse, training=False).h
+    given = ((call.h0, call.P), (call.c0, call.H))
+    h0, c0 = (np.array(np.broadcast_to(call.dtype.type(0) if a is None else a, (call.N, size))) for a, size in given)
+    c = _cell_states(call, run, lengths, h0, c0) if call.has_c else None
     kept = {} if gradients is None else {key: a for key, a in gradients._asdict().items() if key[1:] in weights}
     x = np.where((np.arange(call.T) < lengths[:, None])[..., None], call.x, 0)
     dh_total, dc_total = (*totals, None)[:2]
     # fmt: off
     return Trace(
         name, suffix, call.cell, weights, options, x, h, c, h0, c0 if call.has_c else None, lengths, call.reverse,
-        dh_total, dc_total, kept)
+        dh_total, dc_total, kept, period)
     # fmt: on
 
 
-def _cell_states(call, weights, options, lengths, h0, c0):
+def _cell_states(call, run, lengths, h0, c0):
     """c after every step, (N, T, H): steps of a prepared cell, whose bits are those of the sequence."""
-    prepared = getattr(fastgate, f"{_arguments.class_name(call.cell)}Cell")(**weights, **options)
+    prepared = getattr(fastgate, f"{_arguments.class_name(call.cell)}Cell")(**run)
     states = np.zeros((call.N, call.T, call.H), call.dtype)
     h, c = h0.copy(), c0.copy()
     for step in range(call.T):
         rows = np.flatnonzero(step < lengths)
         times = lengths[rows] - 1 - step if call.reverse else np.full(rows.size, step)
-        h[rows], c[rows] = prepared.step(call.x[rows, times], h[rows], c[rows])
+        h[rows], c[rows] = prepared.step(call.x[rows, times], h[rows], c[rows], start=step)
         states[rows, times] = c[rows]
     return states

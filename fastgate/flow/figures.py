@@ -60,7 +60,7 @@ def plot_jacobian_norms(traces: Any, found: Any = None, block: str = "state", ax
     found = [found] if isinstance(found, JacobianNorms) else found or [instruments.jacobian_norms(t, block) for t in traces]
     for (trace, look), norms in zip(_looks(traces), found, strict=True):
         _over_rows(axes, norms.distance, norms.norm, trace.name, look | {"marker": "o", "markersize": 3})
-        if trace.cell == "rnn" and len(norms.distance):
+        if trace.cell == "rnn" and trace.period is None and len(norms.distance):
             distance = np.arange(1, norms.distance[-1] + 1)
             limit = instruments.bound(trace.weights["Wh"], distance, trace.options.get("activation", "tanh"))
             axes.plot(distance, _positive(limit), ":", color=look["color"], linewidth=1.2, label=f"{trace.name}, bound")

@@ -76,11 +76,12 @@ class _Product:
 
     def __init__(self, t: Trace, distance: NDArray[np.int64], block: str):
         self.cell, self.W, _ = t.definition()
-        K, N, H = len(distance), len(t.x), t.h.shape[-1]
-        self.shape, self.H = (K, N), H
+        K, N = len(distance), len(t.x)
+        self.shape = (K, N)
         self.parts = {"h": ("h",), "c": ("c",), "state": ("h", "c")[: 1 + t.has_c]}[block]
         self.all_parts = ("h", "c")[: 1 + t.has_c]
-        self.width = len(self.parts) * H
+        self.sizes = {p: getattr(t, p).shape[-1] for p in self.all_parts}
+        self.width = sum(self.sizes[p] for p in self.parts)
         self.exists = distance <= t.lengths[:, None]  # (N, K)
         x, lengths = t.in_order(t.x).astype(np.float64), t.lengths
         before = {p: t.in_order(t.previous(p)).astype(np.float64) for p in self.all_parts}
@@ -89,11 +90,14 @@ class _Product:
         shift = T - lengths
         self.steps = T
         self.x = np.zeros((T, *x[:, 0].shape)) if T else np.zeros((0, N, x.shape[-1]))
-        self.first = {p: np.zeros((T, N, H)) for p in self.all_parts}
+        self.first = {p: np.zeros((T, N, size)) for p, size in self.sizes.items()}
+        self.holds, self.held = t.held is not None, np.zeros((T, N, t.hidden_size), bool)
+        held = t.in_order(np.zeros((N, T, 1), bool) if t.held is None else t.held)
         for n in range(N):
             self.x[shift[n] :, n] = x[n, : lengths[n]]
             for p in self.all_parts:
                 self.first[p][shift[n] :, n] = before[p][n, : lengths[n]]
+            self.held[shift[n] :, n] = held[n, : lengths[n]]
         self.begins = {int(T - d): i for i, d in enumerate(distance)}
         # The backward kernels, on flat rows: for each start and row the steps from there to the end.
         starts = [(i, n) for i in range(K) for n in range(N) if self.exists[n, i]]
@@ -101,13 +105,18 @@ class _Product:
         pieces = [self.x[T - distance[i] :, n] for i, n in starts]
         rows = np.concatenate(pieces) if pieces else np.zeros((0, x.shape[-1]))
         offsets = np.concatenate([[0], np.cumsum([len(piece) for piece in pieces])]).astype(np.int64)
-        initial = [np.array([self.first[p][T - distance[i], n] for i, n in starts]).reshape(-1, H) for p in self.all_parts]
+        initial = [
+            np.array([self.first[p][T - distance[i], n] for i, n in starts]).reshape(-1, size) for p, size in self.sizes.items()
+        ]
+        pieces = [self.held[T - distance[i] :, n] for i, n in starts] if self.holds else []
+        masks = t.zoneout(np.concatenate(pieces)) if pieces else {}
         forward = t.function("ragged_forward")
-        self.cache = forward(rows, *initial, **t.arguments(), offsets=offsets).cache
+        self.cache = forward(rows, *initial, **t.arguments(), **masks, offsets=offsets).cache
         self.backward = t.function("ragged_backward")
 
     def split(self, v: Floats) -> dict[str, Floats]:
-        return dict(zip(self.parts, np.split(v, len(self.parts), axis=-1), strict=True))
+        ends = np.cumsum([self.sizes[p] for p in self.parts])[:-1]
+        return dict(zip(self.parts, np.split(v, ends, axis=-1), strict=True))
 
     def transposed(self, u: Floats) -> Floats:
         """u ds_t/ds_k, by the backward kernels."""
@@ -121,7 +130,7 @@ class _Product:
     def forwards(self, v: Floats) -> Floats:
         """ds_t/ds_k v, by dual numbers: one pass over the steps, which each start joins where it begins."""
         given = self.split(v)
-        tangents = {p: np.zeros((*self.shape, self.H)) for p in self.all_parts}
+        tangents = {p: np.zeros((*self.shape, size)) for p, size in self.sizes.items()}
         running = False
         for j in range(self.steps):
             if j in self.begins:
@@ -131,7 +140,8 @@ class _Product:
             if running:
                 states = tuple(Dual(self.first[p][j], tangents[p]) for p in self.all_parts)
                 after, _ = sequence.cell_forward(self.cell, self.x[j], states, self.W)
-                tangents = {p: np.array(s.tangent) for p, s in zip(self.all_parts, after, strict=True)}
+                moved = {p: np.array(s.tangent) for p, s in zip(self.all_parts, after, strict=True)}
+                tangents = moved if not self.holds else {p: np.where(self.held[j], tangents[p], moved[p]) for p in moved}
         return np.concatenate([tangents[p] for p in self.parts], axis=-1)
 
 
@@ -256,7 +266,8 @@ def _singular_values(a: Floats) -> Floats:
 
 
 def gates(trace: Any) -> dict[str, Floats]:
-    """The values of all gates, and of the candidate, letter -> (N, T, H) in float64; 0 past a row's length.
+    """The values of all gates, and of the candidate, letter -> (N, T, H) in float64; 0 past a row's length, and
+    where a unit holds by its period.
 
     lstm : i f g o. gru : r z n. rnn : h, which has no gates but saturates itself. leaky : y, what is averaged. memory : y, what
     is added, and h. Recomputed by the definition of the cell from x, the states and the weights, in one product over all steps.
@@ -277,7 +288,7 @@ def gates(trace: Any) -> dict[str, Floats]:
         values = {"r": kept[0], "z": 1 - keeps if t.options.get("update") == "new" else keeps, "n": kept[2]}
     else:
         values = dict(zip(t.gates, kept[:4], strict=True))
-    return {letter: t.spread(a) for letter, a in values.items()}
+    return {letter: np.where(t.moves, t.spread(a), 0) for letter, a in values.items()}
 
 
 class Saturation(NamedTuple):
@@ -296,22 +307,22 @@ class Saturation(NamedTuple):
 def saturation(trace: Any) -> dict[str, Saturation]:
     """For each gate the share of values in 0..1 below 0.1 and above 0.9; of those of tanh, below -0.9 and above 0.9.
 
-    Over all rows and steps, per unit (Karpathy, Johnson and Fei-Fei 2015). A unit of relu is dead where `low`, the
-    share of zeros, is 1; its `high` and those of an identity are 0.
+    Over all rows and the steps at which a unit moves, unit by unit (Karpathy, Johnson and Fei-Fei 2015). A unit of relu is dead
+    where `low`, the share of zeros, is 1; its `high` and those of an identity are 0.
     """
     t = one(trace)
     result = {}
+    steps = np.maximum(t.moves.sum(axis=(0, 1)), 1)
     for letter, values in gates(t).items():
-        rows = values[t.alive]
         kind = _kind(t, letter)
-        if len(rows) == 0:
-            low = high = np.zeros(values.shape[-1])
-        elif kind == "relu":
-            low, high = np.mean(rows <= 0, axis=0), np.zeros(rows.shape[1])
+        nowhere = np.zeros(values.shape, bool)
+        if kind == "relu":
+            low, high = values <= 0, nowhere
         elif kind == "identity":
-            low = high = np.zeros(rows.shape[1])
+            low = high = nowhere
         else:
-            low, high = np.mean(rows < (-0.9 if kind == "tanh" else 0.1), axis=0), np.mean(rows > 0.9, axis=0)
+            low, high = values < (-0.9 if kind == "tanh" else 0.1), values > 0.9
+        low, high = (np.sum(a & t.moves, axis=(0, 1)) / steps for a in (low, high))
         result[letter] = Saturation(low, high, kind == "tanh")
     return result
 
@@ -332,8 +343,9 @@ def time_constants(trace: Any) -> Floats:
     at its mean would let the state fall to 1/e.
 
     lstm : the mean of f over rows and steps. gru : the mean of z, with update="new" of 1 - z. leaky : alpha. memory : 1. What
-    keeps all gives inf, what keeps nothing 0. The link between forget gates and time constants: Tallec and Ollivier (2018). rnn
-    keeps nothing of its state: a ValueError.
+    keeps all gives inf, what keeps nothing 0. With a period only the steps at which a unit moves count, and its time constant
+    is so many times longer. The link between forget gates and time constants: Tallec and Ollivier (2018). rnn keeps nothing of
+    its state: a ValueError.
     """
     t = one(trace)
     if t.cell == "rnn":
@@ -341,16 +353,16 @@ def time_constants(trace: Any) -> Floats:
             "trace: expected that of an lstm, gru, leaky or memory, got that of rnn, where nothing keeps the state"
         )
     if t.cell in ("leaky", "memory"):
-        mean = np.broadcast_to(t.arguments().get("alpha", 1.0), t.h.shape[-1:])
+        mean = np.broadcast_to(t.arguments().get("alpha", 1.0), (t.hidden_size,))
     else:
         values = gates(t)
         keeps = values["f"] if t.cell == "lstm" else values["z"]
         if t.options.get("update") == "new":
-            keeps = np.where(t.alive[..., None], 1 - keeps, 0)
-        rows = keeps[t.alive]
-        mean = rows.mean(axis=0) if len(rows) else np.full(rows.shape[1], np.nan)
+            keeps = np.where(t.moves, 1 - keeps, 0)
+        steps = t.moves.sum(axis=(0, 1))
+        mean = np.where(steps > 0, keeps.sum(axis=(0, 1)) / np.maximum(steps, 1), np.nan)
     with np.errstate(divide="ignore"):
-        return np.asarray(1 / np.abs(np.log(mean)))
+        return np.asarray((1 if t.period is None else t.period) / np.abs(np.log(mean)))
 
 
 class ProductVariance(NamedTuple):
