@@ -27,7 +27,7 @@ from test_period import masks
 from test_same_bits import of_rows, taken
 
 import fastgate
-from fastgate import _kernels, reference
+from fastgate import _kernels, flow, reference
 
 SMOOTH = [v for v in VARIANTS if not any("clip" in name or value == "relu" for name, value in v[1])]
 variants = pytest.mark.parametrize(("cell", "options"), VARIANTS, ids=map(variant_id, VARIANTS))
@@ -363,6 +363,12 @@ def test_a_history_that_no_memory_holds(module):
         if module is fastgate and len(delays) < 3:
             with pytest.raises(kind, match=r"^delays: "):
                 fastgate.RNNCell(Wx, Wh, delays=delays).step(np.ones((3, 2)))
+
+
+def test_instruments_know_nothing_of_it():
+    call, _ = drawn(CELLS[0], N=2, T=3, D=4, H=5, delays=(1,))
+    with pytest.raises(ValueError, match=r"^model: expected one without delays=, which"):
+        flow.trace(prepare(CELLS[0], call, delays=(1,))[0], call["x"])
 
 
 @every_module

@@ -22,7 +22,7 @@ WEIGHTS = ("Wx", "Wh", "b", "bh", "peephole")
 # Of a cell, what its steps are made of; grad_clip is not among it: it changes what a backward pass gives, not the Jacobians.
 OPTIONS = ("activation", "candidate", "coupled", "cell_clip", "preact_clip", "reset", "update", "gate_order")
 CELLS = ("rnn", "lstm", "gru")
-AROUND = ("period", "Wr")  # of a prepared cell
+AROUND = ("delays", "period", "Wr")  # of a prepared cell
 CONFIG = (
     "input_size", "hidden_size", "num_layers", "bidirectional", "merge", "dropout", "b", "bh", "peephole", "dtype", "grad_clip",
     *OPTIONS,
