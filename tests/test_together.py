@@ -1,5 +1,5 @@
-"""Options of a call drawn together: masks, periods, delays, bounds, projection, lengths, direction, gate order. What they compute, and
-the same bits by threads, prepared cells, budgets of memory, flat rows, rows alone.
+"""Options of a call drawn together: masks, periods, delays, bounds, projection, lengths, direction, gate order. What they
+compute, and the same bits by threads, prepared cells, budgets of memory, flat rows, rows alone.
 
 FASTGATE_CASES is sixteen times the number of drawn calls per cell, option and dtype.
 """
@@ -105,7 +105,8 @@ def test_options_together(cell, options, dtype):
         assert_same(found._asdict(), expected, ["h", "h_T"])
         assert_same(backward._asdict(), expected, need)
 
-        by_time = {name for name in ("x", "dh", "zoneout_h", "zoneout_c") if np.ndim((call | gradients | keywords).get(name)) == 3}
+        steps = {"x", "dh", "zoneout_h", "zoneout_c"}
+        by_time = {name for name, a in (call | gradients | keywords).items() if name in steps and np.ndim(a) == 3}
         inside = np.arange(T) < lengths[:, None]
         flat = {name: a for name, a in keywords.items() if name != "lengths"} | {"offsets": np.append(0, lengths.cumsum())}
         call_, gradients_, flat = (rows_of(arrays, by_time, inside) for arrays in (call, gradients, flat))
