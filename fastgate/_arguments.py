@@ -365,7 +365,10 @@ def _forward_in_words(
     zoneouts = 0 if masks is None else P * (masks[1] is not None) + H * (masks[2] is not None)
     per_step = (G * H + zoneouts) * keeps_all + P * (return_sequences and out is None) + max(D, 1) * (D == 0 or 0 in x.strides)
     parts = 1 if delays is None else len(delays)
-    needed = rows * per_step + max(N, 1) * max(H, past * P, 1) + (D + parts * P) * G * H + H * P * (Wr is not None)
+    states = max(N, 1) * past * max(H, P, 1)  # as kernels hold them: h takes no less than c
+    if delays is not None:
+        _affordable(states * dtype.itemsize, 0, f"delays: N, d, H = {N}, {past}, {H}")
+    needed = rows * per_step + states + (D + parts * P) * G * H + H * P * (Wr is not None)
     touched = max(rows * max(D + G * H, P, 1), N * T)
     _affordable(needed * dtype.itemsize, touched * dtype.itemsize, f"x, Wx, Wh: N, T, D, H = {N}, {T}, {D}, {H}")
     lengths = lengths if lengths is None or ragged else _lengths(lengths, N, T)
@@ -417,13 +420,15 @@ def _delays(delays):
     delays = _integers("delays", delays)
     if delays.ndim != 1 or delays.size == 0:
         raise ValueError(f"delays: expected (K,) integers >= 1 that rise, K > 0, got {delays.shape}")
+    _affordable(2 * 8 * delays.size, 0, f"delays: K = {delays.size}")
+    delays = delays.copy()
     wrong = (delays < 1) | (delays >= _LARGEST)
     wrong[1:] |= delays[1:] <= delays[:-1]
     if wrong.any():
         at = int(wrong.argmax())
         after = f" after {int(delays[at - 1])}" if at else ""
         raise ValueError(f"delays: expected integers >= 1 and < 2**62 that rise, got {int(delays[at])}{after}")
-    delays = delays.astype(np.int64, order="C")
+    delays = delays.astype(np.int64, copy=False)
     delays.flags.writeable = False
     return delays
 
@@ -449,16 +454,22 @@ def _one_of(Wh, delays):
 
 
 def _merging(h0, Wh, delays):
-    """h0 whose last two axes merge into one, and Wh whose first two do: copies where they do not."""
+    """h0 whose states lie side by side, and Wh whose first two axes merge into one: copies where they do not."""
     if delays is None:
         return h0, Wh
-    return (h0 if h0 is None or merges(h0, h0.ndim - 2) else h0.copy()), (Wh if Wh is None or merges(Wh, 0) else Wh.copy())
+    return (h0 if h0 is None or _side_by_side(h0) else h0.copy()), (Wh if Wh is None or first_merge(Wh) else Wh.copy())
 
 
-def merges(a: ndarray, axis: int) -> bool:
-    """Whether this axis and the next merge into one."""
-    n, m = a.shape[axis : axis + 2]
-    return n <= 1 or m == 1 or a.strides[axis] == m * a.strides[axis + 1]
+def first_merge(W: ndarray) -> bool:
+    """Whether the first two axes merge into one."""
+    n, m, _ = W.shape
+    return n <= 1 or m == 1 or W.strides[0] == m * W.strides[1]
+
+
+def _side_by_side(states: ndarray) -> bool:
+    """Whether the states of the last steps, (..., d, P), lie one behind the other."""
+    d, P = states.shape[-2:]
+    return d <= 1 or states.strides[-2] == P * states.itemsize
 
 
 def _periods(period, H):
@@ -1051,7 +1062,7 @@ def in_place(array: ndarray) -> bool:
 
 def past_in_place(array: ndarray) -> bool:
     """As in_place, of the states of several steps: (N, d, P)."""
-    return in_place(array) and (array.ndim < 3 or merges(array, 1))
+    return in_place(array) and (array.ndim < 3 or _side_by_side(array))
 
 
 def _folded(array):

@@ -196,7 +196,7 @@ def steps_like(x, width, dtype):
 
 def has_contiguous_axis(matrix):
     """Whether a kernel may write a weight gradient straight into this output, (R, C), or (K, R, C) as K R rows."""
-    if matrix.ndim == 3 and not _arguments.merges(matrix, 0):
+    if matrix.ndim == 3 and not _arguments.first_merge(matrix):
         return False
     *_, row, column = matrix.strides[:1] * 2 + matrix.strides[-1:] if matrix.shape[-2] == 1 else matrix.strides
     return matrix.flags.aligned and matrix.itemsize in (row, column)

@@ -12,6 +12,7 @@ BY_GATES          those of them that have a block for each gate
 modules()         the packages under test: fastgate.reference, and fastgate where its compiled part is built
 random_call       random, distinct, non-zero arguments of one forward call
 upstream          random upstream gradients for its results
+delayed           both, of a call with delays
 prepare           the prepared cell of a call, and the arguments that are left
 run               forward and backward at once: all results by name
 is_steady         whether rounding can move no input of relu across 0
@@ -220,6 +221,16 @@ def upstream(cell, rng, call, step=False):
         return {name: values(rng, (N, size), dtype) for name, size in zip(("dh_next", "dc_next"), sizes, strict=False)}
     gradients = {"dh": values(rng, (N, call["x"].shape[1], sizes[0]), dtype)}
     return gradients | {name: values(rng, (N, size), dtype) for name, size in zip(("dh_T", "dc_T"), sizes, strict=False)}
+
+
+def delayed(cell, rng, call, gradients, delays):
+    """(arguments, upstream gradients) with a Wh for each of the delays and states of the last steps."""
+    h0, dh_T = ("h_prev", "dh_next") if "h_prev" in call else ("h0", "dh_T")
+    (P, GH), (N, _), dtype = call["Wh"].shape, call[h0].shape, call["x"].dtype
+    K, d = len(delays), max(delays)
+    share = 1 / 8 if cell.name == "memory" else 1
+    call = call | {"Wh": values(rng, (K, P, GH), dtype, share / np.sqrt(K * P + 1)), h0: values(rng, (N, d, P), dtype, 0.7)}
+    return call, gradients | {dh_T: values(rng, (N, d, P), dtype)}
 
 
 def prepare(cell, call, **options):

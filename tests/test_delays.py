@@ -10,6 +10,7 @@ from support import (
     CELLS,
     VARIANTS,
     assert_same,
+    delayed,
     digest,
     each,
     modules,
@@ -26,7 +27,7 @@ from test_period import masks
 from test_same_bits import of_rows, taken
 
 import fastgate
-from fastgate import _kernels, reference
+from fastgate import _kernels, flow, reference
 
 SMOOTH = [v for v in VARIANTS if not any("clip" in name or value == "relu" for name, value in v[1])]
 variants = pytest.mark.parametrize(("cell", "options"), VARIANTS, ids=map(variant_id, VARIANTS))
@@ -43,16 +44,10 @@ SIZES = [(1, 1, 1, 1, (1,)), (3, 7, 5, 7, (2,)), (2, 9, 16, 8, (1, 3)), (9, 4, 3
 
 
 def drawn(cell, dtype=np.float64, *, N, T, D, H, delays, step=False, seed=0):
-    """(arguments, upstream gradients): Wh (K, P, G·H), states of the last d steps."""
+    """(arguments, upstream gradients)."""
     rng = np.random.default_rng([N, T, D, H, step, seed])
     call = random_call(cell, rng, N=N, T=T, D=D, H=H, dtype=dtype, step=step)
-    gradients = upstream(cell, rng, call, step)
-    K, d, P = len(delays), delays[-1], cell.P(H)
-    share = 1 / 8 if cell.name == "memory" else 1
-    call["Wh"] = values(rng, (K, *call["Wh"].shape), dtype, share / np.sqrt(K * P + 1))
-    h0, dh_T = ("h_prev", "dh_next") if step else ("h0", "dh_T")
-    call[h0], gradients[dh_T] = values(rng, (N, d, P), dtype, 0.7), values(rng, (N, d, P), dtype)
-    return call, gradients
+    return delayed(cell, rng, call, upstream(cell, rng, call, step), delays)
 
 
 def ways(cell, rng, N, T, H):
@@ -317,20 +312,21 @@ def test_levels_agree():
 
 @every_module
 @cells
-def test_any_layout(module, cell):
+@each("H", [9, 1])
+def test_any_layout(module, cell, H):
     """Delays in any form, states and weights in any strides, one history for all rows, out= that overlaps: the same bits."""
-    N, T, D, H, delays = 4, 6, 5, 9, (1, 2, 4)
+    N, T, D, delays = 4, 6, 5, (1, 2, 4)
     call, gradients = drawn(cell, N=N, T=T, D=D, H=H, delays=delays)
     expected = run(cell, module, call, gradients, delays=delays)
     before = digest(call, gradients)
-    for form in (list(delays), np.array(delays, np.uint8), np.repeat(delays, 2)[::2]):
+    for form in (list(delays), np.array(delays, np.uint8), np.array(delays, ">i8"), np.repeat(delays, 2)[::2]):
         assert_same(run(cell, module, call, gradients, delays=form), expected)
     K, P, GH = call["Wh"].shape
-    wide = np.empty((N, 9, P))[:, ::2][:, :4]
-    wide[...] = call["h0"]
+    h0, dh_T = np.full((2, N, 9, P), np.nan)[:, :, ::2][:, :, :4]
+    h0[...], dh_T[...] = call["h0"], gradients["dh_T"]
     for Wh in (call["Wh"].transpose(2, 0, 1).copy().transpose(1, 2, 0), call["Wh"].transpose(1, 0, 2).copy().transpose(1, 0, 2),
                np.repeat(call["Wh"], 2, axis=1)[:, ::2], np.asfortranarray(call["Wh"])):  # fmt: skip
-        found = run(cell, module, call | {"Wh": Wh, "h0": wide}, gradients, delays=delays)
+        found = run(cell, module, call | {"Wh": Wh, "h0": h0}, gradients | {"dh_T": dh_T}, delays=delays)
         assert_same(found, expected)
     shared = call | {"h0": call["h0"][1]}
     alike = run(cell, module, call | {"h0": np.repeat(call["h0"][1:2], N, axis=0)}, gradients, delays=delays)
@@ -343,15 +339,36 @@ def test_any_layout(module, cell):
     result = forward(**call | {"h0": h0}, delays=delays, out={"h_T": h0})
     np.testing.assert_array_equal(h0, expected["h_T"])
     assert result.h_T is h0
-    strided = np.empty((N, 8, P))[:, ::2]
-    assert forward(**call, delays=delays, out={"h_T": strided}).h_T is strided
-    np.testing.assert_array_equal(strided, expected["h_T"])
-    dWh, dh0 = np.empty((P, K, GH)).swapaxes(0, 1), np.empty((N, 8, P))[:, ::2]
+    wide = np.zeros((2, N, 8, P))
+    h_T, dh0 = wide[:, :, ::2]
+    assert forward(**call, delays=delays, out={"h_T": h_T}).h_T is h_T
+    dWh = np.empty((P, K, GH)).swapaxes(0, 1)
     back = backward(cache=forward(**call, delays=delays).cache, **gradients, out={"dWh": dWh, "dh0": dh0})
     assert back.dWh is dWh
-    np.testing.assert_array_equal(dWh, expected["dWh"])
-    np.testing.assert_array_equal(dh0, expected["dh0"])
+    for found, name in ((h_T, "h_T"), (dh0, "dh0"), (dWh, "dWh")):
+        np.testing.assert_array_equal(found, expected[name])
+    assert not wide[:, :, 1::2].any()
     assert digest(call, gradients) == before
+
+
+@every_module
+def test_a_history_that_no_memory_holds(module):
+    """Nor its addresses, though the states have no numbers."""
+    one = np.ones(1)
+    for H, delays, kind in ((4, [2**40], MemoryError), (4, [1, 2**61], OverflowError), (0, [2**57], MemoryError),
+                            (4, np.broadcast_to(1, 2**40), MemoryError)):  # fmt: skip
+        Wx, Wh = np.broadcast_to(one, (2, H)), np.broadcast_to(one, (min(len(delays), 2), H, H))
+        with pytest.raises(kind, match=r"^delays: "):
+            module.rnn_forward(np.ones((3, 4, 2)), None, Wx, Wh, delays=delays)
+        if module is fastgate and len(delays) < 3:
+            with pytest.raises(kind, match=r"^delays: "):
+                fastgate.RNNCell(Wx, Wh, delays=delays).step(np.ones((3, 2)))
+
+
+def test_instruments_know_nothing_of_it():
+    call, _ = drawn(CELLS[0], N=2, T=3, D=4, H=5, delays=(1,))
+    with pytest.raises(ValueError, match=r"^model: expected one without delays=, which"):
+        flow.trace(prepare(CELLS[0], call, delays=(1,))[0], call["x"])
 
 
 @every_module
@@ -389,8 +406,6 @@ def test_bad_calls_name_the_argument(module, cell):
     for change, kind, words in cases:
         with pytest.raises(kind, match="^(" + words + ")"):
             forward(**{**call, "delays": (1, 3), **change})
-    with pytest.raises((MemoryError, OverflowError)):
-        forward(**call | {"h0": None}, delays=(1, 2**61))
     cache = forward(**call, delays=(1, 3)).cache
     with pytest.raises(ValueError, match=r"^dh_T: expected \(N, d, H\) = \(3, 3, 6\), got \(3, 6\)"):
         backward(cache=cache, **gradients | {"dh_T": gradients["dh_T"][:, 0]})

@@ -10,7 +10,7 @@ import re
 
 import numpy as np
 import pytest
-from support import CELLS, VARIANTS, digest, modules, public_functions, random_call, upstream, values
+from support import CELLS, VARIANTS, delayed, digest, modules, public_functions, random_call, upstream, values
 
 from fastgate import reference
 
@@ -19,6 +19,7 @@ CASES = int(os.environ.get("FASTGATE_MALFORMED", "200"))
 N, T, D, H, K = 3, 4, 5, 7, 6
 # The same batch on flat rows: lengths 6, 0, 4.
 ROWS, OFFSETS, BATCH_SIZES = 10, [0, 6, 6, 10], [3, 3, 2, 2]
+DELAYS = [2, 11]
 HUGE = (OverflowError, MemoryError)
 
 
@@ -192,6 +193,13 @@ def damaged_period(rng):
     return rng.choice([*bad, np.array([2**64 - 1] * H, np.uint64)])
 
 
+def damaged_delays(rng):
+    bad = [[], 3, [2, 2], [11, 2], [0, 2], [-1, 2], [2, 2**62], [2, 2**63 - 1], [2, 2**80], [DELAYS], {2, 11}, "2", Refuses()]
+    bad += [2.0, True, [2.0, 11.0], [[2], [2, 11]], [None], np.ma.masked_array(DELAYS), np.array(DELAYS).astype(str)]
+    bad += [np.array(DELAYS, kind) for kind in (float, bool, complex, object)]
+    return rng.choice([*bad, np.array([2, 2**64 - 1], np.uint64), np.zeros((2, 1), int), np.broadcast_to(2, 9)])
+
+
 def damaged_start(rng):
     return rng.choice([-1, 2**62, -(2**80), 1.0, "1", None, True, np.bool_(False), [0], np.zeros(1, int), object(), 1j, np.nan])
 
@@ -275,9 +283,12 @@ def forward_case(rng, cell, options, step, ragged):
         call["lengths"] = [2, 0, T]
     if rng.random() < 0.3:
         call["training"] = False
-    kinds = ["kind"] * 3 + ["shape"] * 5 + ["missing", "out", "flag", "huge", "period", "start", "mask"]
+    kinds = ["kind"] * 3 + ["shape"] * 5 + ["missing", "out", "flag", "huge", "delays", "period", "start", "mask"]
     kinds += ["option"] * bool(options) + ["gate_order"] * (cell.G > 1) + ["table" if ragged else "lengths"] * 2 * (not step)
     damage = rng.choice(kinds)
+    if damage != "huge" and rng.random() < 0.3:
+        call, _ = delayed(cell, seed, call, {}, DELAYS)
+        call["delays"] = DELAYS
     if damage == "kind":
         name = rng.choice(arrays)
         call[name] = damaged_kind(rng, call[name])
@@ -302,8 +313,8 @@ def forward_case(rng, cell, options, step, ragged):
         name = rng.choice(["training"] if step else ["training", "reverse", "return_sequences", "memory"])
         call[name] = rng.choice([0, -(2**70), 1.5, True, "2**20", b"1"]) if name == "memory" else damaged_flag(rng)
         return call, [name], False
-    if damage == "period" or damage == "start":
-        call[damage] = damaged_period(rng) if damage == "period" else damaged_start(rng)
+    if damage in ("delays", "period", "start"):
+        call[damage] = {"delays": damaged_delays, "period": damaged_period, "start": damaged_start}[damage](rng)
         return call, [damage], False
     if damage == "mask":
         P, before = cell.P(H), (N,) if step else (ROWS,) if ragged else (N, T)
@@ -328,8 +339,8 @@ def forward_case(rng, cell, options, step, ragged):
         return call, [name], False
     if damage == "out":
         P = cell.P(H)
-        h = (ROWS, P) if ragged else (N, T, P)
-        shapes = {"h_next": (N, P), "c_next": (N, H)} if step else {"h": h, "h_T": (N, P), "c_T": (N, H)}
+        h, last = (ROWS, P) if ragged else (N, T, P), (N, DELAYS[-1], P) if "delays" in call else (N, P)
+        shapes = {"h_next": last, "c_next": (N, H)} if step else {"h": h, "h_T": last, "c_T": (N, H)}
         if not cell.has_c:
             shapes.popitem()
         absent = ["dx", "h0"]
@@ -363,10 +374,13 @@ def backward_case(rng, cell, options, step, ragged, module):
     biases = {"b": rng.random() < 0.8, "bh": rng.random() < 0.5}
     arguments = random_call(cell, seed, N=N, T=T, D=D, H=H, dtype=dtype, step=step, **biases)
     call = upstream(cell, seed, arguments, step)
-    scope, table = "step_" * step + "ragged_" * ragged, {}
+    scope, table, delays = "step_" * step + "ragged_" * ragged, {}, {}
+    if rng.random() < 0.3:
+        arguments, call = delayed(cell, seed, arguments, call, DELAYS)
+        delays = {"delays": DELAYS}
     if ragged:
         arguments, call, table = flattened(arguments), flattened(call), {"offsets": OFFSETS}
-    result = cell.function(module, f"{scope}forward")(**arguments, **table, **dict(options))
+    result = cell.function(module, f"{scope}forward")(**arguments, **table, **delays, **dict(options))
     arrays = list(call)
     call["cache"] = result.cache
     gradients = {"d" + name: a.shape for name, a in arguments.items()}

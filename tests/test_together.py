@@ -1,5 +1,5 @@
-"""Options of a call drawn together: masks, periods, bounds, projection, lengths, direction, gate order. What they compute, and
-the same bits by threads, prepared cells, budgets of memory, flat rows, rows alone.
+"""Options of a call drawn together: masks, periods, delays, bounds, projection, lengths, direction, gate order. What they
+compute, and the same bits by threads, prepared cells, budgets of memory, flat rows, rows alone.
 
 FASTGATE_CASES is sixteen times the number of drawn calls per cell, option and dtype.
 """
@@ -11,6 +11,7 @@ import pytest
 from support import (
     VARIANTS,
     assert_same,
+    delayed,
     is_steady,
     of_weights,
     prepare,
@@ -54,7 +55,11 @@ def drawn(cell, options, dtype, rng):
                 "of the units": values(rng, shapes[name][-1:], dtype, 0.6),
                 "number": 0.25,
             }[kind]
-    return call, upstream(cell, rng, call), keywords
+    gradients = upstream(cell, rng, call)
+    if rng.random() < 0.4:
+        keywords["delays"] = np.sort(rng.choice(np.arange(1, 10), rng.integers(1, 4), replace=False))
+        call, gradients = delayed(cell, rng, call, gradients, keywords["delays"])
+    return call, gradients, keywords
 
 
 def rows_of(arrays, names, rows):
@@ -83,7 +88,7 @@ def test_options_together(cell, options, dtype):
         _kernels._prefill(0xFF)  # NaN: what is not computed is not used
         try:
             assert_same(run(cell, fastgate, call, gradients, need=need, **keywords), expected)
-            if lengths.any():
+            if lengths.any() and "delays" not in keywords:
                 memory = least_bytes(cell.function(fastgate, "forward"), **call, **keywords)
                 for budget in (memory, 2 * memory):
                     assert_same(run(cell, fastgate, call, gradients, need=need, memory=budget, **keywords), expected)
@@ -93,14 +98,15 @@ def test_options_together(cell, options, dtype):
             with shared(threads):
                 assert_same(run(cell, fastgate, call, gradients, need=need, **keywords), expected)
 
-        of_cell = {"period", "gate_order", "grad_clip", *dict(options)}
+        of_cell = {"period", "delays", "gate_order", "grad_clip", *dict(options)}
         prepared, left = prepare(cell, call, **{name: a for name, a in keywords.items() if name in of_cell})
         found = prepared.forward(**left, **{name: a for name, a in keywords.items() if name not in of_cell})
         backward = cell.function(fastgate, "backward")(cache=found.cache, **gradients, need=need)
         assert_same(found._asdict(), expected, ["h", "h_T"])
         assert_same(backward._asdict(), expected, need)
 
-        by_time = {name for name, a in (call | gradients | keywords).items() if np.ndim(a) == 3}
+        steps = {"x", "dh", "zoneout_h", "zoneout_c"}
+        by_time = {name for name, a in (call | gradients | keywords).items() if name in steps and np.ndim(a) == 3}
         inside = np.arange(T) < lengths[:, None]
         flat = {name: a for name, a in keywords.items() if name != "lengths"} | {"offsets": np.append(0, lengths.cumsum())}
         call_, gradients_, flat = (rows_of(arrays, by_time, inside) for arrays in (call, gradients, flat))
