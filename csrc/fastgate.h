@@ -46,8 +46,6 @@ typedef struct fg_steps { void *data; ptrdiff_t row, step; } fg_steps;
  * fg_steps; column is 1, or 0 where one factor stands for all i. */
 typedef struct fg_mask { fg_steps steps; ptrdiff_t column; } fg_mask;
 
-/* With delays, a row of h0, h_T, dh_T, dh0 is a row of each of the last `delay[delays - 1]` states, the oldest first. */
-
 /* A weight matrix in any memory order: element (k, j) at data[k * row + j * column]. */
 typedef struct fg_matrix { void *data; ptrdiff_t row, column; } fg_matrix;
 
@@ -91,8 +89,9 @@ typedef struct fg_sequence {
     double alpha;                             /* leaky: how much of its state a unit keeps, 0 … 1, … */
     const int64_t *period;                    /* (H,) >= 1, or NULL: unit j changes its state at steps t where (start + t) % period[j] is 0 */
     int64_t start;                            /* >= 0, below 2^62, the number of the first step; t counts steps as they are done */
-    const int64_t *delay;                     /* (delays,) >= 1, rising, or NULL = one, of 1 step: the product with Wh reads h of so many */
-    ptrdiff_t delays;                         /* … steps ago, side by side, and P below stands for P · delays. Nothing but `segment` = 0 */
+    const int64_t *delay;                     /* (delays,) >= 1, rising: the product with Wh reads h of so many steps ago; NULL = 1 step … */
+    ptrdiff_t delays;                         /* … else Wh, dWh are (delays P, G H), delay by delay; h0, h_T, dh_T, dh0 hold the last */
+                                              /* delay[delays - 1] states, (N, so many P), the oldest first; and segment is 0 */
     ptrdiff_t gate_column[FG_MAX_GATES];      /* first column in Wx, Wh, b, bh of each gate, in the cell's own order */
 
     fg_steps x;                               /* (N, T, D), read */

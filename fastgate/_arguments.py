@@ -443,8 +443,8 @@ def _past_shape(letter, P, delays):
     return ((letter,), (P,)) if delays is None else (("d", letter), (int(delays[-1]), P))
 
 
-def past_states(call):
-    """The shape of h0 and its kin, and of their gradients."""
+def states_shape(call):
+    """(N, P), or with delays (N, d, P): h0 with all rows, h_T, and their gradients."""
     return (call.N, *_past_shape("", call.P, delays_of(call))[1])
 
 
@@ -732,7 +732,7 @@ class Weights(NamedTuple):
     P: int
     dtype: np.dtype
     Wx: ndarray  # (D, G·H)
-    Wh: ndarray | None  # (P, G·H)
+    Wh: ndarray | None  # (P, G·H); with delays (K, P, G·H)
     b: ndarray | None  # (G·H,)
     bh: ndarray | None  # (G·H,)
     peephole: ndarray | None  # (3H,)
@@ -902,7 +902,7 @@ def _backward_in_words(call, dh, dh_T, dc_T, need, out):
                 letters = ("N", "T", letter) if call.flat is None else ("sum T", letter)
                 _shape(name, gradient, letters, (*call.x.shape[:-1], call.P))
             elif name.startswith("dh"):
-                _shape(name, gradient, ("N", *_past_shape(letter, call.P, delays_of(call))[0]), past_states(call))
+                _shape(name, gradient, ("N", *_past_shape(letter, call.P, delays_of(call))[0]), states_shape(call))
             else:
                 _shape(name, gradient, ("N", "H"), (N, call.H))
             gradient = _direct(gradient, dtype, rows=True)
@@ -952,7 +952,7 @@ def gradient_names(call: Forward) -> tuple[str, ...]:
 
 def gradient_shapes(call: Forward) -> dict[str, tuple[int, ...]]:
     """The shape of each gradient: that of its argument, with all rows for a state that was None."""
-    states = ((call.h0, past_states(call)), (call.c0, (call.N, call.H)))[: 1 + call.has_c]
+    states = ((call.h0, states_shape(call)), (call.c0, (call.N, call.H)))[: 1 + call.has_c]
     shapes = [call.x.shape, *(shape if state is None else state.shape for state, shape in states)]
     weights = (call.Wx, call.Wh, call.b, call.bh, call.peephole, call.Wr, call.alpha, *(call.norm or ()))
     shapes += [a.shape for a in weights if isinstance(a, ndarray)]

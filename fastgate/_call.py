@@ -122,7 +122,7 @@ def _forward(call, kernel, option, prepared):
     else:
         names = ("h_T", "c_T")
         h = results.add("h", steps_like_x(call, call.P)) if call.return_sequences else results.arrays.append(None)
-    h_T = results.add(names[0], np.empty(_arguments.past_states(call), dtype), fits=_arguments.past_in_place)
+    h_T = results.add(names[0], np.empty(_arguments.states_shape(call), dtype), fits=_arguments.past_in_place)
     c_T = results.add(names[1], np.empty((N, call.H), dtype)) if call.has_c else None
     run.forward(h, h_T, c_T)
     return *results.finish(), cache
@@ -152,7 +152,7 @@ def backward(cache, judged):
             kernel[name] = results.add(name, np.empty(getattr(call.norm, name[1:]).shape, dtype))
         else:
             if name == "dh0" or name == "dh_prev":
-                argument, shape = call.h0, (call.N, call.P) if call.rhythm is None else _arguments.past_states(call)
+                argument, shape = call.h0, (call.N, call.P) if call.rhythm is None else _arguments.states_shape(call)
             else:
                 argument, shape = call.c0, (call.N, call.H)
             if argument is not None and argument.ndim < len(shape):

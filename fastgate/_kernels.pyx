@@ -69,7 +69,7 @@ cdef inline core.fg_mask mask_of(cnp.ndarray a) noexcept:
 
 
 cdef inline core.fg_matrix matrix_of(cnp.ndarray a) noexcept:
-    """(R, C), or (d, R, C) as d R rows, where the first two axes merge; None: not given."""
+    """(R, C), or (K, R, C) as K R rows, where the first two axes merge; None: not given."""
     cdef core.fg_matrix m
     cdef int rows
     m.data, m.row, m.column = NULL, 0, 0

@@ -119,7 +119,7 @@ cdef class Cell(Holder):
     def step(self, x, h_prev=None, out=None, start=0, *, recurrent_mask=None, zoneout_h=None):
         """One step; returns h_next (N, H).
 
-        x : (N, D). h_prev : (N, H), (H,) for all rows, or None = zeros.
+        x : (N, D). h_prev : (N, H), (H,) for all rows, or None = zeros. With delays h_prev and h_next are (N, d, H).
         out : array for h_next, or dict with "h_next". It may be h_prev itself: the result is as if that had been copied first.
         start : the number of the step, where the cell has a period.
 
@@ -143,7 +143,8 @@ cdef class CellWithC(Holder):
     def step(self, x, h_prev=None, c_prev=None, out=None, start=0, *, recurrent_mask=None, zoneout_h=None, zoneout_c=None):
         """One step; returns (h_next, c_next), each (N, H); with Wr (H, P) h_next is (N, P).
 
-        x : (N, D). h_prev, c_prev : as h_next, c_next, a row of them for all, or None = zeros.
+        x : (N, D). h_prev, c_prev : as h_next, c_next, a row of them for all, or None = zeros. With delays h_prev and h_next are
+            (N, d, H).
         out : (h_next, c_next), None for one that is to be new; or array for h_next, or dict with "h_next", "c_next". They may be
             h_prev and c_prev themselves: the result is as if these had been copied first.
         start : the number of the step, where the cell has a period.

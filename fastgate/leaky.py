@@ -57,7 +57,8 @@ def leaky_forward(
         Skip connections through time: h_{t-1} Wh becomes the sum of h_{t-d} Wh[k] over d = delays[k], so (1, 4) adds a
         connection over 4 steps, (4,) has it instead of that of length 1. Then Wh is (K, H, H), and h0, h_T and their
         gradients are (N, d, H) with d = delays[-1], the states of the last d steps, oldest first (an h0 for all rows:
-        (d, H)). What alpha keeps is h of the step before. Beside delays, memory is None. Lin et al. (1996).
+        (d, H)). What alpha keeps is h of the step before. Beside delays, memory is None and Wh is not. Lin et al.
+        (1996).
     period : integer >= 1, or integers (H,), or None
         Several time scales: unit j changes its state only at the steps t where (start + t) % period[j] == 0, and holds it
         in between; t counts the steps of a row in the order in which they run. El Hihi and Bengio (1996); Koutnik et al.

@@ -181,6 +181,18 @@ def test_ulp(cell, options, dtype, T, bound):
         assert error <= (bound if name.startswith("d") else FORWARD), name
 
 
+@dtypes
+def test_a_closed_reset_gate_beside_a_huge_state(dtype):
+    """r = 0 stops the gradient on its way to h, however large h is: no inf · 0."""
+    H, delays = 9, (1, 2)
+    gru = next(cell for cell in CELLS if cell.name == "gru")
+    call, gradients = drawn(gru, dtype, N=2, T=1, D=3, H=H, delays=delays)
+    call["h0"][...], call["b"][: 2 * H], call["Wh"][..., : 2 * H] = np.finfo(dtype).max / 16, -2000, 0
+    found = run(gru, fastgate, call, {name: 1000 * d for name, d in gradients.items()}, delays=delays, reset="before")
+    for name, a in found.items():
+        assert np.isfinite(a).all(), name
+
+
 # --- the same bits -------------------------------------------------------------------------------------------------
 
 

@@ -23,14 +23,13 @@ class Weights(NamedTuple):
     """The weights with their gates in canonical order; a bias that was not given is zero, a peephole or Wr None."""
 
     Wx: np.ndarray  # (D, G·H)
-    Wh: np.ndarray  # (P, G·H); P is H, the width of c, unless Wr gives h a width of its own. Not given: (0, G·H). A Wh for
-    # each of K delays: (K·P, G·H)
+    Wh: np.ndarray  # (K·P, G·H), K = 1 without delays; P is H, the width of c, unless Wr gives h its own. Not given: (0, G·H)
     b: np.ndarray  # (G·H,)
     bh: np.ndarray  # (G·H,)
     peephole: np.ndarray | None  # (3H,)
     Wr: np.ndarray | None  # (H, P)
     alpha: Any = None  # a number or (H,), of a leaky cell
-    left: Any = None  # (N, P), h_prev times the recurrent mask; (N, K·P), h of K delays side by side, each so
+    left: Any = None  # (N, K·P): h of each delay, h_prev without them, times the recurrent mask, side by side
     norm: Any = ()  # of a normalised cell to which some of it was given: _arguments.Norm
 
 
@@ -206,7 +205,7 @@ def zoneouts(call, places):
 
 
 def moving_units(rhythm, t):
-    """(H,) bools: the units that change their states at step t."""
+    """(H,) bools, or True for all: the units that change their states at step t."""
     return True if rhythm.period is None else (rhythm.start + t) % rhythm.period == 0
 
 
