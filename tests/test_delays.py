@@ -181,16 +181,20 @@ def test_ulp(cell, options, dtype, T, bound):
         assert error <= (bound if name.startswith("d") else FORWARD), name
 
 
-@dtypes
-def test_a_closed_reset_gate_beside_a_huge_state(dtype):
-    """r = 0 stops the gradient on its way to h, however large h is: no inf · 0."""
-    H, delays = 9, (1, 2)
-    gru = next(cell for cell in CELLS if cell.name == "gru")
-    call, gradients = drawn(gru, dtype, N=2, T=1, D=3, H=H, delays=delays)
-    call["h0"][...], call["b"][: 2 * H], call["Wh"][..., : 2 * H] = np.finfo(dtype).max / 16, -2000, 0
-    found = run(gru, fastgate, call, {name: 1000 * d for name, d in gradients.items()}, delays=delays, reset="before")
-    for name, a in found.items():
-        assert np.isfinite(a).all(), name
+@each("dtype", [np.float32, np.float64])
+@each("delays", [(1,), (1, 3)])
+def test_a_saturated_reset_gate_passes_nothing_back(dtype, delays):
+    """No NaN, however large the states that it shut out."""
+    K, d, H = len(delays), delays[-1], 3
+    Wh, b = np.zeros((K, H, 3 * H), dtype), np.zeros(3 * H, dtype)
+    Wh[:, :, 2 * H :], b[:H] = 30, -1000
+    h0 = np.full((1, d, H), np.finfo(dtype).max / 2, dtype)
+    x, Wx = np.ones((1, 2, 1), dtype), np.zeros((1, 3 * H), dtype)
+    result = fastgate.gru_forward(x, h0, Wx, Wh, b, reset="before", delays=delays)
+    assert np.isfinite(result.h).all()
+    gradients = fastgate.gru_backward(np.full((1, 2, H), 0.5, dtype), result.cache)
+    assert not any(np.isnan(a).any() for a in gradients)
+    assert not gradients.db[:H].any()
 
 
 # --- the same bits -------------------------------------------------------------------------------------------------

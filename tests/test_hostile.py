@@ -22,11 +22,12 @@ class Reshaping:
         return self.value
 
 
-def test_lengths_that_reshape_x():
+@pytest.mark.parametrize("name", ["lengths", "delays"])
+def test_integers_that_reshape_x(name):
     x, W, _ = call()
-    lengths = Reshaping(x, np.ones(400, np.int64))
+    integers = Reshaping(x, np.ones(400 if name == "lengths" else 1, np.int64))
     with pytest.raises(ValueError, match="expected"):
-        fastgate.lstm_forward(x, None, None, W, W, lengths=lengths)
+        fastgate.lstm_forward(x, None, None, W, W if name == "lengths" else W[None], **{name: integers})
 
 
 @pytest.mark.parametrize("table", ["offsets", "batch_sizes"])
