@@ -344,6 +344,9 @@ def _forward_in_words(
         letters = ("N", "D") if step else ("N", "T", "D")
         _shape("x", x, letters, (*x.shape[:-1], input_size))
     G = len(gates)
+    if has_c and Wh.ndim == 1 and b is None:  # what was to be b stands in the place of Wh
+        GH = "H" if G == 1 else f"{G}H"
+        raise ValueError(f"Wh: expected (H, {GH}), got {Wh.shape}; pass (x, {h_name}, {c_name}, Wx, Wh, b), {c_name}=None for zeros?")
     H, P = _state_sizes(D, G, Wx, _one_of(Wh, delays), h0, c0, _bias_sizes(G, b, bh, peephole, norm, alpha), Wr)
     past = 1 if delays is None else int(delays[-1])
     for name, state, letters, sizes in (
@@ -416,7 +419,8 @@ def _delays(delays):
         return None
     delays = _integers("delays", delays)
     if delays.ndim != 1 or delays.size == 0:
-        raise ValueError(f"delays: expected (K,) integers >= 1 that rise, K > 0, got {delays.shape}")
+        got, hint = (delays.shape, None) if delays.ndim else (int(delays), f"({int(delays)},)")
+        raise ValueError(f"delays: expected (K,) integers >= 1 that rise, K > 0, got {got}" + _ask(hint))
     wrong = (delays < 1) | (delays >= _LARGEST)
     wrong[1:] |= delays[1:] <= delays[:-1]
     if wrong.any():
