@@ -346,7 +346,8 @@ def _forward_in_words(
     G = len(gates)
     if has_c and Wh.ndim == 1 and b is None:  # what was to be b stands in the place of Wh
         GH = "H" if G == 1 else f"{G}H"
-        raise ValueError(f"Wh: expected (H, {GH}), got {Wh.shape}; pass (x, {h_name}, {c_name}, Wx, Wh, b), {c_name}=None for zeros?")
+        hint = f"(x, {h_name}, {c_name}, Wx, Wh, b), {c_name}=None for zeros"
+        raise ValueError(f"Wh: expected (H, {GH}), got {Wh.shape}" + _ask(hint))
     H, P = _state_sizes(D, G, Wx, _one_of(Wh, delays), h0, c0, _bias_sizes(G, b, bh, peephole, norm, alpha), Wr)
     past = 1 if delays is None else int(delays[-1])
     for name, state, letters, sizes in (

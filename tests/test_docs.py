@@ -135,7 +135,7 @@ def test_a_failing_block_is_reported_at_its_line(tmp_path):
 
 
 def test_the_textbook_names_what_exists():
-    """Every function of docs/textbook.md is there, and reached from `import fastgate`, and every lesson of the gallery has its row."""
+    """Every function of docs/textbook.md is reached from `import fastgate`, and every lesson of the gallery has its row."""
     text = (DOCS / "textbook.md").read_text(encoding="utf-8")
     names = set(re.findall(r"`(fastgate\.[\w.]+)`", text))
     assert len(names) > 20
