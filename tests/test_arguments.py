@@ -472,6 +472,7 @@ BACKWARD_TABLE = [
         {"dh": zeros(T, N, H)},
         "dh: expected (N, T, H) = (2, 3, 5), got (3, 2, 5); pass dh.swapaxes(0, 1)?",
     ),
+    ("lstm_backward", {"dh": zeros(N, H)}, "dh: expected (N, T, H) = (2, 3, 5), got (2, 5); pass dh=None, dh_T=dh?"),
     (
         "lstm_backward",
         {"dh_T": zeros(1, N, H)},
