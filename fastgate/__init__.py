@@ -94,12 +94,12 @@ from fastgate.rnn import (
 from fastgate.threads import get_num_threads, num_threads, set_num_threads
 
 if TYPE_CHECKING:
-    from fastgate import decode, flow  # noqa: F401
+    from fastgate import check, compat, decode, flow, layers, parallel, streams, structures, weights  # noqa: F401
     from fastgate.layers import GRU, LSTM, RNN, GRUNorm, Leaky, LSTMNorm, Memory
     from fastgate.streams import StreamPool
 
 _WINGS = dict.fromkeys(("RNN", "LSTM", "GRU", "Leaky", "Memory", "LSTMNorm", "GRUNorm"), "layers") | {"StreamPool": "streams"}
-_MODULES = ("decode", "flow")
+_MODULES = ("check", "compat", "decode", "flow", "layers", "parallel", "streams", "structures", "weights")
 
 
 def __getattr__(name):
@@ -108,6 +108,10 @@ def __getattr__(name):
     if name in _MODULES:
         return importlib.import_module(f"fastgate.{name}")
     raise AttributeError(f"module 'fastgate' has no attribute {name!r}")
+
+
+def __dir__():
+    return sorted({*globals(), *_WINGS, *_MODULES})
 
 
 __all__ = [

@@ -344,6 +344,10 @@ def _forward_in_words(
         letters = ("N", "D") if step else ("N", "T", "D")
         _shape("x", x, letters, (*x.shape[:-1], input_size))
     G = len(gates)
+    if has_c and Wh.ndim == 1 and b is None:  # what was to be b stands in the place of Wh
+        GH = "H" if G == 1 else f"{G}H"
+        hint = f"(x, {h_name}, {c_name}, Wx, Wh, b), {c_name}=None for zeros"
+        raise ValueError(f"Wh: expected (H, {GH}), got {Wh.shape}" + _ask(hint))
     H, P = _state_sizes(D, G, Wx, _one_of(Wh, delays), h0, c0, _bias_sizes(G, b, bh, peephole, norm, alpha), Wr)
     past = 1 if delays is None else int(delays[-1])
     for name, state, letters, sizes in (
@@ -419,7 +423,8 @@ def _delays(delays):
         return None
     delays = _integers("delays", delays)
     if delays.ndim != 1 or delays.size == 0:
-        raise ValueError(f"delays: expected (K,) integers >= 1 that rise, K > 0, got {delays.shape}")
+        got, hint = (delays.shape, None) if delays.ndim else (int(delays), f"({int(delays)},)")
+        raise ValueError(f"delays: expected (K,) integers >= 1 that rise, K > 0, got {got}" + _ask(hint))
     _affordable(2 * 8 * delays.size, 0, f"delays: K = {delays.size}")
     delays = delays.copy()
     wrong = (delays < 1) | (delays >= _LARGEST)
@@ -900,7 +905,8 @@ def _backward_in_words(call, dh, dh_T, dc_T, need, out):
         if gradient is not None:
             if name == "dh":
                 letters = ("N", "T", letter) if call.flat is None else ("sum T", letter)
-                _shape(name, gradient, letters, (*call.x.shape[:-1], call.P))
+                hint = "dh=None, dh_T=dh" if gradient.shape == states_shape(call) else None  # a loss on the last state
+                _shape(name, gradient, letters, (*call.x.shape[:-1], call.P), hint=hint)
             elif name.startswith("dh"):
                 _shape(name, gradient, ("N", *_past_shape(letter, call.P, delays_of(call))[0]), states_shape(call))
             else:
@@ -1436,27 +1442,32 @@ def _ndarray(name, a, listed):
         raise kind(f"{name}: expected an array of {listed}, got {_kind(a)} that NumPy cannot convert: {error}") from error
 
 
-def _shape(name, a, letters, sizes, also=None):
+def _shape(name, a, letters, sizes, also=None, hint=None):
     """`a` has the shape `sizes`, or that of `also`; or the ValueError with a hint."""
     if a.shape == sizes or (also is not None and a.shape == also[1]):
         return
     expected, numbers = _bracket(letters), str(sizes)
     if also is not None:
         expected, numbers = f"{expected} or {_bracket(also[0])}", f"{numbers} or {also[1]}"
-    got, hint = a.shape, None
+    raise ValueError(f"{name}: expected {expected} = {numbers}, got {a.shape}" + _ask(hint or _as_shape(name, a, sizes)))
+
+
+def _as_shape(name, a, sizes):
+    """How the array could become one of these sizes, or None."""
+    got = a.shape
     if len(sizes) == 2 and got == sizes[::-1] and got[0] != got[1]:
-        hint = f"{name}.T"
-    elif len(sizes) == 3 and got == (sizes[1], sizes[0], sizes[2]):
-        hint = f"{name}.swapaxes(0, 1)"
-    elif got == (1, *sizes):
-        hint = f"{name}[0]"
-    elif (1, *got) == sizes:
-        hint = f"{name}[None]"
-    elif len(sizes) == 1 and got == (2, *sizes):
-        hint = "b[0] and bh=b[1]"
-    elif len(sizes) == 1 and a.size == sizes[0]:
-        hint = f"{name}.ravel()"
-    raise ValueError(f"{name}: expected {expected} = {numbers}, got {got}" + _ask(hint))
+        return f"{name}.T"
+    if len(sizes) == 3 and got == (sizes[1], sizes[0], sizes[2]):
+        return f"{name}.swapaxes(0, 1)"
+    if got == (1, *sizes):
+        return f"{name}[0]"
+    if (1, *got) == sizes:
+        return f"{name}[None]"
+    if len(sizes) == 1 and got == (2, *sizes):
+        return "b[0] and bh=b[1]"
+    if len(sizes) == 1 and a.size == sizes[0]:
+        return f"{name}.ravel()"
+    return None
 
 
 def _ask(hint):

@@ -101,6 +101,12 @@ TABLE = [
         ValueError,
         "c_prev: expected (N, H) or (H,) = (2, 5) or (5,), got (2, 6)",
     ),
+    (
+        "lstm_forward",  # without c0, of which all others stand in the place of the one before
+        {"c0": LSTM["Wx"], "Wx": LSTM["Wh"], "Wh": LSTM["b"], "b": None},
+        ValueError,
+        "Wh: expected (H, 4H), got (20,); pass (x, h0, c0, Wx, Wh, b), c0=None for zeros?",
+    ),
     ("lstm_forward", {"b": zeros(5)}, ValueError, "b: expected (4H,) = (20,), got (5,)"),
     (
         "lstm_forward",
@@ -466,6 +472,7 @@ BACKWARD_TABLE = [
         {"dh": zeros(T, N, H)},
         "dh: expected (N, T, H) = (2, 3, 5), got (3, 2, 5); pass dh.swapaxes(0, 1)?",
     ),
+    ("lstm_backward", {"dh": zeros(N, H)}, "dh: expected (N, T, H) = (2, 3, 5), got (2, 5); pass dh=None, dh_T=dh?"),
     (
         "lstm_backward",
         {"dh_T": zeros(1, N, H)},

@@ -406,7 +406,7 @@ def test_bad_calls_name_the_argument(module, cell):
     GH = call["Wx"].shape[1]
     forward, backward = cell.function(module, "forward"), cell.function(module, "backward")
     cases = [
-        ({"delays": 2}, ValueError, r"delays: expected \(K,\) integers >= 1 that rise, K > 0, got \(\)"),
+        ({"delays": 2}, ValueError, r"delays: expected \(K,\) integers >= 1 that rise, K > 0, got 2; pass \(2,\)\?$"),
         ({"delays": ()}, ValueError, r"delays: expected \(K,\) .*, got \(0,\)"),
         ({"delays": (0, 3)}, ValueError, r"delays: expected integers >= 1 and < 2\*\*62 that rise, got 0"),
         ({"delays": (3, 1)}, ValueError, "delays: .*, got 1 after 3"),

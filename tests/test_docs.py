@@ -7,6 +7,8 @@ import importlib
 import importlib.util
 import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -133,12 +135,14 @@ def test_a_failing_block_is_reported_at_its_line(tmp_path):
 
 
 def test_the_textbook_names_what_exists():
-    """Every function of docs/textbook.md is there, and every lesson of the gallery has its row."""
+    """Every function of docs/textbook.md is reached from `import fastgate`, and every lesson of the gallery has its row."""
     text = (DOCS / "textbook.md").read_text(encoding="utf-8")
     names = set(re.findall(r"`(fastgate\.[\w.]+)`", text))
     assert len(names) > 20
     for name in sorted(names):
         *path, last = name.split(".")
         assert hasattr(importlib.import_module(".".join(path)), last), name
+    reached = ["import fastgate", "assert {'LSTM', 'StreamPool', 'flow', 'layers'} < {*dir(fastgate)}", *sorted(names)]
+    subprocess.run([sys.executable, "-c", "\n".join(reached)], check=True)
     lessons = {path.stem for path in (DOCS.parent / "examples" / "gallery").glob("*.py")} - {"__main__", "lesson"}
     assert lessons == {Path(link).stem for link in LINK.findall(text) if "/gallery/" in link}

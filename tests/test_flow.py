@@ -91,6 +91,7 @@ def test_a_layer_is_traced_layer_by_layer_and_stays_as_it_was(kind, own, merge):
     assert (found.gradients == 1).all()
     assert found._rng.bit_generator.state == before
     assert [t.name for t in traces] == ["layer 0", "layer 0, reverse", "layer 1", "layer 1, reverse"]
+    assert repr(traces[1]) == f"<Trace of layer 0, reverse: {kind.lower()}, N=4, T=6, D=5, H={traces[1].hidden_size}>"
 
     cache = found.forward(x, lengths=lengths, rng=1).cache  # the same masks of dropout
     found.backward(dh, cache)

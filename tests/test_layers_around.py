@@ -324,7 +324,7 @@ def test_what_does_not_fit():
             ValueError,
             "model: ",
         ),
-        (lambda: structures.DeepTransition(D, H, delays=(2,)), ValueError, "delays: expected None, a DeepTransition hands"),
+        (lambda: structures.DeepTransition(D, H, delays=(2,)), ValueError, "delays: expected None, DeepTransition hands"),
         (lambda: make("RNN", delays=(2,)).forward(x, x[None, :, 0]), ValueError, "h0: expected .*, N, d, H"),
         (lambda: lstm.forward(x, start=-1), ValueError, "start: expected an integer >= 0"),
         (lambda: lstm.forward(x, start=1.0), TypeError, "start: expected an integer >= 0, got float 1.0"),

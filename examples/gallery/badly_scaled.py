@@ -6,9 +6,9 @@ weight of Wx and Wh multiplied by one. Layer normalisation takes the scale of ea
 Kiros and Hinton 2016.)
 
 See: the error that is left, over the factor. lstm and gru learn where their gates are neither asleep nor saturated: not from
-inputs a hundred times too small, nor with weights eight times too large, where they can only guess (dotted). lstm_norm and
-gru_norm, their normalised twins, hardly notice the scale of the input. That of the weights they feel only in one way: a step
-of the same size turns a larger weight less, so that they learn more slowly.
+inputs ten or a hundred times too small, hardly from inputs a hundred times too large, nor with weights eight times too large,
+where they can only guess (dotted). lstm_norm and gru_norm, their normalised twins, hardly notice the scale of the input. That
+of the weights they feel only in one way: a step of the same size turns a larger weight less, so that they learn more slowly.
 """
 
 import lesson
@@ -72,7 +72,8 @@ def claims(found):
             yield f"{cell}: of weights eight times too large {weights[-1]:.2f}", weights[-1] < 0.75 * guess
         else:
             yield f"{cell}: of inputs and weights as they should be {inputs[2]:.3f} is left", inputs[2] < 0.1
-            yield f"{cell}: of inputs a hundred times too small {inputs[0]:.2f}", inputs[0] > 0.9 * guess
+            small = min(inputs[:2])
+            yield f"{cell}: of inputs ten or a hundred times too small at least {small:.2f}", small > 0.9 * guess
             yield f"{cell}: of weights eight times too large {weights[-1]:.2f}", weights[-1] > 0.9 * guess
 
 

@@ -8,9 +8,9 @@ et al., Deep Learning, 10.9.2.)
 
 See: on the left the share of symbols that are right, over T. A net with a fixed alpha knows what came within its time constant
 (the tick at the bottom) and can only guess (dashed) what came many of them ago: the slower the units, the further they see.
-Nets that learn their alphas are as good as any of these up to T = 30. On the right what they have learned, a dot for each unit:
-time constants a little above the wait itself (dashed). At T = 100 they learn nothing, for too little of the gradient comes from
-so far: there, a time constant set by hand is better.
+Nets that learn their alphas are nearly as good as the best of these up to T = 30. On the right what they have learned, a dot
+for each unit: most have a time constant a little above the wait itself (dashed), a few forget at once. At T = 100 they learn
+next to nothing, for too little of the gradient comes from so far: there, a time constant set by hand is better.
 """
 
 import lesson

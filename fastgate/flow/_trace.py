@@ -50,6 +50,10 @@ class Trace:
     gradients: dict[str, Array] = field(default_factory=dict)  # of the weights: dWx, dWh, …; empty where they were not computed
     period: NDArray[np.int64] | None = None  # (H,), of units that hold: the k-th step of a row, from 0, moves those it divides
 
+    def __repr__(self) -> str:
+        N, T, D = self.x.shape
+        return f"<Trace of {self.name}: {self.cell}, N={N}, T={T}, D={D}, H={self.hidden_size}>"
+
     @property
     def has_c(self) -> bool:
         return self.c is not None

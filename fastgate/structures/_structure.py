@@ -117,7 +117,7 @@ class Structure(Parameters):
         config["cell"] = _arguments.option("cell", cell, CELLS)
         judged = config_of(config["cell"], config["input_size"], config["hidden_size"], options)
         if judged["delays"] is not None and not cls._takes_delays:
-            raise ValueError(f"delays: expected None, a {cls._kind} hands on h of one step; got some")
+            raise ValueError(f"delays: expected None, {cls._kind} hands on h of one step; got some")
         if judged["period"] is not None:
             raise ValueError("period: expected None, a structure does not number its steps; got one")
         return config | {name: judged[name] for name in (*options, "dtype")}
