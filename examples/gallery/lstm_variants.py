@@ -77,7 +77,7 @@ def claims(found):
 
 def draw(found):
     figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3.3), constrained_layout=True)
-    for (name, (runs, weights)), colour in zip(found.items(), (*lesson.COLOURS, lesson.INK), strict=True):
+    for (name, (runs, weights)), colour in zip(found.items(), (*lesson.COLOURS[:5], lesson.INK), strict=True):
         smooth = np.array([np.convolve(errors, np.ones(SMOOTH) / SMOOTH, "valid") for errors in runs])
         left.semilogy(np.arange(SMOOTH, STEPS + 1), smooth.T, color=colour, lw=0.9)
         right.plot([solved(errors) for errors in runs], [weights] * NETS, "o", color=colour, label=name)

@@ -159,7 +159,7 @@ def one_step_back(call, cell, t, rows, places, dafter, before, kept, W):
     dh_prev, *dc_prev = dbefore
     dpast = np.concatenate([np.zeros_like(dpast[:, :1]), dpast[:, :-1]], axis=1)
     dpast[:, -1] += dh_prev
-    for part, delay in enumerate(delays_of(call) if len(W.Wh) else ()):
+    for part, delay in enumerate(distances(call) if len(W.Wh) else ()):
         dpast[:, -delay] += recurrent_mask(call, rows) * dleft[:, part * call.P : (part + 1) * call.P]
     return dx, [dpast, *dc_prev], *dW
 
@@ -182,7 +182,7 @@ def with_h(W, x, h_prev):
 
 def with_left(W, call, rows, past):
     """The weights, and with them what multiplies Wh: h of so many steps ago, masked."""
-    parts = [recurrent_mask(call, rows) * past[:, -delay] for delay in delays_of(call)]
+    parts = [recurrent_mask(call, rows) * past[:, -delay] for delay in distances(call)]
     return W._replace(left=np.concatenate(parts, axis=1)[:, : len(W.Wh)])
 
 
@@ -192,7 +192,7 @@ def recurrent_mask(call, rows):
     return call.dtype.type(1) if mask is None else mask[rows]
 
 
-def delays_of(call):
+def distances(call):
     """How many steps ago the states are that multiply Wh."""
     delays = _arguments.delays_of(call)
     return (1,) if delays is None else tuple(delays.tolist())
@@ -232,7 +232,7 @@ def state_sizes(call):
 
 def initial_states(call):
     """h of the last steps, (N, d, P), oldest first, where d is the largest delay; and c, (N, H)."""
-    past = max(delays_of(call))
+    past = max(distances(call))
     states = []
     for state, shape in zip((call.h0, call.c0), ((past, call.P), (call.H,))[: 1 + call.has_c], strict=False):
         states.append(np.zeros((call.N, *shape), call.dtype))
@@ -259,7 +259,7 @@ def canonical_weights(call):
     b, bh = (zero if bias is None else bias[columns] for bias in (call.b, call.bh))
     Wh = np.zeros((0, len(columns)), call.dtype)
     if call.Wh is not None:
-        Wh = call.Wh.reshape(len(delays_of(call)) * call.P, len(columns))[:, columns]
+        Wh = call.Wh.reshape(len(distances(call)) * call.P, len(columns))[:, columns]
     alpha = call.dtype.type(call.alpha) if isinstance(call.alpha, float) else call.alpha
     norm = call.norm or ()
     if norm:
