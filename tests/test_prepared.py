@@ -458,7 +458,7 @@ def test_out_that_is_refused(cell):
 
 def by_a_prepared_cell(cell, step, given):
     """Builds the cell, then calls it: a function of the arguments of the function."""
-    own = {*ALL_WEIGHTS, "gate_order", "period", *dict(itertools.chain(*cell.options))}
+    own = {*ALL_WEIGHTS, "gate_order", "delays", "period", *dict(itertools.chain(*cell.options))}
     given.pop("training", None) if step else None
 
     def call(**arguments):
