@@ -1,7 +1,6 @@
 """delays=: the product with Wh reads h of several steps ago, around every cell."""
 
 import itertools
-import math
 
 import numpy as np
 import pytest
@@ -11,6 +10,7 @@ from support import (
     VARIANTS,
     assert_same,
     delayed,
+    differentiate,
     digest,
     each,
     modules,
@@ -121,25 +121,7 @@ def test_gradients_equal_finite_differences(cell, options, step):
         delays = next(delays_of)
         call, gradients = drawn(cell, N=N, T=T, D=D, H=H, delays=delays, step=step, seed=seed)
         keywords = dict(options) | way | {"delays": delays}
-        names = ("h_next", "c_next") if step else ("h", "h_T", "c_T")
-        found = run(cell, reference, call, gradients, step=step, **keywords)
-
-        def loss(arguments, keywords=keywords, gradients=gradients, names=names):
-            results = run(cell, reference, arguments, step=step, **keywords)
-            return sum(float((gradients[f"d{name}"] * results[name]).sum()) for name in names if name in results)
-
-        rng = np.random.default_rng(seed)
-        directions = {name: values(rng, a.shape) for name, a in call.items()}
-        for direction in (*({name: v} for name, v in directions.items()), directions):
-
-            def difference(e, direction=direction, call=call, loss=loss):
-                plus, minus = ({n: a + s * direction.get(n, 0) for n, a in call.items()} for s in (e, -e))
-                return (loss(plus) - loss(minus)) / (2 * e)
-
-            numeric = (4 * difference(1e-4) - difference(2e-4)) / 3
-            exact = sum(float((found["d" + n] * v).sum()) for n, v in direction.items())
-            size = math.sqrt(sum(float((found["d" + n] ** 2).sum()) for n in direction))
-            assert abs(exact - numeric) <= 1e-7 * max(abs(exact), size), (list(direction), exact, numeric)
+        differentiate(cell, call, gradients, seed, step, **keywords)
 
 
 @smooth
