@@ -1,5 +1,5 @@
 # a) Arrays become pointers and strides, the GIL is released, a kernel runs. Nothing is decided by the name of a cell (csrc/cells.def lists
-#    them), nothing judged but whether a call is plain (_plain.pxi, _prepared.pxi): the others are judged and worded in _arguments.py.
+#    them), nothing judged but whether a call is plain (_plain.pxi, _prepared.pxi): the others are judged and worded in _arguments/.
 # b) A record `call` is _arguments.Forward: its arrays are aligned, native, and rows of x and of the states are contiguous.
 # c) Memory that a kernel needs is Memory (_memory.pxi): aligned to 64 bytes, given back with its last reference. Kernels allocate nothing.
 # d) Strides are handed over in elements. An array whose element size does not divide its strides is never aligned, so never comes here.

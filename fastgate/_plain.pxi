@@ -1,4 +1,4 @@
-# The comparisons by which _arguments.py knows a plain call, at the speed of C. Included by _kernels.pyx, which cimports cnp.
+# The comparisons by which _arguments/ knows a plain call, at the speed of C. Included by _kernels.pyx, which cimports cnp.
 
 cdef object F4 = np.dtype(np.float32), F8 = np.dtype(np.float64)
 

@@ -773,7 +773,7 @@ def test_a_memory_limit_is_known(monkeypatch):
     def fails(_):
         raise OSError
 
-    monkeypatch.setattr(_arguments.os, "sysconf", fails)
+    monkeypatch.setattr(_arguments.words.os, "sysconf", fails)
     assert _arguments._memory.__wrapped__() == 2**62
 
 
