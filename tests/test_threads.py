@@ -9,6 +9,7 @@ FASTGATE_CTRL_C the interrupts of each sort. What may hang or die runs in a proc
 import contextlib
 import ctypes
 import faulthandler
+import importlib.machinery
 import itertools
 import os
 import random
@@ -341,6 +342,50 @@ def many_callers(callers, calls):
             for worker in workers:
                 worker.join()
     assert not wrong, wrong[:5]
+
+
+def test_wings_entered_by_many_threads_at_once():
+    in_process("enter_wings")
+
+
+def enter_wings():
+    """One thread is about to read fastgate.layers when the others enter all wings, most of which stand on it. Python's import
+    breaks a deadlock between a package and a module of it by handing out what is half read."""
+    faulthandler.dump_traceback_later(100, exit=True)
+    names, wrong, reading, read_on = sorted({*fastgate._WINGS, *fastgate._MODULES}), [], threading.Event(), threading.Event()
+
+    class Pausing:
+        def find_spec(self, name, path, _=None):
+            if name != "fastgate.layers":
+                return None
+            spec = importlib.machinery.PathFinder.find_spec(name, path)
+            execute = spec.loader.exec_module
+
+            def paused(module):
+                reading.set()
+                read_on.wait()
+                execute(module)
+
+            spec.loader.exec_module = paused
+            return spec
+
+    def enter(name):
+        try:
+            getattr(fastgate, name)
+        except (AttributeError, ImportError) as error:
+            wrong.append(f"{name}: {error!r}")
+
+    assert "fastgate.layers" not in sys.modules
+    sys.meta_path.insert(0, Pausing())
+    workers = [threading.Thread(target=enter, args=(name,)) for name in ("layers", *names)]
+    for worker in workers:
+        worker.start()
+        reading.wait()
+    time.sleep(0.3)  # until all of them wait for it
+    read_on.set()
+    for worker in workers:
+        worker.join()
+    assert not wrong, wrong
 
 
 # --- fork --------------------------------------------------------------------------------------------------------
