@@ -457,6 +457,46 @@ def forks(count):
 
 
 @linux
+def test_forks_while_others_share_what_is_guarded():
+    """Without a GIL, a thread that waited for a lock of Python's may own it when the fork comes, and is not in the child."""
+    in_process("forks_among_waiters", max(10, FORKS // 10))
+
+
+def forks_among_waiters(count):
+    rng, end = np.random.default_rng(0), threading.Event()
+    weights = [rng.normal(size=size).astype(np.float32) for size in ((3, 12), (4, 12), (12,))]
+    cell, x = fastgate.GRUCell(*weights), np.ones((1, 3), np.float32)
+    expected = cell.step(x)
+
+    def reuse():
+        while not end.is_set():
+            _kernels.Memory(1 << 17)
+
+    def step():
+        while not end.is_set():
+            cell._held()
+
+    def update():
+        while not end.is_set():
+            cell.update(*weights)
+
+    def computes():
+        _kernels.Memory(1 << 17)
+        return np.array_equal(cell.step(x), expected)
+
+    others = [threading.Thread(target=work) for work in (*[reuse] * 5, *[step] * 5, update)]
+    for other in others:
+        other.start()
+    try:
+        for i in range(count):
+            assert in_child(computes), i
+    finally:
+        end.set()
+        for other in others:
+            other.join()
+
+
+@linux
 @timed
 @pytest.mark.parametrize("count", [1, 2, 3])
 def test_a_handler_that_forks_in_the_middle_of_a_call(count):
