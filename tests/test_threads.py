@@ -17,6 +17,7 @@ import re
 import signal
 import subprocess
 import sys
+import sysconfig
 import threading
 import time
 
@@ -865,6 +866,12 @@ def test_environment(fastgate_threads, omp_threads, wanted):
     code = "import fastgate; print(fastgate.get_num_threads())"
     found = output_of(code, **{name: value for name, value in given.items() if value is not None})
     assert int(found) == min(wanted, threads.cpu_limit())
+
+
+@pytest.mark.skipif(not sysconfig.get_config_var("Py_GIL_DISABLED"), reason="this Python has a GIL")
+def test_fastgate_leaves_the_gil_off():
+    code = "import sys, fastgate; [getattr(fastgate, name) for name in fastgate._MODULES]; print(sys._is_gil_enabled())"
+    assert output_of(code, PYTHON_GIL="") == "False"
 
 
 @pytest.mark.parametrize(
