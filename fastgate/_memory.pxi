@@ -31,11 +31,31 @@ cdef extern from *:
         return data;
     }
     #endif
+    /* What the GIL protects where there is one. Taken for a moment, in which its thread stays attached to Python: a fork, for which
+     * Python stops all threads, finds it free. Python's own mutexes and critical sections may then belong to a thread that waited,
+     * and that the child does not have. */
+    #ifdef Py_GIL_DISABLED
+    #include <pthread.h>
+    typedef pthread_mutex_t fg_lock;
+    static void fg_lock_make(fg_lock *lock) { pthread_mutex_init(lock, NULL); }
+    static void fg_lock_take(fg_lock *lock) { pthread_mutex_lock(lock); }
+    static void fg_lock_give(fg_lock *lock) { pthread_mutex_unlock(lock); }
+    #else
+    typedef char fg_lock;
+    static void fg_lock_make(fg_lock *lock) { (void)lock; }
+    static void fg_lock_take(fg_lock *lock) { (void)lock; }
+    static void fg_lock_give(fg_lock *lock) { (void)lock; }
+    #endif
     """
     enum:
         FG_REUSE
     size_t allocated "fg_allocated"(size_t size) nogil  # bytes that `size` bytes take
     void *fg_allocate(size_t size) nogil
+    ctypedef struct fg_lock:
+        pass
+    void fg_lock_make(fg_lock *lock) noexcept nogil
+    void fg_lock_take(fg_lock *lock) noexcept nogil
+    void fg_lock_give(fg_lock *lock) noexcept nogil
 
 cdef enum:
     SPARES = 4
@@ -46,7 +66,8 @@ cdef struct block:
 
 cdef Py_ssize_t KEPT = 64 << 20, SMALL = 64 << 10   # blocks below SMALL are left to malloc, which keeps them itself
 cdef block[SPARES] spare                  # the youngest first
-cdef cython.pymutex spare_lock
+cdef fg_lock spare_lock
+fg_lock_make(&spare_lock)
 cdef int prefilled = -1                   # the byte that new Memory holds everywhere; -1: whatever lay there
 
 
@@ -61,13 +82,14 @@ cdef block take_spare(Py_ssize_t size) noexcept:
     cdef block best
     cdef int i, chosen = -1
     best.data, best.size = NULL, 0
-    with spare_lock:
-        for i in range(SPARES):
-            if spare[i].data != NULL and size <= spare[i].size <= 4 * size and (chosen < 0 or spare[i].size < spare[chosen].size):
-                chosen = i
-        if chosen >= 0:
-            best = spare[chosen]
-            spare[chosen].data = NULL
+    fg_lock_take(&spare_lock)
+    for i in range(SPARES):
+        if spare[i].data != NULL and size <= spare[i].size <= 4 * size and (chosen < 0 or spare[i].size < spare[chosen].size):
+            chosen = i
+    if chosen >= 0:
+        best = spare[chosen]
+        spare[chosen].data = NULL
+    fg_lock_give(&spare_lock)
     return best
 
 
@@ -76,24 +98,25 @@ cdef void give_spare(block given) noexcept:
     cdef block dropped[SPARES + 1]
     cdef Py_ssize_t kept = given.size
     cdef int i, kept_blocks = 1, drops = 0
-    with spare_lock:
-        for i in range(SPARES):           # from the youngest to the oldest
-            if spare[i].data == NULL:
-                continue
-            if kept_blocks < SPARES and kept + spare[i].size <= KEPT:
-                kept += spare[i].size
-                kept_blocks += 1
-            else:
-                dropped[drops] = spare[i]
-                drops += 1
-                spare[i].data = NULL
-        for i in range(SPARES - 1, -1, -1):
-            if spare[i].data == NULL:     # shift younger ones up to here, so that place 0 is free
-                while i > 0:
-                    spare[i] = spare[i - 1]
-                    i -= 1
-                break
-        spare[0] = given
+    fg_lock_take(&spare_lock)
+    for i in range(SPARES):               # from the youngest to the oldest
+        if spare[i].data == NULL:
+            continue
+        if kept_blocks < SPARES and kept + spare[i].size <= KEPT:
+            kept += spare[i].size
+            kept_blocks += 1
+        else:
+            dropped[drops] = spare[i]
+            drops += 1
+            spare[i].data = NULL
+    for i in range(SPARES - 1, -1, -1):
+        if spare[i].data == NULL:         # shift younger ones up to here, so that place 0 is free
+            while i > 0:
+                spare[i] = spare[i - 1]
+                i -= 1
+            break
+    spare[0] = given
+    fg_lock_give(&spare_lock)
     for i in range(drops):
         free(dropped[i].data)
 

@@ -94,10 +94,17 @@ cdef object plain_step(Prepared p, bint has_c, x, h_prev, c_prev, h_next, c_next
 cdef class Holder:
     """Holds the Prepared of a cell. Whoever asks gets one that is whole, though another thread puts a new one in its place."""
     cdef Prepared prepared
+    cdef fg_lock lock
+
+    def __cinit__(self):
+        fg_lock_make(&self.lock)
 
     def _hold(self, Prepared prepared not None):
-        with cython.critical_section(self):
-            self.prepared = prepared
+        cdef Prepared before                  # ends after the lock is given back
+        fg_lock_take(&self.lock)
+        before = self.prepared
+        self.prepared = prepared
+        fg_lock_give(&self.lock)
 
     def _held(self):
         return held(self)
@@ -105,8 +112,9 @@ cdef class Holder:
 
 cdef inline Prepared held(Holder holder):
     cdef Prepared prepared
-    with cython.critical_section(holder):
-        prepared = holder.prepared
+    fg_lock_take(&holder.lock)
+    prepared = holder.prepared
+    fg_lock_give(&holder.lock)
     if prepared is None:
         raise TypeError(f"{type(holder).__name__}: it has no weights, its __init__ was not called")
     return prepared

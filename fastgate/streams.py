@@ -32,8 +32,8 @@ class StreamPool:
     ids : (n,) integers, what open and fork returned, in any order. An id that is out of range or not open is a ValueError, and
         so is one that comes twice where the call writes; everything is judged before anything changes. A closed id may be
         opened again.
-    step, snapshot, restore, fork, reset, open, close, update : many threads may call them at once, they take turns.
-    capacity, num_open, ids, layer, nbytes : read-only.
+    step, snapshot, restore, fork, reset, open, close, update, ids : many threads may call them at once, they take turns.
+    capacity, num_open, layer, nbytes : read-only, as ids.
 
     A stream has the bits of layer.forward over its own inputs, with training=False: who else is stepped with it, in which order
     and in how many calls changes nothing, nor does the number of threads. With a period each stream counts its own steps, and
@@ -84,7 +84,8 @@ class StreamPool:
     @property
     def ids(self) -> NDArray[np.int64]:
         """The ids of all open streams, ascending."""
-        return np.flatnonzero(self._is_open)
+        with self._lock:
+            return np.flatnonzero(self._is_open)
 
     @property
     def nbytes(self) -> int:

@@ -307,6 +307,19 @@ def test_any_mapping_is_taken():
     assert list(fastgate.reference.clip_norm_each(layer.grads, 1.0)) == list(norms)
 
 
+def test_a_dict_is_read_once():
+    """Another thread may add a key between two readings."""
+
+    class Growing(dict):
+        def __iter__(self):
+            keys = list(self.keys())
+            self[len(self)] = np.ones(3)
+            return iter(keys)
+
+    norms = fastgate.clip_norm_each(Growing({0: np.full(4, 2.0)}), 1.0)
+    assert norms == {0: 4.0}
+
+
 def test_refused_before_anything_is_written():
     good, fixed = np.full(5, 10.0), np.full(5, 10.0)
     fixed.flags.writeable = False

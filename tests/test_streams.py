@@ -444,6 +444,19 @@ def test_threads_take_turns():
     assert pool.num_open == 0
 
 
+def test_ids_are_those_between_calls():
+    """Never those of a call that is under way, which NumPy would count before and copy after."""
+    pool = fastgate.StreamPool(make(fastgate.RNN), 1000)
+    ids, found = pool.open(600), []
+    looking = threading.Thread(target=lambda: found.append(pool.ids))
+    with pool._lock:
+        looking.start()
+        looking.join(0.05)
+        pool.close(ids[100:])
+    looking.join()
+    np.testing.assert_array_equal(found[0], ids[:100])
+
+
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
 def test_a_child_of_fork_steps_while_its_parent_holds_the_lock():
     pool = fastgate.StreamPool(make(fastgate.RNN), 3)

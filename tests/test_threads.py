@@ -9,6 +9,7 @@ FASTGATE_CTRL_C the interrupts of each sort. What may hang or die runs in a proc
 import contextlib
 import ctypes
 import faulthandler
+import importlib.machinery
 import itertools
 import os
 import random
@@ -16,6 +17,7 @@ import re
 import signal
 import subprocess
 import sys
+import sysconfig
 import threading
 import time
 
@@ -343,6 +345,50 @@ def many_callers(callers, calls):
     assert not wrong, wrong[:5]
 
 
+def test_wings_entered_by_many_threads_at_once():
+    in_process("enter_wings")
+
+
+def enter_wings():
+    """One thread is about to read fastgate.layers when the others enter all wings, most of which stand on it. Python's import
+    breaks a deadlock between a package and a module of it by handing out what is half read."""
+    faulthandler.dump_traceback_later(100, exit=True)
+    names, wrong, reading, read_on = sorted({*fastgate._WINGS, *fastgate._MODULES}), [], threading.Event(), threading.Event()
+
+    class Pausing:
+        def find_spec(self, name, path, _=None):
+            if name != "fastgate.layers":
+                return None
+            spec = importlib.machinery.PathFinder.find_spec(name, path)
+            execute = spec.loader.exec_module
+
+            def paused(module):
+                reading.set()
+                read_on.wait()
+                execute(module)
+
+            spec.loader.exec_module = paused
+            return spec
+
+    def enter(name):
+        try:
+            getattr(fastgate, name)
+        except (AttributeError, ImportError) as error:
+            wrong.append(f"{name}: {error!r}")
+
+    assert "fastgate.layers" not in sys.modules
+    sys.meta_path.insert(0, Pausing())
+    workers = [threading.Thread(target=enter, args=(name,)) for name in ("layers", *names)]
+    for worker in workers:
+        worker.start()
+        reading.wait()
+    time.sleep(0.3)  # until all of them wait for it
+    read_on.set()
+    for worker in workers:
+        worker.join()
+    assert not wrong, wrong
+
+
 # --- fork --------------------------------------------------------------------------------------------------------
 
 
@@ -409,6 +455,46 @@ def forks(count):
         end.set()
         other.join()
     _kernels._share_everything(False)
+
+
+@linux
+def test_forks_while_others_share_what_is_guarded():
+    """Without a GIL, a thread that waited for a lock of Python's may own it when the fork comes, and is not in the child."""
+    in_process("forks_among_waiters", max(10, FORKS // 10))
+
+
+def forks_among_waiters(count):
+    rng, end = np.random.default_rng(0), threading.Event()
+    weights = [rng.normal(size=size).astype(np.float32) for size in ((3, 12), (4, 12), (12,))]
+    cell, x = fastgate.GRUCell(*weights), np.ones((1, 3), np.float32)
+    expected = cell.step(x)
+
+    def reuse():
+        while not end.is_set():
+            _kernels.Memory(1 << 17)
+
+    def step():
+        while not end.is_set():
+            cell._held()
+
+    def update():
+        while not end.is_set():
+            cell.update(*weights)
+
+    def computes():
+        _kernels.Memory(1 << 17)
+        return np.array_equal(cell.step(x), expected)
+
+    others = [threading.Thread(target=work) for work in (*[reuse] * 5, *[step] * 5, update)]
+    for other in others:
+        other.start()
+    try:
+        for i in range(count):
+            assert in_child(computes), i
+    finally:
+        end.set()
+        for other in others:
+            other.join()
 
 
 @linux
@@ -780,6 +866,12 @@ def test_environment(fastgate_threads, omp_threads, wanted):
     code = "import fastgate; print(fastgate.get_num_threads())"
     found = output_of(code, **{name: value for name, value in given.items() if value is not None})
     assert int(found) == min(wanted, threads.cpu_limit())
+
+
+@pytest.mark.skipif(not sysconfig.get_config_var("Py_GIL_DISABLED"), reason="this Python has a GIL")
+def test_fastgate_leaves_the_gil_off():
+    code = "import sys, fastgate; [getattr(fastgate, name) for name in fastgate._MODULES]; print(sys._is_gil_enabled())"
+    assert output_of(code, PYTHON_GIL="") == "False"
 
 
 @pytest.mark.parametrize(

@@ -17,12 +17,11 @@ def gradients(grads: Any, dtypes: tuple[np.dtype, ...] = KERNEL) -> tuple[list[n
     are refused. Returns the arrays as ndarrays that share the caller's memory, and the keys of a mapping.
     """
     keys = None
-    if isinstance(grads, dict):
-        keys, entries = list(grads), list(grads.values())
+    if isinstance(grads, (dict, Mapping)):
+        items = list(grads.items())  # read once: another thread may add a key between two readings
+        keys, entries = [key for key, _ in items], [g for _, g in items]
     elif isinstance(grads, (list, tuple)):
         entries = list(grads)
-    elif isinstance(grads, Mapping):
-        keys, entries = list(grads), list(grads.values())
     elif isinstance(grads, ndarray):
         raise TypeError("grads: expected a list, tuple or dict of arrays, got one array; pass [grads]")
     else:

@@ -124,10 +124,10 @@ def to_layer(node: onnx.NodeProto, initializers: Mapping[str, Any] | Iterable[on
     sequence_lens and initial states are arguments of layer.forward; constants other than zeros among them are refused, for
     they would be lost. Raises ValueError naming the attribute or input that no layer has. See also fastgate.weights.from_onnx.
     """
-    from fastgate.weights.onnx import layer_of
+    from fastgate import weights
 
     if not isinstance(initializers, Mapping):
         tensors: Iterable[Any] = initializers
         initializers = {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in tensors}
     attributes = {attribute.name: onnx.helper.get_attribute_value(attribute) for attribute in node.attribute}
-    return layer_of(node.op_type, attributes, node.input, initializers)
+    return weights.onnx.layer_of(node.op_type, attributes, node.input, initializers)

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 import fastgate
 from fastgate import _arguments, _cell, reference
-from fastgate.layers._judge import generator
+from fastgate.layers import _judge
 from fastgate.layers._layer import Layer
 from fastgate.layers._types import Lengths, Rng
 from fastgate.reference import sequence
@@ -156,7 +156,7 @@ def trace(
     Nothing of the model changes: a layer's gradients and generator stay. What does not fit is a ValueError or TypeError
     that names the argument, in the words of the model's forward and backward.
     """
-    rng = generator(rng)
+    rng = _judge.generator(rng)
     _judge_model(model)
     if isinstance(model, Layer):
         if _arguments.flag("reverse", reverse):

@@ -8,7 +8,7 @@ _attention.py        additive and dot
 _structure.py        what all share: layers in one buffer, judged arguments, a cell run step by step
 """
 
-from fastgate.layers._parameters import load
+from fastgate.layers import load
 from fastgate.structures.designs import FinalOutput, OutputEveryStep, OutputRecurrence
 from fastgate.structures.encoder_decoder import EncoderDecoder, SequenceAutoencoder
 from fastgate.structures.missing import MissingValues, intervals
