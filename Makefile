@@ -52,8 +52,8 @@ types: build $(VENV)/has-lint  ## mypy on the package and on a typed user's file
 
 # A build of its own in build/sanitize, which PYTHONPATH puts before the one in fastgate/.
 sanitize: build $(VENV)/has-test  ## the tests that reach memory under AddressSanitizer and UndefinedBehaviorSanitizer
-	$(RUN) tests/selftest.py --sanitize address gcc
-	FASTGATE_SANITIZE=1 $(RUN) setup.py -q build --build-base build/sanitize --build-lib build/sanitize/lib
+	FASTGATE_SANITIZE=1 $(RUN) setup.py -q build --build-base build/sanitize --build-lib build/sanitize/lib --build-temp build/sanitize/objects
+	$(RUN) tests/selftest.py --sanitize address --objects build/sanitize/objects/csrc gcc
 	FASTGATE_CASES=$${FASTGATE_CASES-2} FASTGATE_MALFORMED=$${FASTGATE_MALFORMED-20} \
 	FASTGATE_CALLS=$${FASTGATE_CALLS-1000} FASTGATE_FORKS=$${FASTGATE_FORKS-10} FASTGATE_CTRL_C=$${FASTGATE_CTRL_C-1} \
 	FASTGATE_DRAWS=$${FASTGATE_DRAWS-4} PYTHONPATH="$(CURDIR)/build/sanitize/lib:$(CURDIR)" PYTHONSAFEPATH=1 \
