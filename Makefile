@@ -12,6 +12,8 @@ LEVELLESS := $(patsubst %,--ignore=tests/test_%.py,activations adding_a_cell arg
 WINGED := $(patsubst %,--ignore-glob='tests/test_%.py',check compat_* decode flow gallery layers parallel streams structures trees truncated weights)
 # Tests of numbers and words, which reach no memory that others do not, and those that guard it by themselves.
 NUMBERED := $(patsubst %,--ignore=tests/test_%.py,accuracy activations adding_a_cell bench bench_swap demo docs guard house reference types)
+# What runs the reference alone is marked, and is as little work for either.
+COMPILED := -m "not definition"
 # Tests that run beside other libraries are marked; each skips, with the reason, without them.
 PEERED := $(shell grep -l mark.beside tests/test_*.py)
 STUBBED := $(patsubst fastgate/%.pyi,fastgate.%,$(wildcard fastgate/[a-z]*.pyi))
@@ -52,14 +54,14 @@ types: build $(VENV)/has-lint  ## mypy on the package and on a typed user's file
 
 # A build of its own in build/sanitize, which PYTHONPATH puts before the one in fastgate/.
 sanitize: build $(VENV)/has-test  ## the tests that reach memory under AddressSanitizer and UndefinedBehaviorSanitizer
-	$(RUN) tests/selftest.py --sanitize address gcc
-	FASTGATE_SANITIZE=1 $(RUN) setup.py -q build --build-base build/sanitize --build-lib build/sanitize/lib
+	FASTGATE_SANITIZE=1 $(RUN) setup.py -q build --build-base build/sanitize --build-lib build/sanitize/lib --build-temp build/sanitize/objects
+	$(RUN) tests/selftest.py --sanitize address --objects build/sanitize/objects/csrc gcc
 	FASTGATE_CASES=$${FASTGATE_CASES-2} FASTGATE_MALFORMED=$${FASTGATE_MALFORMED-20} \
 	FASTGATE_CALLS=$${FASTGATE_CALLS-1000} FASTGATE_FORKS=$${FASTGATE_FORKS-10} FASTGATE_CTRL_C=$${FASTGATE_CTRL_C-1} \
 	FASTGATE_DRAWS=$${FASTGATE_DRAWS-4} PYTHONPATH="$(CURDIR)/build/sanitize/lib:$(CURDIR)" PYTHONSAFEPATH=1 \
 	LD_PRELOAD="$$(gcc -print-file-name=libasan.so) $$(gcc -print-file-name=libubsan.so)" \
 	ASAN_OPTIONS=detect_leaks=0:allocator_may_return_null=1 UBSAN_OPTIONS=print_stacktrace=1 \
-	$(RUN) $(SUITE) $(WINGED) $(NUMBERED) $(ARGS)
+	$(RUN) $(SUITE) $(COMPILED) $(WINGED) $(NUMBERED) $(ARGS)
 
 races: build  ## the team of threads and shared kernels under ThreadSanitizer, by gcc and by clang
 	$(RUN) tests/selftest.py --sanitize thread gcc clang
@@ -71,7 +73,7 @@ levels: build $(VENV)/has-test  ## the kernels at each instruction-set level of 
 	$(RUN) tests/selftest.py gcc clang
 	red=0; for level in $$($(RUN) -c 'import fastgate; print(*fastgate.get_config()["isa_levels"][1:])'); do \
 	    echo "FASTGATE_ISA=$$level"; FASTGATE_ISA=$$level FASTGATE_CASES=$${FASTGATE_CASES-16} FASTGATE_MALFORMED=$${FASTGATE_MALFORMED-50} \
-	    FASTGATE_CALLS=$${FASTGATE_CALLS-1000} FASTGATE_FORKS=$${FASTGATE_FORKS-10} FASTGATE_CTRL_C=$${FASTGATE_CTRL_C-1} $(RUN) $(SUITE) $(LEVELLESS) $(WINGED) $(ARGS) || red=1; done; exit $$red
+	    FASTGATE_CALLS=$${FASTGATE_CALLS-1000} FASTGATE_FORKS=$${FASTGATE_FORKS-10} FASTGATE_CTRL_C=$${FASTGATE_CTRL_C-1} $(RUN) $(SUITE) $(COMPILED) $(LEVELLESS) $(WINGED) $(ARGS) || red=1; done; exit $$red
 
 arm64: build  ## the C core for arm64 under qemu: the bits of avx2 and avx512
 	$(RUN) tests/selftest.py gcc aarch64

@@ -4,6 +4,7 @@
     python tests/selftest.py aarch64         one of them
     python tests/selftest.py --sanitize address gcc    with AddressSanitizer and UndefinedBehaviorSanitizer
     python tests/selftest.py --sanitize thread clang   with ThreadSanitizer
+    … --objects build/sanitize/objects/csrc            the kernels not compiled but linked from there
 
 Every level with FMA must print the same hash, on x86-64 and on arm64, whoever compiled it: nothing in the core may depend on
 the compiler, its optimisation, or the width of a vector. A compiler that is not there is skipped, with a line that says so.
@@ -29,8 +30,8 @@ MACHINE = platform.machine()
 BITS = (32, 64)
 SANITIZERS = {
     None: [],
-    "address": ["-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=undefined"],
-    "thread": ["-g", "-fsanitize=thread"],
+    "address": ["-g1", "-fsanitize=address,undefined", "-fno-sanitize-recover=undefined"],
+    "thread": ["-g1", "-fsanitize=thread"],
 }
 STRESS_SECONDS = "8"
 
@@ -73,13 +74,13 @@ def stress(name, command, sanitizer, folder):
     return done.returncode == 0, "\n".join((done.stdout + done.stderr).strip().splitlines()[:60])
 
 
-def run(name, command, flags, sanitizers, level, bits, runner, folder):
+def run(name, command, flags, sanitizers, level, bits, runner, folder, objects):
     """(name, level, bits, hash or None, what the program printed)."""
-    where = Path(folder, f"{name}-{level}-{bits}")
-    kernels, program = f"{where}.o", str(where)
+    kernels, program = str(Path(objects or folder, f"isa_{level}_f{bits}.o")), str(Path(folder, f"{name}-{level}-{bits}"))
     common = common_flags()
+    compiled = [*common, *flags, *sanitizers, "-c", str(ROOT / f"csrc/isa_{level}_f{bits}.c"), "-o", kernels]
     for arguments in (
-        [*common, *flags, *sanitizers, "-c", str(ROOT / f"csrc/isa_{level}_f{bits}.c"), "-o", kernels],
+        *([] if objects else [compiled]),
         [
             *common,
             f"-DISA={level}",
@@ -111,6 +112,7 @@ def main():
     parser = argparse.ArgumentParser(description="The C core without Python, at every level, by every compiler.")
     parser.add_argument("names", nargs="*", metavar="gcc|clang|aarch64", help="default: all")
     parser.add_argument("--sanitize", choices=("address", "thread"), help="with ASan and UBSan, or with TSan")
+    parser.add_argument("--objects", metavar="FOLDER", help="that holds the kernels as setup.py has compiled them")
     chosen = parser.parse_args()
     os.environ["ASAN_OPTIONS"] = "detect_leaks=1"
     os.environ["TSAN_OPTIONS"] = "halt_on_error=1:die_after_fork=0"
@@ -130,7 +132,7 @@ def main():
                 stresses.append((name, pool.submit(stress, name, command, chosen.sanitize, folder)))
             for level, flags in list(levels.items())[: 1 if chosen.sanitize == "thread" else None]:
                 for bits in BITS:
-                    jobs.append(pool.submit(run, name, command, flags, sanitizers, level, bits, runner, folder))
+                    jobs.append(pool.submit(run, name, command, flags, sanitizers, level, bits, runner, folder, chosen.objects))
 
     red, hashes = 0, {}
     for job in jobs:

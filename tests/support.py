@@ -10,6 +10,8 @@ Cell              name, gates, states, its options one by one, its functions in 
 WEIGHTS           the names of arguments that do not belong to a row of the batch
 BY_GATES          those of them that have a block for each gate
 modules()         the packages under test: fastgate.reference, and fastgate where its compiled part is built
+every_module      runs a test for each of them
+definition        marks what runs the reference alone: the same at every level, and nothing for a sanitizer
 random_call       random, distinct, non-zero arguments of one forward call
 upstream          random upstream gradients for its results
 delayed           both, of a call with delays
@@ -39,6 +41,7 @@ import warnings
 from dataclasses import dataclass, replace
 
 import numpy as np
+import pytest
 
 from fastgate import _arguments, reference
 
@@ -169,6 +172,14 @@ def modules():
     import fastgate
 
     return [reference] + ([fastgate] if hasattr(fastgate, "lstm_forward") else [])
+
+
+definition = pytest.mark.definition
+every_module = pytest.mark.parametrize(
+    "module",
+    [pytest.param(module, marks=definition) if module is reference else module for module in modules()],
+    ids=lambda module: module.__name__,
+)
 
 
 def public_functions(module):

@@ -9,11 +9,12 @@ from support import (
     CELLS,
     VARIANTS,
     assert_same,
+    definition,
     delayed,
     differentiate,
     digest,
     each,
-    modules,
+    every_module,
     prepare,
     random_call,
     run,
@@ -36,7 +37,6 @@ cells = pytest.mark.parametrize("cell", CELLS, ids=repr)
 joined = pytest.mark.parametrize(("cell", "options"), [v for v in VARIANTS if "n" not in v[0].gates and not v[0].norm],
                                  ids=lambda v: v if isinstance(v, str) else None)  # fmt: skip
 dtypes = each("dtype", [np.float32, np.float64])
-every_module = pytest.mark.parametrize("module", modules(), ids=lambda module: module.__name__)
 # N, T, D, H, delays: round the lane counts, weights read as they lie and in panels, delays longer than the sequence
 SIZES = [(1, 1, 1, 1, (1,)), (3, 7, 5, 7, (2,)), (2, 9, 16, 8, (1, 3)), (9, 4, 3, 9, (2, 3, 6)), (1, 12, 6, 15, (1, 2)),
          (26, 3, 8, 17, (1, 5)), (2, 5, 31, 33, (4,)), (1, 2, 3, 130, (1, 2)), (34, 6, 2, 70, (1, 4)),
@@ -109,6 +109,7 @@ def test_gru_by_its_formula(module, reset):
     np.testing.assert_allclose(found["h"], np.stack(past[3:], 1), rtol=0, atol=1e-14)
 
 
+@definition
 @smooth
 @each("step", [False, True])
 def test_gradients_equal_finite_differences(cell, options, step):

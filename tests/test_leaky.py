@@ -5,7 +5,7 @@ import pickle
 
 import numpy as np
 import pytest
-from support import LEAKY, LEAKY_UNITS, assert_same, modules, random_call, run, upstream, values
+from support import LEAKY, LEAKY_UNITS, assert_same, every_module, modules, random_call, run, upstream, values
 from test_memory import least_bytes
 from test_threads import shared
 
@@ -14,10 +14,9 @@ from fastgate import reference
 
 ACTIVATIONS = ("tanh", "relu", "sigmoid", "identity")
 DTYPES = (np.float32, np.float64)
-both = pytest.mark.parametrize("module", modules(), ids=lambda module: module.__name__)
 
 
-@both
+@every_module
 def test_numbers_worked_out_by_hand(module):
     """One unit, two steps: m = 0.25 m + 0.75 (2 x + 3 m - 1), from m = 1; then gradients of m_2."""
     one = np.ones((1, 1))
@@ -33,7 +32,7 @@ def test_numbers_worked_out_by_hand(module):
     np.testing.assert_array_equal(g.dalpha, [2.5 * (1 - 3) + (2.5 - 4.5)])
 
 
-@both
+@every_module
 def test_a_running_average(module):
     """Goodfellow et al., 10.9.2: mu = alpha mu + (1 - alpha) v, without products."""
     v = values(np.random.default_rng(0), (2, 30, 5))
@@ -119,7 +118,7 @@ def test_prepared_cells_keep_alpha():
         fastgate.LeakyCell(call["Wx"], call["Wh"], alpha=None)
 
 
-@both
+@every_module
 @pytest.mark.parametrize(
     ("alpha", "error", "words"),
     [
@@ -156,7 +155,7 @@ def test_alpha_is_judged(module, alpha, error, words):
                 call()
 
 
-@both
+@every_module
 def test_without_Wh_nothing_is_masked_and_other_cells_need_it(module):
     x, Wx = np.ones((2, 4, 3)), np.ones((3, 3))
     with pytest.raises(ValueError, match=r"^recurrent_mask: expected None beside Wh=None, got one"):

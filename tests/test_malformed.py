@@ -10,7 +10,7 @@ import re
 
 import numpy as np
 import pytest
-from support import CELLS, VARIANTS, delayed, digest, modules, public_functions, random_call, upstream, values
+from support import CELLS, VARIANTS, delayed, digest, every_module, public_functions, random_call, upstream, values
 
 from fastgate import reference
 
@@ -587,7 +587,7 @@ def judged(function, call, names, huge):
     return "accepted"
 
 
-@pytest.mark.parametrize("module", modules(), ids=lambda module: module.__name__)
+@every_module
 @pytest.mark.parametrize("name", public_functions(reference))
 def test_malformed_calls_are_refused(module, name):
     function = getattr(module, name)
@@ -600,7 +600,7 @@ def test_malformed_calls_are_refused(module, name):
             pytest.fail(f"{name}, seed {seed}: {wrong}\n{shown}")
 
 
-@pytest.mark.parametrize("module", modules(), ids=lambda module: module.__name__)
+@every_module
 def test_every_public_function_is_in_the_list(module):
     assert len(public_functions(module)) == len(reference.__all__)
     assert len(public_functions(module)) * 200 >= 2000

@@ -17,10 +17,11 @@ from support import (
     VARIANTS,
     WEIGHTS,
     assert_same,
+    definition,
     digest,
     each,
+    every_module,
     is_steady,
-    modules,
     of_weights,
     prepare,
     random_call,
@@ -38,7 +39,6 @@ CELLS = [(cell, options) for cell, options in VARIANTS if not any(value in ("rel
 DERIVATIVES = [variant for variant in CELLS if variant in EXACT]
 variants = pytest.mark.parametrize(("cell", "options"), CELLS, ids=map(variant_id, CELLS))
 dtypes = each("dtype", [np.float32, np.float64])
-every_module = pytest.mark.parametrize("module", modules(), ids=lambda module: module.__name__)
 # N, T, D, H: round the counts of lanes, and round the sizes at which the driver changes its ways
 SIZES = [
     (1, 1, 1, 1), (1, 5, 7, 8), (3, 4, 16, 9), (9, 3, 5, 15), (2, 6, 31, 16), (4, 2, 8, 17), (33, 3, 3, 31), (5, 40, 2, 33),
@@ -80,6 +80,7 @@ def close(found, exact, eps, scale=32):
 # --- what is computed ----------------------------------------------------------------------------------------------
 
 
+@definition
 @pytest.mark.parametrize(("cell", "options"), DERIVATIVES, ids=map(variant_id, DERIVATIVES))
 def test_gradients_of_the_definition(cell, options):
     """Against central differences along a random direction of all arguments; ragged, forward and in reverse."""

@@ -4,7 +4,7 @@ import itertools
 
 import numpy as np
 import pytest
-from support import CELLS, modules, random_call, run, upstream, values
+from support import CELLS, every_module, random_call, run, upstream, values
 
 import fastgate
 from fastgate import reference
@@ -13,10 +13,9 @@ MEMORY = next(cell for cell in CELLS if cell.name == "memory")
 ACTIVATIONS, OUTPUTS = ("tanh", "relu", "sigmoid", "identity"), ("identity", "tanh")
 KINDS = list(itertools.product(OUTPUTS, ACTIVATIONS))
 kinds = pytest.mark.parametrize(("output", "activation"), KINDS)
-both = pytest.mark.parametrize("module", modules(), ids=lambda module: module.__name__)
 
 
-@both
+@every_module
 def test_numbers_worked_out_by_hand(module):
     """One unit, two steps: c = c + 2 x - h / 2 from h = 3, c = 1, then gradients of h_2 and c_2; h = c, and h = tanh(c)."""
     one = np.ones((1, 1))
@@ -108,7 +107,7 @@ def test_one_state_passed_twice():
     assert ((g.dh0 + g.dc0) * direction).sum() == pytest.approx(difference, rel=1e-7)
 
 
-@both
+@every_module
 def test_words_are_judged(module):
     x, W = np.ones((2, 3, 4)), np.ones((4, 4))
     with pytest.raises(ValueError, match=r'^output: expected "identity" or "tanh", got "relu"'):

@@ -8,7 +8,7 @@ import re
 
 import numpy as np
 import pytest
-from support import CELLS, NORM, NORMALISED_C, assert_same, digest, modules, random_call, run, upstream, values
+from support import CELLS, NORM, NORMALISED_C, assert_same, digest, every_module, modules, random_call, run, upstream, values
 from test_accuracy import NORMALISED, SHORT, errors, ordinary_call, widened
 
 import fastgate
@@ -17,7 +17,6 @@ from fastgate import reference
 CELLS = [*(cell for cell in CELLS if cell.norm), NORMALISED_C]
 cells = pytest.mark.parametrize("cell", CELLS, ids=repr)
 dtypes = pytest.mark.parametrize("dtype", [np.float32, np.float64], ids=lambda dtype: dtype.__name__)
-every_module = pytest.mark.parametrize("module", modules(), ids=lambda module: module.__name__)
 
 
 def test_the_equations():

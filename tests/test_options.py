@@ -12,8 +12,8 @@ from support import (
     assert_same,
     digest,
     each,
+    every_module,
     is_steady,
-    modules,
     permuted,
     prepare,
     random_call,
@@ -36,7 +36,6 @@ combinations = pytest.mark.parametrize(
     ids=["-".join([repr(c), *(f"{k}={v}" for k, v in o.items() if v)]) for c, o in COMBINATIONS],
 )
 dtypes = each("dtype", [np.float32, np.float64])
-every_module = pytest.mark.parametrize("module", modules(), ids=lambda module: module.__name__)
 SIZES = [(1, 1, 1, 1), (1, 5, 7, 8), (3, 4, 16, 9), (9, 3, 5, 15), (2, 6, 31, 16), (4, 2, 8, 17), (33, 3, 3, 31), (5, 4, 2, 33)]
 
 

@@ -11,10 +11,11 @@ from support import (
     CELLS,
     VARIANTS,
     assert_same,
+    definition,
     differentiate,
     digest,
     each,
-    modules,
+    every_module,
     prepare,
     random_call,
     run,
@@ -34,7 +35,6 @@ variants = pytest.mark.parametrize(("cell", "options"), VARIANTS, ids=map(varian
 smooth = pytest.mark.parametrize(("cell", "options"), SMOOTH, ids=map(variant_id, SMOOTH))
 cells = pytest.mark.parametrize("cell", CELLS, ids=repr)
 dtypes = each("dtype", [np.float32, np.float64])
-every_module = pytest.mark.parametrize("module", modules(), ids=lambda module: module.__name__)
 # N, T, D, H: round the lane counts, weights read as they lie and in panels, panels of units that hold as a whole
 SIZES = [(1, 1, 1, 1), (3, 7, 5, 7), (2, 9, 16, 8), (9, 4, 3, 9), (1, 12, 6, 15), (26, 3, 8, 17), (2, 5, 31, 33),
          (1, 2, 3, 130), (5, 11, 4, 65), (34, 6, 2, 70)]  # fmt: skip
@@ -91,6 +91,7 @@ def test_a_unit_holds_between_its_steps(module, cell, options, dtype):
             np.testing.assert_allclose(found[name], a, rtol=0, atol=16 * np.finfo(dtype).eps, err_msg=name)
 
 
+@definition
 @smooth
 @each("step", [False, True])
 def test_gradients_equal_finite_differences(cell, options, step):

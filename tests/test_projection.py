@@ -7,12 +7,10 @@ import re
 
 import numpy as np
 import pytest
-from support import PROJECTED, assert_same, digest, modules, prepare, run, upstream, values
+from support import PROJECTED, assert_same, digest, every_module, prepare, run, upstream, values
 
 import fastgate
 from fastgate import _kernels, reference
-
-every_module = pytest.mark.parametrize("module", modules(), ids=lambda module: module.__name__)
 
 
 def drawn(N, T, D, H, P, dtype=np.float64, seed=0):

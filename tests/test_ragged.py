@@ -16,6 +16,7 @@ from support import (
     assert_same,
     digest,
     each,
+    every_module,
     is_steady,
     modules,
     of_weights,
@@ -466,7 +467,7 @@ def good_call(cell):
     return call | {"x": call["x"].reshape(-1, D)[:6], "offsets": np.array([0, 2, 2, 6])}
 
 
-@pytest.mark.parametrize("module", modules(), ids=lambda module: module.__name__)
+@every_module
 @pytest.mark.parametrize(("wrong", "error", "message"), ERRORS, ids=[message for _, _, message in ERRORS])
 def test_errors(module, wrong, error, message):
     for cell in CELLS:
@@ -478,7 +479,7 @@ def test_errors(module, wrong, error, message):
         assert digest(call) == before
 
 
-@pytest.mark.parametrize("module", modules(), ids=lambda module: module.__name__)
+@every_module
 @every_cell
 def test_errors_backward(module, cell):
     ragged = cell.function(module, "ragged_forward")(**good_call(cell)).cache
