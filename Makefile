@@ -12,7 +12,7 @@ LEVELLESS := $(patsubst %,--ignore=tests/test_%.py,activations adding_a_cell arg
 WINGED := $(patsubst %,--ignore-glob='tests/test_%.py',check compat_* decode flow gallery layers parallel streams structures trees truncated weights)
 # Tests of numbers and words, which reach no memory that others do not, and those that guard it by themselves.
 NUMBERED := $(patsubst %,--ignore=tests/test_%.py,accuracy activations adding_a_cell bench bench_swap demo docs guard house reference types)
-# What runs the reference alone is marked, and is as little work for either.
+# Without the tests marked `definition`: they run the reference alone, which no level and no sanitizer changes.
 COMPILED := -m "not definition"
 # Tests that run beside other libraries are marked; each skips, with the reason, without them.
 PEERED := $(shell grep -l mark.beside tests/test_*.py)

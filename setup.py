@@ -23,7 +23,7 @@ if platform.machine() not in ("x86_64", "AMD64"):
 
 # No contraction: a product and a sum become one rounding only where the source says v_fma.
 # -O2: what must be unrolled says so in csrc/, and -O3 adds a third to the size. -funswitch-loops, which clang does unasked:
-# gate math asks once what is to be kept, not for each vector.
+# gate math asks once what is to be kept, not for each vector; it warns of the flag.
 COMPILE = ["-std=c11", "-O2", "-funswitch-loops", "-ffp-contract=off", "-fvisibility=hidden", "-Wall", "-Wextra"]
 COMPILE += ["-Wno-missing-field-initializers", "-Wno-ignored-optimization-argument"]
 FASTER = {"avx512": ["-O3"]}  # 1 to 6 % of a short sequence alone; the other levels gain nothing by it

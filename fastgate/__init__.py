@@ -9,7 +9,7 @@ masks.py                  masks of dropout and zoneout, time constants of leaky 
 threads.py                how many threads a call may use
 config.py                 what this build and this machine have
 reference/                the definition of all of it in NumPy: the same names, the same signatures
-_arguments.py             judges every argument    _call.py  allocates, calls    _kernels  csrc/ behind Cython
+_arguments/               judges every argument    _call.py  allocates, calls    _kernels  csrc/ behind Cython
 _cell.py                  what the prepared cells share
 Wings that stand on these functions, imported when they are entered:
 layers/                   RNN, LSTM, GRU, Leaky, Memory, LSTMNorm, GRUNorm: stacks, directions, parameters in one buffer

@@ -43,11 +43,19 @@ def levels_here():
     return {level: BUILD["LEVELS"][level] for level in _kernels.LEVELS}
 
 
-def compilers():
+def links(name, sanitizers):
+    """Whether a compiler has the libraries of sanitizers: on Debian, those of clang are a package of their own."""
+    command = [name, *sanitizers, "-x", "c", "-", "-o", os.devnull]
+    return not subprocess.run(command, input=b"int main(void) { return 0; }", capture_output=True, check=False).returncode
+
+
+def compilers(sanitizers):
     """name -> command, levels, how to run a program; or the reason why not."""
     found = {}
     for name in ("gcc", "clang"):
         found[name] = ([name], levels_here(), []) if shutil.which(name) else f"no {name} on this machine"
+        if shutil.which(name) and not links(name, sanitizers):
+            found[name] = f"{name} links no program with {' '.join(sanitizers) or 'its library'} on this machine"
     cross, emulator = "aarch64-linux-gnu-gcc", shutil.which("qemu-aarch64") or shutil.which("qemu-aarch64-static")
     if MACHINE in ("aarch64", "arm64"):
         found["aarch64"] = "this machine is one: see gcc"
@@ -114,20 +122,22 @@ def main():
     parser.add_argument("--sanitize", choices=("address", "thread"), help="with ASan and UBSan, or with TSan")
     parser.add_argument("--objects", metavar="FOLDER", help="that holds the kernels as setup.py has compiled them")
     chosen = parser.parse_args()
+    if chosen.objects and len(chosen.names) != 1:
+        parser.error("--objects: name the compiler that made them")
     os.environ["ASAN_OPTIONS"] = "detect_leaks=1"
     os.environ["TSAN_OPTIONS"] = "halt_on_error=1:die_after_fork=0"
     os.environ.pop("LD_PRELOAD", None)
 
     jobs, stresses = [], []
     with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(os.cpu_count()) as pool:
-        for name, found in compilers().items():
+        sanitizers = SANITIZERS[chosen.sanitize]
+        for name, found in compilers(sanitizers).items():
             if chosen.names and name not in chosen.names:
                 continue
             if isinstance(found, str):
                 print(f"skipped  {name:8} {found}")
                 continue
             command, levels, runner = found
-            sanitizers = SANITIZERS[chosen.sanitize]
             if chosen.sanitize:
                 stresses.append((name, pool.submit(stress, name, command, chosen.sanitize, folder)))
             for level, flags in list(levels.items())[: 1 if chosen.sanitize == "thread" else None]:

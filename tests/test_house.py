@@ -235,3 +235,16 @@ def test_what_skips_without_a_library_is_run_beside_it():
 
 def test_the_package_is_marked_as_typed():
     assert (PACKAGE / "py.typed").exists()
+
+
+@in_source_tree
+def test_the_maps_show_what_is_there():
+    """That of the README and that of `help(fastgate)`: every file and folder they name."""
+    readme = (ROOT / "README.md").read_text(encoding="utf-8").split("## Map of the house")[1].split("```")[1]
+    package, core = re.search(r"^fastgate/(.*)^csrc/(.*)^tests/", readme, re.M | re.S).groups()
+    name = re.compile(r"[\w*/]+\.(?:py|pyx|c|h|inc|def)\b|(?<!\S)\w+/(?!\S)")
+    for folder, text in ((PACKAGE, package), (ROOT / "csrc", core), (PACKAGE, fastgate.__doc__.replace("csrc/", ""))):
+        found = name.findall(text)
+        assert len(found) > 15
+        for path in found:
+            assert list(folder.glob(path.rstrip("/"))), f"{path} is on the map, not in {folder.name}/"
