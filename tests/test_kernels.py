@@ -403,7 +403,7 @@ def test_corner(cell, options, dtype, corner):
 def test_every_width(cell, options, dtype):
     """Every number of lanes in use, where weights are read as they lie and where they are packed."""
     for H in range(1, 42):
-        for N, T in ((1, 1), (2, 2), (3, 2), (1, 3)):
+        for N, T in ((1, 1), (2, 2), (3, 2), (1, 3), (3, 3), (17, 3)):
             check(Case(cell, options, dtype, N=N, T=T, D=H * 7 % 40 + 1, H=H, biases="b bh"))
 
 

@@ -127,6 +127,20 @@ def test_a_row_alone_equals_the_row_in_its_batch(cell, options, dtype, N, T, D, 
 @values_alone
 @variants
 @dtypes
+def test_infinite_inputs_stay_in_their_sums(cell, options, dtype):
+    """Where the slots of the last units stand side by side, too: zeros times infinity lie between them."""
+    for N, H in itertools.product((3, 17), (2, 3, 7, 20, 24)):
+        call, _, _ = drawn(cell, dtype, N, 3, 5, H)
+        call["x"][0, 1, 2], call["x"][-1, 0, 0] = np.inf, -np.inf
+        whole = run(cell, fastgate, call, training=False, **dict(options))
+        for row in (0, N - 1):
+            alone = run(cell, fastgate, taken(call, cell, [row]), training=False, **dict(options))
+            assert_same(alone, of_rows(whole, [row]))
+
+
+@values_alone
+@variants
+@dtypes
 @sizes
 def test_a_row_alone_equals_the_row_in_its_batch_in_a_step(cell, options, dtype, N, T, D, H):
     call, gradients, rng = drawn(cell, dtype, N, T, D, H, step=True)
