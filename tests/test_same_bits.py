@@ -75,8 +75,9 @@ PLACES = {
     "across lines": lambda a: at_address(a, 16),
     "columns first": np.asfortranarray,
 }
-# Batches and steps below and above the numbers in csrc/forward.inc; H that fills column blocks, and H that does not.
+# Batches and steps below and above the numbers in csrc/forward.inc; H that fills column blocks, whose last block is narrow, and neither.
 WAYS = [(N, T, D, H) for N in (1, 2, 8, 24, 25, 33, 65) for T in (1, 2, 3, 6) for D, H in ((9, 64), (20, 33))]
+WAYS += [(N, T, 12, 47) for N in (2, 7, 8) for T in (3, 6)]
 # Wh beyond FAR_BYTES in float32 for 4, 3 and 1 gates; more rows than a block of summation.
 FAR = [(N, T, 3, 1100) for N, T in ((1, 1), (1, 3), (2, 2), (3, 6))]
 
@@ -102,6 +103,23 @@ def test_every_way_of_reading_the_weights(cell, options, dtype, threads):
     finally:
         _kernels._share_everything(False)
         _kernels.set_num_threads(1)
+
+
+@pytest.mark.parametrize(("cell", "options"), KINDS, ids=map(variant_id, KINDS))
+@dtypes
+def test_the_sign_of_zero_in_every_way(cell, options, dtype):
+    """Products that are all -0, beside biases of -0."""
+    for N, T, D, H in WAYS:
+        call, _, _ = drawn(cell, dtype, N, T, D, H)
+        for name, a in call.items():
+            if name != "alpha":
+                a[...] = -np.abs(a) if name in ("Wx", "Wh") else -0.0 if name in ("b", "bh") else 0
+        prepared, left = prepare(cell, call, **dict(options))
+        expected = prepared.forward(**left, training=False)._asdict()
+        for place in (np.ascontiguousarray, np.asfortranarray):
+            placed = call | {"Wx": place(call["Wx"]), "Wh": place(call["Wh"])}
+            found = run(cell, fastgate, placed, training=False, **dict(options))
+            assert_same(found, expected, found)
 
 
 # --- the batch ---------------------------------------------------------------------------------------------------
