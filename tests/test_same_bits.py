@@ -75,7 +75,8 @@ PLACES = {
     "across lines": lambda a: at_address(a, 16),
     "columns first": np.asfortranarray,
 }
-# Batches and steps below and above the numbers in csrc/forward.inc; H that fills column blocks, whose last block is narrow, and neither.
+# Batches and steps below and above the numbers in csrc/forward.inc; H that fills column blocks, H whose last block is narrow,
+# and neither.
 WAYS = [(N, T, D, H) for N in (1, 2, 8, 24, 25, 33, 65) for T in (1, 2, 3, 6) for D, H in ((9, 64), (20, 33))]
 WAYS += [(N, T, 12, 47) for N in (2, 7, 8) for T in (3, 6)]
 # Wh beyond FAR_BYTES in float32 for 4, 3 and 1 gates; more rows than a block of summation.
