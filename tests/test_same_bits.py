@@ -79,8 +79,8 @@ PLACES = {
 # and neither.
 WAYS = [(N, T, D, H) for N in (1, 2, 8, 24, 25, 33, 65) for T in (1, 2, 3, 6) for D, H in ((9, 64), (20, 33))]
 WAYS += [(N, T, 12, 47) for N in (2, 7, 8) for T in (3, 6)]
-# Wh beyond FAR_BYTES in float32 for 4, 3 and 1 gates; more rows than a block of summation.
-FAR = [(N, T, 3, 1100) for N, T in ((1, 1), (1, 3), (2, 2), (3, 6))]
+# Wh beyond FAR_BYTES in float32 for 4, 3 and 1 gates, and beyond SMALL_BYTES for 4; more rows than a block of summation.
+FAR = [(N, T, 3, 1100) for N, T in ((1, 1), (1, 3), (2, 2), (3, 6))] + [(1, 3, 3, 372)]
 
 
 @pytest.mark.parametrize(("cell", "options"), KINDS, ids=map(variant_id, KINDS))
