@@ -1,9 +1,9 @@
-"""A hand-written LSTM loop in NumPy and its replacement: the same numbers, and the time of both.
+"""A hand-written LSTM loop in NumPy and its replacement: the same numbers, and the time of both, on one thread each."""
 
-OPENBLAS_NUM_THREADS=1 python examples/replace_a_loop.py      on a busy machine NumPy's threads wait for each other
-"""
-
+import os
 from time import perf_counter
+
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # on a busy machine NumPy's threads wait for each other
 
 import numpy as np
 

@@ -336,6 +336,14 @@ def test_an_update_that_is_refused_changes_nothing(cell):
     assert_same(stepped(cell, prepared, **left), expected)
 
 
+@cells
+def test_a_transposed_weight_is_named(cell):
+    call = drawn(cell)
+    for names in (["Wx"], ["Wx", "Wh"]):
+        with pytest.raises(ValueError, match=r"^Wx: expected .*; pass Wx\.T\?$"):
+            prepare(cell, call | {name: call[name].T for name in names})
+
+
 @variants
 @dtypes
 def test_what_it_tells_of_itself(cell, options, dtype):

@@ -79,6 +79,8 @@ def weights(
         if D < 0:
             GH = "H" if G == 1 else f"{G}H"
             raise ValueError(f"Wx: expected (D, {GH}) = (D, {G * H}), got {Wx.shape}")
+        if Wx.shape[1] != G * H == Wx.shape[0]:
+            D = Wx.shape[1]  # for the message, which then says that Wx.T would do
     else:
         D, H, P = like.D, like.H, like.P
     _weight_shapes(D, H, P, G, Wx, Wh, b, bh, peephole, Wr, norm, alpha, delays)
