@@ -63,7 +63,7 @@ class Identification:
         return self.cell is not None and not self.unmatched
 
     def __str__(self) -> str:
-        head = "no cell that is known" if self.cell is None else self.cell
+        head = self.cell or "no rnn, lstm or gru (leaky units, memory cells, layer normalisation and projections are not tried)"
         if self.gate_order:
             head += f", gate order {self.gate_order}"
         lines = [head, f"  called      {self.called}"]
