@@ -1060,15 +1060,9 @@ def killed_in_the_middle(launcher, rank=1):
 
 @mpi
 def test_a_rank_that_is_killed_leaves_the_last_checkpoint(folder):
-    """On a very busy machine the launcher may end before the word is out: three runs, of which one is heard."""
-    for _ in range(3):
-        Path("m.npz").unlink(missing_ok=True)
-        status, said, victim = killed_in_the_middle(MPIEXEC)
-        assert status != 0
-        times = said.count(f"fastgate.parallel: rank 1 (process {victim}) died; the run ends here\n")
-        if times:
-            break
-    assert times == 1
+    status, said, victim = killed_in_the_middle(MPIEXEC)
+    assert status != 0
+    assert said.count(f"fastgate.parallel: rank 1 (process {victim}) died; the run ends here\n") == 1
     steps = len(contents("m.npz")["c/losses"])
     assert steps >= 7
     assert steps % 7 == 0
