@@ -671,20 +671,23 @@ def _descriptor(pid: int) -> int | None:
         return None
 
 
-def _started_witness(ranks: dict[int, int]) -> "subprocess.Popen[bytes] | None":
-    """_witness.py for {rank: process}; None where it could not see them, or cannot be started."""
-    fds = [_descriptor(pid) for pid in ranks.values()]
+def _started_witness(ranks: dict[int, tuple[int, int]]) -> "subprocess.Popen[bytes] | None":
+    """_witness.py for {rank: (process, pipe)}, watching; None where it could not see them, or cannot be started."""
+    fds = [_descriptor(pid) for pid, _ in ranks.values()]
     for fd in fds:
         if fd is not None:
             os.close(fd)
     if None in fds or not sys.executable:
         return None
     script = os.path.join(os.path.dirname(__file__), "_witness.py")
-    command = [sys.executable, "-I", "-S", script, *(f"{rank}:{pid}" for rank, pid in ranks.items())]
+    command = [sys.executable, "-I", "-S", script, *(f"{rank}:{pid}:{pipe}" for rank, (pid, pipe) in ranks.items())]
     try:
-        return subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True)
+        witness = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True)
     except OSError:
         return None
+    assert witness.stdout is not None
+    witness.stdout.read(1)  # it watches
+    return witness
 
 
 class _Watch:
@@ -694,11 +697,13 @@ class _Watch:
     def __init__(self, world: World, near: dict[int, int]) -> None:
         self.world = world
         self.witness: subprocess.Popen[bytes] | None = None
+        self.ended, self.end = os.pipe()
+        with world._talking("entering", "moving"):
+            pipes = world._comm.allgather(self.ended)
         if world.rank == min(near) and len(set(near.values())) == len(near):  # ranks are processes
-            self.witness = _started_witness(near)
+            self.witness = _started_witness({rank: (pid, pipes[rank]) for rank, pid in near.items()})
         with world._talking("entering", "moving"):
             witness = world._comm.allgather(self.witness.pid if self.witness else 0)[min(near)]
-        self.ended, self.end = os.pipe()
         self.seen = [self.ended]
         if witness and (fd := _descriptor(witness)) is not None:
             self.seen.append(fd)
