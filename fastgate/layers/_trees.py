@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -11,6 +13,7 @@ from fastgate import _arguments
 from fastgate.layers._types import Array
 
 Index = NDArray[np.int64]
+_NODES = 2048  # at most so many of a level at once: then what a step reads and writes stays in the caches
 
 
 class Trees:
@@ -97,79 +100,93 @@ class Trees:
             found = self._levels[arity] = self._summed_levels() if arity is None else self._positioned_levels(arity)
         return found
 
-    def leaves(self) -> slice:
-        """Their places in level order: the first ones."""
-        return slice(0, int(self._ends[0]) if len(self._ends) else 0)
+    def leaves(self) -> list[Index]:
+        """Their numbers, some at a time."""
+        return [self._order[a:b] for a, b in self._spans(0, *self._ends[:1])]
 
     def _positioned_levels(self, arity):
-        M, above = self.num_nodes, self._place[self._parent[self._child]]
-        table = np.full((M, arity), M)
-        table[above, self._position] = self._place[self._child]
-        return [PositionedLevel(slice(a, b), table[a:b]) for a, b in self._spans()]
+        table = np.full((arity, self.num_nodes), self.num_nodes)
+        table[self._position, self._parent[self._child]] = self._child
+        levels = [self._order[a:b] for a, b in self._spans(*self._ends)]
+        return [PositionedLevel(nodes, np.take(table, nodes, axis=1)) for nodes in levels]
 
     def _summed_levels(self):
         """Edges by level, then by the child's rank among its siblings, then by the parent's place: the parents of one rank are
         the first nodes of their level."""
         above = self._place[self._parent[self._child]]
         along = np.lexsort((self._position, above))
-        above, child = above[along], self._place[self._child[along]]
+        above, child = above[along], self._child[along]
         rank = np.arange(len(above)) - np.searchsorted(above, above)
         result = []
-        for a, b in self._spans():
+        for a, b in self._spans(*self._ends):
             edges = slice(*np.searchsorted(above, (a, b)))
             by_rank = np.argsort(rank[edges], kind="stable")
             sizes = np.bincount(rank[edges]).tolist()
-            result.append(SummedLevel(slice(a, b), child[edges][by_rank], above[edges][by_rank] - a, sizes))
+            result.append(SummedLevel(self._order[a:b], child[edges][by_rank], above[edges][by_rank] - a, sizes))
         return result
 
-    def _spans(self):
-        """(first place, end) of each level above the leaves."""
-        return zip(self._ends[:-1].tolist(), self._ends[1:].tolist(), strict=True)
+    @staticmethod
+    def _spans(*ends):
+        """(first place, end) of at most _NODES nodes of one of the levels that lie between `ends`."""
+        return [(a, min(a + _NODES, int(end))) for first, end in pairwise(ends) for a in range(int(first), int(end), _NODES)]
 
 
 class PositionedLevel(NamedTuple):
-    """Of a layer that has weights for each child's position. What belongs to children is (n, arity, H)."""
+    """Of a layer that has weights for each child's position. What belongs to children is (arity, n, H)."""
 
-    places: slice
-    table: Index  # (n, arity), the children's places
+    nodes: Index  # (n,)
+    table: Index  # (arity, n), the children; M where there is none
 
     def gather(self, states: Array) -> Array:
         return np.take(states, self.table, axis=0)
 
-    def scatter(self, states: Array, values: Array) -> None:
-        states[self.table] += values  # but for the row of zeros, each place is there once
+    def scatter(self, states: Array, values: Iterable[Array]) -> None:
+        for children, value in zip(self.table, values, strict=True):
+            states[children] += value  # but for the row of zeros, each is there once
 
-    def operands(self, x: Array, h: Array) -> tuple[Array, Array]:
+    def joined(self, x: Array, h: Array) -> Array:
+        """x and all children side by side, (n, D + arity·H)."""
+        return np.concatenate([x, *h], axis=1)
+
+    def operands(self, joined: Array, H: int) -> tuple[Array, Array]:
         """What stands left of the weights: x and all children but the last, the last child."""
-        K = h.shape[1]
-        return np.concatenate([x, *(h[:, k] for k in range(K - 1))], axis=1), np.ascontiguousarray(h[:, -1])
+        return joined[:, :-H], joined[:, -H:]
 
-    def operands_backward(self, dleft: Array, dright: Array, D: int) -> tuple[Array, Array]:
-        n, K, H = *self.table.shape, dright.shape[1]
-        return dleft[:, :D], np.concatenate([dleft[:, D:].reshape(n, K - 1, H), dright[:, None]], axis=1)
+    def forget_operands(self, joined: Array, H: int) -> tuple[Array, Array]:
+        """What stands left of the forget gates' weights: x, all children."""
+        D = joined.shape[1] - len(self.table) * H
+        return joined[:, :D], joined[:, D:]
 
-    def rows(self, x: Array) -> Array:
-        """x for the forget gates, of which all of a node are one row."""
-        return x
+    def operands_backward(self, step: Any, forget: Any) -> tuple[Array, Iterable[Array]]:
+        """The gradients of x and h, from those of both pairs of operands (forget None: of the first)."""
+        dleft, dright = step.dx, step.dh_prev
+        H = dright.shape[1]
+        D = dleft.shape[1] - (len(self.table) - 1) * H
+        if forget is not None:
+            dleft[:, :D] += forget.dx
+            dleft[:, D:] += forget.dh_prev[:, :-H]
+            dright += forget.dh_prev[:, -H:]
+        return dleft[:, :D], [*(dleft[:, k : k + H] for k in range(D, dleft.shape[1], H)), dright]
 
-    def rows_backward(self, dx: Array) -> Array:
-        return dx
+    def of_children(self, gates: Array) -> Array:
+        """Forget gates (n, arity·H) as what belongs to children, a view."""
+        return gates.reshape(len(gates), len(self.table), -1).swapaxes(0, 1)
 
     def summed(self, values: Array) -> Array:
-        total = values[:, 0].copy()
-        for k in range(1, values.shape[1]):
-            total += values[:, k]
+        total = values[0].copy()
+        for value in values[1:]:
+            total += value
         return total
 
     def spread(self, d: Array) -> Array:
-        return d[:, None]
+        return d[None]
 
 
 class SummedLevel(NamedTuple):
     """Of a layer that sums over children. What belongs to children is (number of children, H), in the order of `child`."""
 
-    places: slice
-    child: Index  # their places; the first children of all nodes, then the second ones of all that have one, …
+    nodes: Index  # (n,)
+    child: Index  # the first children of all nodes, then the second ones of all that have one, …
     above: Index  # of each, the number of its parent within the level
     sizes: list[int]  # how many nodes have a first child, a second one, …
 
@@ -179,17 +196,26 @@ class SummedLevel(NamedTuple):
     def scatter(self, states: Array, values: Array) -> None:
         states[self.child] += values
 
-    def operands(self, x: Array, h: Array) -> tuple[Array, Array]:
+    def joined(self, x: Array, h: Array) -> tuple[Array, Array]:
+        return x, h
+
+    def operands(self, joined: tuple[Array, Array], H: int) -> tuple[Array, Array]:
+        x, h = joined
         return x, self.summed(h)
 
-    def operands_backward(self, dleft: Array, dright: Array, D: int) -> tuple[Array, Array]:
-        return dleft, self.spread(dright)
+    def forget_operands(self, joined: tuple[Array, Array], H: int) -> tuple[Array, Array]:
+        x, h = joined
+        return x[self.above], h
 
-    def rows(self, x: Array) -> Array:
-        return x[self.above]
+    def operands_backward(self, step: Any, forget: Any) -> tuple[Array, Array]:
+        dx, dh = step.dx, self.spread(step.dh_prev)
+        if forget is not None:
+            dx += self.summed(forget.dx)
+            dh += forget.dh_prev
+        return dx, dh
 
-    def rows_backward(self, dx: Array) -> Array:
-        return self.summed(dx)
+    def of_children(self, gates: Array) -> Array:
+        return gates
 
     def summed(self, values: Array) -> Array:
         first = self.sizes[0]
@@ -203,7 +229,7 @@ class SummedLevel(NamedTuple):
         return d[self.above]
 
 
-# Nodes that are computed together. An array of states has a row for each place, and behind them one of zeros.
+# Nodes that are computed together. An array of states has a row for each node, and behind them one of zeros.
 Level = PositionedLevel | SummedLevel
 
 

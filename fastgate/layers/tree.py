@@ -56,13 +56,14 @@ class TreeCache:
     @property
     def nbytes(self) -> int:
         """Bytes kept besides the weights: what the step functions' caches hold and refer to, forget gates, children's c."""
-        total = 0
-        for kept in self._kept:
-            for thing in kept:
-                call = getattr(thing, "call", None)
-                held = (thing,) if call is None else (thing, call.x, call.h0, call.c0)
-                total += sum(a.nbytes for a in held if a is not None)
-        return total
+        total, arrays = 0, {}
+        for thing in (thing for kept in self._kept for thing in kept):
+            call = getattr(thing, "call", None)
+            total += thing.nbytes if call else 0
+            for a in (call.x, call.h0, call.c0) if call else (thing,):
+                whole = a if a is None or a.base is None else a.base  # of which several are views
+                arrays[id(whole)] = whole
+        return total + sum(a.nbytes for a in arrays.values() if a is not None)
 
     def __repr__(self) -> str:
         return f"<cache of {type(self._layer).__name__}.forward: M={self._trees.num_nodes}, {self.nbytes} bytes>"
@@ -152,22 +153,22 @@ class Tree(Parameters, Generic[F]):
         levels = trees.levels(self.arity)
         M, D, H = trees.num_nodes, self.input_size, self.hidden_size
         x = _judge.array("x", x, self._dtype, ("M", "D"), (M, D))
-        x = np.take(x, trees._order, axis=0).astype(self._dtype, order="C", copy=False)
-        # Level by level, and the row of a child that is not there.
-        states = {name: np.zeros((M + 1, H), self._dtype) for name in self._states}
+        states = {name: np.zeros((M + 1, H), self._dtype) for name in self._states}  # the last is of a child that is not there
         cache = TreeCache(self, trees, self._operands())
         with np.errstate(all="ignore"):  # as silent about infinities as the kernels are
-            for level in (None, *levels) if M else ():
-                places = trees.leaves() if level is None else level.places
-                here = {name: a[places] for name, a in states.items()}
-                if level is None:
-                    kept = (self._step(*self._halves(x[places]), None, "leaf_", here, cache._operands, training),)
+            for level in (*trees.leaves(), *levels):
+                nodes = level if isinstance(level, np.ndarray) else level.nodes
+                rows = np.take(x, nodes, axis=0).astype(self._dtype, order="C", copy=False)
+                here = {name: np.empty((len(nodes), H), self._dtype) for name in states}
+                if isinstance(level, np.ndarray):
+                    kept = (self._step(*self._halves(rows), None, "leaf_", here, cache._operands, training),)
                 else:
-                    kept = self._level_forward(level, x[places], states, here, cache._operands, training)
+                    kept = self._level_forward(level, rows, states, here, cache._operands, training)
+                for name, a in states.items():
+                    a[nodes] = here[name]
                 if training:
                     cache._kept.append(kept)
-        found = (np.take(a, trees._place, axis=0) for a in states.values())
-        return self._Forward._make((*found, cache if training else None))
+        return self._Forward._make((*(a[:M] for a in states.values()), cache if training else None))
 
     def _run_backward(self, upstream, cache, accumulate, need_dx):
         accumulate = _arguments.flag("accumulate", accumulate)
@@ -183,27 +184,27 @@ class Tree(Parameters, Generic[F]):
             dstates[name] = np.zeros((M + 1, H), self._dtype)
             if d is not None:
                 d = _judge.array(f"d{name}", d, self._dtype, ("M", "H"), (M, H))
-                dstates[name][:M] = d[trees._order]
+                dstates[name][:M] = d
         dx = np.empty((M, self.input_size), self._dtype) if need_dx else None
 
         def fill(flat):
             sums = {name: np.zeros_like(a) for name, a in cache._operands.items()}
-            levels = (None, *trees.levels(self.arity)) if M else ()
+            levels = (*trees.leaves(), *trees.levels(self.arity))
             with np.errstate(all="ignore"):
                 for level, kept in zip(reversed(levels), reversed(cache._kept), strict=True):
-                    places = trees.leaves() if level is None else level.places
-                    dhere = {name: d[places] for name, d in dstates.items()}
-                    if level is None:
+                    nodes = level if isinstance(level, np.ndarray) else level.nodes
+                    dhere = {name: np.take(d, nodes, axis=0) for name, d in dstates.items()}
+                    if isinstance(level, np.ndarray):
                         of_leaves = self._step_backward(dhere, kept[0], "leaf_", sums)
                         found = np.concatenate([of_leaves.dx, of_leaves.dh_prev], axis=1)[:, : self.input_size]
                     else:
                         found = self._level_backward(level, dhere, dstates, kept, sums)
                     if dx is not None:
-                        dx[places] = found
+                        dx[nodes] = found
                 self._gradients_of(sums, self._views(flat))
 
         self._fill_gradients(accumulate, fill)
-        return TreeGradients(None if dx is None else np.take(dx, trees._place, axis=0))
+        return TreeGradients(dx)
 
     def _operands(self) -> dict[str, Array]:
         """The weights as the step functions take them."""
@@ -345,11 +346,11 @@ class TreeRNN(Tree[TreeRNNForward]):
         return found
 
     def _level_forward(self, level, x, states, here, W, training):
-        return (self._step(*level.operands(x, level.gather(states["h"])), None, "", here, W, training),)
+        joined = level.joined(x, level.gather(states["h"]))
+        return (self._step(*level.operands(joined, self.hidden_size), None, "", here, W, training),)
 
     def _level_backward(self, level, dhere, dstates, kept, sums):
-        found = self._step_backward(dhere, kept[0], "", sums)
-        dx, dh = level.operands_backward(found.dx, found.dh_prev, self.input_size)
+        dx, dh = level.operands_backward(self._step_backward(dhere, kept[0], "", sums), None)
         level.scatter(dstates["h"], dh)
         return dx
 
@@ -476,23 +477,25 @@ class TreeLSTM(Tree[TreeLSTMForward]):
         return found
 
     def _level_forward(self, level, x, states, here, W, training):
-        h, c = level.gather(states["h"]), level.gather(states["c"])
+        H, c = self.hidden_size, level.gather(states["c"])
+        joined = level.joined(x, level.gather(states["h"]))
         f, of_forget = rnn_step_forward(
-            level.rows(x), h.reshape(len(h), -1), W["forget_x"], W["forget_h"], W.get("forget_b"), activation="sigmoid",
+            *level.forget_operands(joined, H), W["forget_x"], W["forget_h"], W.get("forget_b"), activation="sigmoid",
             training=training,
         )  # fmt: skip
-        f = f.reshape(c.shape)
-        of_step = self._step(*level.operands(x, h), level.summed(f * c), "", here, W, training)
+        f = level.of_children(f)
+        of_step = self._step(*level.operands(joined, H), level.summed(f * c), "", here, W, training)
         return of_step, of_forget, f, c
 
     def _level_backward(self, level, dhere, dstates, kept, sums):
         of_step, of_forget, f, c = kept
-        found = self._step_backward(dhere, of_step, "", sums)
-        dx, dh = level.operands_backward(found.dx, found.dh_prev, self.input_size)
-        dc = level.spread(found.dc_prev)
-        forget = rnn_step_backward((dc * c).reshape(len(c), -1), of_forget)
+        step = self._step_backward(dhere, of_step, "", sums)
+        dc = level.spread(step.dc_prev)
+        df = np.empty((f.shape[-2], f.size // f.shape[-2]), f.dtype)
+        np.multiply(dc, c, out=level.of_children(df))
+        forget = rnn_step_backward(df, of_forget)
         _add(sums, forget, forget_x="dWx", forget_h="dWh", forget_b="db")
-        dh += forget.dh_prev.reshape(c.shape)
+        dx, dh = level.operands_backward(step, forget)
         level.scatter(dstates["h"], dh)
         level.scatter(dstates["c"], dc * f)
-        return dx + level.rows_backward(forget.dx)
+        return dx
