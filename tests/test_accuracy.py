@@ -18,7 +18,7 @@ from fastgate import reference
 
 WIDER = {np.dtype(np.float32): np.float64, np.dtype(np.float64): np.longdouble}
 FORWARD = 4
-NORMALISED = 6  # forward of cells with layer normalisation: docs/layer-normalisation.md
+NORMALISED = 6  # forward of an LSTM with layer normalisation, on the draws of test_norm.py; docs/layer-normalisation.md
 SHORT, LONG = 8, 16  # of gradients: T <= 64, T <= 300
 SEEDS = max(1, int(os.environ.get("FASTGATE_CASES", "96")) // 24)
 # N, T, D, H
