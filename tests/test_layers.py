@@ -367,8 +367,8 @@ def test_weights_are_views_of_one_array_without_gaps(cell, b, bh):
                 assert sum(a.size for a in views.values()) == flat.size == layer.num_parameters
                 flat[...] = np.arange(flat.size)
                 np.testing.assert_array_equal(np.concatenate([a.ravel() for a in views.values()]), np.arange(flat.size))
-                with pytest.raises(TypeError):
-                    views["Wx0"] = np.zeros(1)
+                with pytest.raises(AttributeError, match="__delitem__"):
+                    del views["Wx0"]
                 if cell.G * H * flat.itemsize % 64 == 0:
                     assert all(a.ctypes.data % 64 == 0 for name, a in views.items() if not name.startswith(behind or "none"))
             for attribute in ("parameters", "gradients", "weights", "grads", "dtype", "num_layers", "config"):
@@ -1363,6 +1363,49 @@ def test_parameters_and_gradients_change_in_place_only():
     for name in ("parameters", "gradients"):
         with pytest.raises(AttributeError, match=rf"{name}: expected the layer's own array.*layer\.{name}\[\.\.\.\] = values"):
             setattr(layer, name, before)
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        lambda: fastgate.LSTM(3, 4, num_layers=2, bidirectional=True, rng=0),
+        lambda: layers.TreeLSTM(3, 4, rng=0),
+        lambda: fastgate.structures.FinalOutput(3, 4, 2, rng=0),
+    ],
+    ids=["LSTM", "TreeLSTM", "FinalOutput"],
+)
+def test_values_are_copied_into_the_view_of_a_name(model):
+    """They are never the array that the name stands for, and what does not fit changes nothing."""
+    model, rng = model(), np.random.default_rng(0)
+    for what, flat in (("weights", model.parameters), ("grads", model.gradients)):
+        views = getattr(model, what)
+        for name, view in views.items():
+            given = values(rng, view.shape, np.float32)
+            views[name] = given.astype(">f4") if view.ndim == 1 else np.asfortranarray(given)
+            given_before, given[...] = given.copy(), 0
+            assert views[name] is view
+            np.testing.assert_array_equal(view, given_before)
+            views[name] *= 2
+            assert views[name] is view
+            np.testing.assert_array_equal(view, 2 * given_before)
+        np.testing.assert_array_equal(flat, np.concatenate([view.ravel() for view in views.values()]))
+        name = next(iter(views))
+        shape, before = views[name].shape, flat.copy()
+        for wrong, error, words in (
+            (np.ones(shape[::-1], np.float32), ValueError, f" = {shape}, got {shape[::-1]}; pass {name}.T?"),
+            (0.5, ValueError, f" = {shape}, got (); pass np.full({shape}, 0.5, np.float32)?"),
+            (np.ones(shape), TypeError, f"float32 as the layer, got float64; pass {name}.astype(np.float32)"),
+        ):
+            with pytest.raises(error, match=f"^{name}: expected .*{re.escape(words)}$"):
+                views[name] = wrong
+        for call in (views.__getitem__, lambda name, views=views: views.__setitem__(name, 0.5)):
+            with pytest.raises(KeyError) as caught:
+                call("W0")
+            assert caught.value.args[0].startswith(f"{what}: expected a name among '{name}', ")
+            assert caught.value.args[0].endswith(", got 'W0'")
+        assert "W0" not in views
+        assert views.get("W0") is None
+        np.testing.assert_array_equal(flat, before)
 
 
 # --- leaky units -----------------------------------------------------------------------------------------------------------

@@ -13,7 +13,7 @@ import numpy as np
 from fastgate import _arguments, _call
 from fastgate.layers import _initial, _judge
 from fastgate.layers._parameters import Parameters, plus, times
-from fastgate.layers._types import Array, Lengths, Rng
+from fastgate.layers._types import Array, Lengths, Rng, Shapes
 from fastgate.masks import draw_dropout_mask, draw_zoneout_mask
 
 MERGES = ("concat", "sum", "mean", "mul")
@@ -225,10 +225,10 @@ class Layer(Parameters):
         vectors = sum(self._vectors(self._config).values())
         return self.num_directions * H * (G * inputs + self.num_layers * (matrices + vectors))
 
-    def _shapes(self) -> dict[str, tuple[tuple[str, ...], tuple[int, ...]]]:
+    def _shapes(self) -> Shapes:
         G, D, H, P = len(self._gates), self._config["input_size"], self._config["hidden_size"], self._P
         GH, vectors = f"{G}H" if G > 1 else "H", self._vectors(self._config)
-        result: dict[str, tuple[tuple[str, ...], tuple[int, ...]]] = {}
+        result: Shapes = {}
         for k in range(self.num_layers):
             for suffix in SUFFIXES[: self.num_directions]:
                 result[f"Wx{k}{suffix}"] = (("D" if k == 0 else "output_size", GH), (D, G * H))
