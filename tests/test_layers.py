@@ -1120,6 +1120,23 @@ def test_states_of_a_single_layer_without_its_axis_are_refused_with_a_hint():
         layer.forward(x, h0)
 
 
+def test_an_x_that_seems_time_major_is_asked_about():
+    layer = fastgate.LSTM(2, 3, num_layers=2, rng=0)
+    x, h0, words = np.ones((4, 5, 2), np.float32), np.ones((2, 5, 3), np.float32), ", as many rows as x (N, T, D) = (4, 5, 2) has"
+    for given, name, asked in (
+        ({"h0": h0, "c0": h0}, "h0", True),
+        ({"h0": h0, "lengths": [4] * 5}, "h0", True),
+        ({"lengths": [4] * 5}, "lengths", True),
+        ({"h0": h0, "c0": h0[:, :4]}, "h0", False),
+        ({"h0": h0, "lengths": [4] * 4}, "h0", False),
+        ({"h0": h0[:, :4], "lengths": [4] * 5}, "lengths", False),
+    ):
+        with pytest.raises(ValueError, match=rf"^{name}: expected") as caught:
+            layer.forward(x, **given)
+        assert (words in str(caught.value)) is asked
+    layer.forward(x.swapaxes(0, 1), h0)
+
+
 @cells
 def test_calls_name_what_they_refuse_and_change_nothing(cell):
     rng = np.random.default_rng(22)

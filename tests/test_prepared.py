@@ -492,6 +492,15 @@ def test_malformed_calls_are_refused(cell, options, step):
         assert not wrong, f"seed {seed}: {wrong}"
 
 
+def test_the_odd_dtype_among_the_weights_is_named():
+    Wx, Wh, b = np.ones((2, 9)), np.ones((3, 9)), np.ones(9)
+    with pytest.raises(TypeError, match=r"^Wx: expected float64 as all others, got float32; pass Wx.astype\(np.float64\)$"):
+        fastgate.GRUCell(Wx.astype(np.float32), Wh, b)
+    cell = fastgate.GRUCell(Wx, Wh, b)
+    with pytest.raises(TypeError, match=r"^Wh: expected float64 as Wx, got float32"):
+        cell.update(Wx, Wh.astype(np.float32), b.astype(np.float32))
+
+
 @cells
 def test_errors_name_the_argument_of_the_call(cell):
     """Not a weight, which was right when the cell was made."""

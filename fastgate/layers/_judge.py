@@ -93,13 +93,15 @@ def generator(value: Any) -> np.random.Generator:
     return np.random.default_rng(int(value))
 
 
-def array(name: str, a: Any, dtype: np.dtype[Any], letters: tuple[str, ...], sizes: tuple[int, ...]) -> Array:
-    """An array of the layer's dtype (in any byte order) and of this shape."""
+def array(
+    name: str, a: Any, dtype: np.dtype[Any], letters: tuple[str, ...], sizes: tuple[int, ...], time_major: Any = None
+) -> Array:
+    """An array of the layer's dtype (in any byte order) and of this shape; time_major as in _arguments._shape."""
     if type(a) is np.ndarray and a.dtype is dtype and a.shape == sizes:
         return a
     a = _arguments._array(name, a, (dtype,), "the layer")[...]
     if a.shape != sizes:
-        _arguments._shape(name, a, letters, sizes)
+        _arguments._shape(name, a, letters, sizes, time_major=time_major)
     return a
 
 
