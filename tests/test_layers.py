@@ -763,8 +763,14 @@ def test_a_file_appears_whole_or_not_at_all(tmp_path, monkeypatch):
     for path in (tmp_path, os.devnull):
         with pytest.raises(ValueError, match="it is no regular file"):
             layers.load(path)
-    with pytest.raises(FileNotFoundError):
-        layer.save(tmp_path / "nowhere" / "layer.npz")
+    monkeypatch.chdir(tmp_path)
+    for path, words in (
+        ("nowhere/layer.npz", "its folder does not exist"),
+        ("layer.npz/layer.npz", "its folder does not exist"),
+        ("a" * 255, "File name too long"),  # the part's
+    ):
+        with pytest.raises(OSError, match=rf"^\[Errno \d+\] {words}: '{path}'$"):
+            layer.save(path)
 
 
 def test_threads_save_to_one_path(tmp_path):
@@ -1122,7 +1128,11 @@ def test_states_of_a_single_layer_without_its_axis_are_refused_with_a_hint():
 
 def test_an_x_that_seems_time_major_is_asked_about():
     layer = fastgate.LSTM(2, 3, num_layers=2, rng=0)
-    x, h0, words = np.ones((4, 5, 2), np.float32), np.ones((2, 5, 3), np.float32), ", as many rows as x (N, T, D) = (4, 5, 2) has"
+    x, h0, words = (
+        np.ones((4, 5, 2), np.float32),
+        np.ones((2, 5, 3), np.float32),
+        ", as many rows as x (N, T, D) = (4, 5, 2) has",
+    )
     for given, name, asked in (
         ({"h0": h0, "c0": h0}, "h0", True),
         ({"h0": h0, "lengths": [4] * 5}, "h0", True),
