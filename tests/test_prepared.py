@@ -526,6 +526,8 @@ def test_errors_name_the_argument_of_the_call(cell):
         ):  # fmt: skip
             with pytest.raises(error, match=f"^{state}: expected "):
                 prepared.step(**left | {state: bad})
+    with pytest.raises(TypeError, match="positional arguments"):  # what is too much by position is not out=, to be written into
+        prepared.step(x, *[h_prev] * (2 + cell.has_c))
     with pytest.raises(TypeError, match="argument"):
         prepared.step()
     with pytest.raises(TypeError, match="nonsense"):
@@ -647,7 +649,7 @@ class Encoder(fastgate.GRUCell):
 
     def step(self, x, h_prev=None, out=None):
         self.calls += 1
-        return super().step(x, h_prev, out)
+        return super().step(x, h_prev, out=out)
 
 
 def test_a_subclass():
