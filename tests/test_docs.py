@@ -146,6 +146,20 @@ def test_the_code_of_the_readme_runs():
     np.testing.assert_array_equal(fastgate.LSTM.load("model.npz").parameters, here["layer"].parameters)
 
 
+def test_the_equations_of_the_readme_are_those_of_help():
+    section = HOUSE[0].read_text(encoding="utf-8").split("## What is computed\n")[1].split("```\n")[1]
+    found = {}
+    for title, *lines in (part.splitlines() for part in section.split("\n\n")):
+        cell, order = title.split(", ")
+        found[cell] = [line.split("  ")[0] for line in map(str.strip, lines)]
+        function = getattr(fastgate, f"{cell.lower()}_forward")
+        assert f"Gate order {order}" in function.__doc__
+        words = " ".join(function.__doc__.split())
+        for equation in found[cell]:
+            assert equation in words, equation
+    assert {cell: len(equations) for cell, equations in found.items()} == {"LSTM": 5, "GRU": 4}
+
+
 @pytest.mark.parametrize("page", [*PAGES, *HOUSE], ids=lambda page: page.name)
 def test_links_lead_somewhere(page):
     text = page.read_text(encoding="utf-8")
