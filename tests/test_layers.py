@@ -705,6 +705,7 @@ def test_a_state_dict_that_is_refused_changes_nothing(cell):
         ),
         (list(good), TypeError, "mapping: expected a mapping of names to arrays, got list"),
         (None, TypeError, "mapping: expected a mapping of names to arrays, got None"),
+        (layer, TypeError, "mapping: expected a mapping of names to arrays, got .*; pass its state_dict\\(\\)"),
     ):
         with pytest.raises(error, match=words):
             layer.load_state_dict(wrong)
@@ -1431,6 +1432,8 @@ def test_values_are_copied_into_the_view_of_a_name(model):
             assert caught.value.args[0].startswith(f"{what}: expected a name among '{name}', ")
             assert caught.value.args[0].endswith(", got 'W0'")
         assert "W0" not in views
+        assert list(views | {"W0": 1}) == [*views, "W0"]
+        assert list({"W0": 1} | views) == ["W0", *views]
         assert views.get("W0") is None
         np.testing.assert_array_equal(flat, before)
 

@@ -73,6 +73,13 @@ class Views(Mapping[str, Array]):
         """The view, or the default."""
         return self._views.get(name, default)
 
+    def __or__(self, other: Mapping[str, Any]) -> dict[str, Any]:
+        """A dict of the views and what `other` has, as of two dicts."""
+        return {**self._views, **other}
+
+    def __ror__(self, other: Mapping[str, Any]) -> dict[str, Any]:
+        return {**other, **self._views}
+
     def __iter__(self) -> Iterator[str]:
         return iter(self._views)
 

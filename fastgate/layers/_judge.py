@@ -157,7 +157,8 @@ def named(
 ) -> dict[str, Array]:
     """A mapping with exactly these names, of arrays with these (letters, sizes); returned are copies in native byte order."""
     if not isinstance(given, Mapping):
-        raise TypeError(f"{name}: expected a mapping of names to arrays, got {_arguments._kind(given)}")
+        hint = "; pass its state_dict()" if hasattr(given, "state_dict") else ""
+        raise TypeError(f"{name}: expected a mapping of names to arrays, got {_arguments._kind(given)}{hint}")
     given = dict(given)
     missing, unknown = [key for key in shapes if key not in given], [key for key in given if key not in shapes]
     if missing or unknown:
