@@ -21,9 +21,8 @@ def _kernel(reset, update, candidate, grad_clip):
     return found if grad_clip is None else (found[0], _call.clipping(found[1], grad_clip))
 
 
-@_arguments.by_position
 def gru_forward(
-    x, h0, Wx, Wh, b=None, *more, bh=None, gate_order="rzn", reset="after", update="old", candidate="tanh", grad_clip=None,
+    x, h0, Wx, Wh, b=None, *, bh=None, gate_order="rzn", reset="after", update="old", candidate="tanh", grad_clip=None,
     recurrent_mask=None, zoneout_h=None, delays=None, period=None, start=0, lengths=None, reverse=False, training=True,
     memory=None, return_sequences=True, out=None,
 ):  # fmt: skip
@@ -116,8 +115,6 @@ def gru_forward(
     The result has the same bits whatever the batch a row sits in, its padding, the chunks in which a sequence is fed,
     strides and alignment, and at every instruction-set level with FMA. Cho et al. (2014), arXiv:1406.1078.
     """
-    if more:
-        raise _arguments.too_many(gru_forward, more)
     call = _arguments.forward(
         "gru", x, h0, None, Wx, Wh, b, bh, step=False, gates=GATES, gate_order=gate_order, delays=delays, period=period,
         start=start, lengths=lengths, reverse=reverse, training=training, memory=memory, return_sequences=return_sequences,
@@ -148,9 +145,8 @@ def gru_backward(dh, cache, dh_T=None, *, need=None, out=None):
     return _call.backward(cache, _arguments.backward(call, dh, dh_T, need=need, out=out))
 
 
-@_arguments.by_position
 def gru_ragged_forward(
-    x, h0, Wx, Wh, b=None, *more, bh=None, offsets=None, batch_sizes=None, gate_order="rzn", reset="after", update="old",
+    x, h0, Wx, Wh, b=None, *, bh=None, offsets=None, batch_sizes=None, gate_order="rzn", reset="after", update="old",
     candidate="tanh", grad_clip=None, recurrent_mask=None, zoneout_h=None, delays=None, period=None, start=0, reverse=False,
     training=True, memory=None, return_sequences=True, out=None,
 ):  # fmt: skip
@@ -193,8 +189,6 @@ def gru_ragged_forward(
     ValueError, TypeError, MemoryError, OverflowError
         As gru_forward.
     """
-    if more:
-        raise _arguments.too_many(gru_ragged_forward, more)
     call = _arguments.forward(
         "gru", x, h0, None, Wx, Wh, b, bh, step=False, gates=GATES, gate_order=gate_order, delays=delays, period=period,
         start=start, ragged=True, offsets=offsets, batch_sizes=batch_sizes, reverse=reverse, training=training, memory=memory,
@@ -217,9 +211,8 @@ def gru_ragged_backward(dh, cache, dh_T=None, *, need=None, out=None):
     return _call.backward(cache, _arguments.backward(call, dh, dh_T, need=need, out=out))
 
 
-@_arguments.by_position
 def gru_step_forward(
-    x, h_prev, Wx, Wh, b=None, *more, bh=None, gate_order="rzn", reset="after", update="old", candidate="tanh", grad_clip=None,
+    x, h_prev, Wx, Wh, b=None, *, bh=None, gate_order="rzn", reset="after", update="old", candidate="tanh", grad_clip=None,
     recurrent_mask=None, zoneout_h=None, delays=None, period=None, start=0, training=True, out=None,
 ):  # fmt: skip
     """One step; returns (h_next, cache).
@@ -235,8 +228,6 @@ def gru_step_forward(
     T steps one by one give the bits of gru_forward over the sequence. Conventions, equations and errors as there. Many
     steps with the same weights: GRUCell.
     """
-    if more:
-        raise _arguments.too_many(gru_step_forward, more)
     call = _arguments.forward(
         "gru", x, h_prev, None, Wx, Wh, b, bh, step=True, gates=GATES, gate_order=gate_order, delays=delays, period=period,
         start=start, training=training, out=out, recurrent_mask=recurrent_mask, zoneout_h=zoneout_h,
@@ -284,13 +275,10 @@ class GRUCell(_cell.PreparedCell):
 
     _cell, _gates, _Forward = "gru", GATES, GRUForward
 
-    @_arguments.by_position
     def __init__(
-        self, Wx, Wh, b=None, *more, bh=None, gate_order="rzn", reset="after", update="old", candidate="tanh", grad_clip=None,
+        self, Wx, Wh, b=None, *, bh=None, gate_order="rzn", reset="after", update="old", candidate="tanh", grad_clip=None,
         delays=None, period=None,
     ):  # fmt: skip
-        if more:
-            raise _arguments.too_many(GRUCell.__init__, more)
         self._prepare(
             Wx, Wh, b, bh, *_kernel(reset, update, candidate, grad_clip), delays=delays, period=period, gate_order=gate_order,
             reset=reset, update=update, candidate=candidate, grad_clip=grad_clip,

@@ -9,9 +9,8 @@ def _option(eps, grad_clip):
     return _call.clipping(_call.PLAIN._replace(eps=_arguments.eps(eps)), grad_clip)
 
 
-@_arguments.by_position
 def gru_norm_forward(
-    x, h0, Wx, Wh, b=None, *more, bh=None, gain_x=None, gain_h=None, gate_order="rzn", eps=1e-5,
+    x, h0, Wx, Wh, b=None, *, bh=None, gain_x=None, gain_h=None, gate_order="rzn", eps=1e-5,
     grad_clip=None, recurrent_mask=None, zoneout_h=None, delays=None, period=None, start=0, lengths=None, reverse=False,
     training=True, memory=None, return_sequences=True, out=None,
 ):  # fmt: skip
@@ -69,8 +68,6 @@ def gru_norm_forward(
     The result has the same bits whatever the batch a row sits in, its padding, the chunks in which a sequence is fed,
     strides and alignment, and at every instruction-set level with FMA.
     """
-    if more:
-        raise _arguments.too_many(gru_norm_forward, more)
     call = _arguments.forward(
         "gru_norm", x, h0, None, Wx, Wh, b, bh, step=False, gates=GATES, gate_order=gate_order, delays=delays, period=period,
         start=start, lengths=lengths, reverse=reverse, training=training, memory=memory,
@@ -94,9 +91,8 @@ def gru_norm_backward(dh, cache, dh_T=None, *, need=None, out=None):
     return _call.backward(cache, _arguments.backward(call, dh, dh_T, need=need, out=out))
 
 
-@_arguments.by_position
 def gru_norm_ragged_forward(
-    x, h0, Wx, Wh, b=None, *more, bh=None, gain_x=None, gain_h=None, offsets=None, batch_sizes=None,
+    x, h0, Wx, Wh, b=None, *, bh=None, gain_x=None, gain_h=None, offsets=None, batch_sizes=None,
     gate_order="rzn", eps=1e-5, grad_clip=None, recurrent_mask=None, zoneout_h=None, delays=None, period=None, start=0,
     reverse=False, training=True, memory=None, return_sequences=True, out=None,
 ):  # fmt: skip
@@ -105,8 +101,6 @@ def gru_norm_ragged_forward(
     x : (ΣT, D), with offsets (N + 1,) or batch_sizes (T,) as in gru_ragged_forward. h : (ΣT, H). All else as in
     gru_norm_forward, whose results these are on the padded batch with lengths=, bit for bit.
     """
-    if more:
-        raise _arguments.too_many(gru_norm_ragged_forward, more)
     call = _arguments.forward(
         "gru_norm", x, h0, None, Wx, Wh, b, bh, step=False, gates=GATES, gate_order=gate_order, delays=delays, period=period,
         start=start, ragged=True, offsets=offsets, batch_sizes=batch_sizes, reverse=reverse, training=training, memory=memory,
@@ -123,9 +117,8 @@ def gru_norm_ragged_backward(dh, cache, dh_T=None, *, need=None, out=None):
     return _call.backward(cache, _arguments.backward(call, dh, dh_T, need=need, out=out))
 
 
-@_arguments.by_position
 def gru_norm_step_forward(
-    x, h_prev, Wx, Wh, b=None, *more, bh=None, gain_x=None, gain_h=None, gate_order="rzn",
+    x, h_prev, Wx, Wh, b=None, *, bh=None, gain_x=None, gain_h=None, gate_order="rzn",
     eps=1e-5, grad_clip=None, recurrent_mask=None, zoneout_h=None, delays=None, period=None, start=0, training=True, out=None,
 ):  # fmt: skip
     """One step; returns (h_next, cache).
@@ -133,8 +126,6 @@ def gru_norm_step_forward(
     x : (N, D). h_prev : (N, H), (H,) for all rows, or None = zeros. out : array for h_next, or dict with
     "h_next". All else as in gru_norm_forward; zoneout_h broadcasts to (N, H).
     """
-    if more:
-        raise _arguments.too_many(gru_norm_step_forward, more)
     call = _arguments.forward(
         "gru_norm", x, h_prev, None, Wx, Wh, b, bh, step=True, gates=GATES, gate_order=gate_order,
         delays=delays, period=period, start=start, training=training, out=out,
@@ -162,13 +153,10 @@ class GRUNormCell(_cell.NormalisedCell, _cell.PreparedCell):
 
     _cell, _gates, _Forward = "gru_norm", GATES, GRUNormForward
 
-    @_arguments.by_position
     def __init__(
-        self, Wx, Wh, b=None, *more, bh=None, gain_x=None, gain_h=None, gate_order="rzn", eps=1e-5,
+        self, Wx, Wh, b=None, *, bh=None, gain_x=None, gain_h=None, gate_order="rzn", eps=1e-5,
         grad_clip=None, delays=None, period=None,
     ):  # fmt: skip
-        if more:
-            raise _arguments.too_many(GRUNormCell.__init__, more)
         self._prepare(
             Wx, Wh, b, bh, "gru_norm", _option(eps, grad_clip), delays=delays, period=period,
             norm=_arguments.Norm(gain_x, gain_h, None, None), gate_order=gate_order, eps=eps, grad_clip=grad_clip,

@@ -10,9 +10,8 @@ def _option(activation, grad_clip):
     return _call.clipping(_call.Option(number), grad_clip)
 
 
-@_arguments.by_position
 def leaky_forward(
-    x, h0, Wx, Wh, b=None, *more, bh=None, alpha=0.875, activation="tanh", grad_clip=None, recurrent_mask=None, zoneout_h=None,
+    x, h0, Wx, Wh, b=None, *, bh=None, alpha=0.875, activation="tanh", grad_clip=None, recurrent_mask=None, zoneout_h=None,
     delays=None, period=None, start=0, lengths=None, reverse=False, training=True, memory=None, return_sequences=True, out=None,
 ):  # fmt: skip
     """Run the cell over sequences; returns (h, h_T, cache).
@@ -100,8 +99,6 @@ def leaky_forward(
     structure"; Jaeger, Lukosevicius, Popovici and Siewert (2007); Bengio, Boulanger-Lewandowski and Pascanu (2013);
     Goodfellow et al., Deep Learning, 10.9.2.
     """
-    if more:
-        raise _arguments.too_many(leaky_forward, more)
     call = _arguments.forward(
         "leaky", x, h0, None, Wx, Wh, b, bh, step=False, gates=GATES, delays=delays, period=period, start=start,
         lengths=lengths, reverse=reverse, training=training, memory=memory, return_sequences=return_sequences, out=out,
@@ -132,9 +129,8 @@ def leaky_backward(dh, cache, dh_T=None, *, need=None, out=None):
     return _call.backward(cache, _arguments.backward(call, dh, dh_T, need=need, out=out))
 
 
-@_arguments.by_position
 def leaky_ragged_forward(
-    x, h0, Wx, Wh, b=None, *more, bh=None, alpha=0.875, offsets=None, batch_sizes=None, activation="tanh", grad_clip=None,
+    x, h0, Wx, Wh, b=None, *, bh=None, alpha=0.875, offsets=None, batch_sizes=None, activation="tanh", grad_clip=None,
     recurrent_mask=None, zoneout_h=None, delays=None, period=None, start=0, reverse=False, training=True, memory=None,
     return_sequences=True, out=None,
 ):  # fmt: skip
@@ -177,8 +173,6 @@ def leaky_ragged_forward(
     ValueError, TypeError, MemoryError, OverflowError
         As leaky_forward.
     """
-    if more:
-        raise _arguments.too_many(leaky_ragged_forward, more)
     call = _arguments.forward(
         "leaky", x, h0, None, Wx, Wh, b, bh, step=False, gates=GATES, delays=delays, period=period, start=start, ragged=True,
         offsets=offsets, batch_sizes=batch_sizes, reverse=reverse, training=training, memory=memory,
@@ -202,10 +196,9 @@ def leaky_ragged_backward(dh, cache, dh_T=None, *, need=None, out=None):
     return _call.backward(cache, _arguments.backward(call, dh, dh_T, need=need, out=out))
 
 
-@_arguments.by_position
 def leaky_step_forward(
-    x, h_prev, Wx, Wh, b=None, *more, bh=None, alpha=0.875, activation="tanh", grad_clip=None, recurrent_mask=None,
-    zoneout_h=None, delays=None, period=None, start=0, training=True, out=None,
+    x, h_prev, Wx, Wh, b=None, *, bh=None, alpha=0.875, activation="tanh", grad_clip=None, recurrent_mask=None, zoneout_h=None,
+    delays=None, period=None, start=0, training=True, out=None,
 ):  # fmt: skip
     """One step; returns (h_next, cache).
 
@@ -218,8 +211,6 @@ def leaky_step_forward(
     T steps one by one give the bits of leaky_forward over the sequence. Conventions, equations and errors as there. Many
     steps with the same weights: LeakyCell.
     """
-    if more:
-        raise _arguments.too_many(leaky_step_forward, more)
     call = _arguments.forward(
         "leaky", x, h_prev, None, Wx, Wh, b, bh, step=True, gates=GATES, delays=delays, period=period, start=start,
         training=training, out=out, recurrent_mask=recurrent_mask, zoneout_h=zoneout_h, alpha=_arguments.leak(alpha),
@@ -266,12 +257,7 @@ class LeakyCell(_cell.PreparedCell):
 
     _cell, _gates, _Forward = "leaky", GATES, LeakyForward
 
-    @_arguments.by_position
-    def __init__(
-        self, Wx, Wh, b=None, *more, bh=None, alpha=0.875, activation="tanh", grad_clip=None, delays=None, period=None
-    ):
-        if more:
-            raise _arguments.too_many(LeakyCell.__init__, more)
+    def __init__(self, Wx, Wh, b=None, *, bh=None, alpha=0.875, activation="tanh", grad_clip=None, delays=None, period=None):
         self._prepare(
             Wx, Wh, b, bh, "leaky", _option(activation, grad_clip), alpha=_arguments.leak(alpha), delays=delays, period=period,
             activation=activation, grad_clip=grad_clip,

@@ -18,9 +18,8 @@ def _kernel(Wr):
     return "lstm" if Wr is None else "lstm_projected"
 
 
-@_arguments.by_position
 def lstm_forward(
-    x, h0, c0, Wx, Wh, b=None, *more, bh=None, peephole=None, Wr=None, gate_order="ifgo", candidate="tanh", coupled=False,
+    x, h0, c0, Wx, Wh, b=None, *, bh=None, peephole=None, Wr=None, gate_order="ifgo", candidate="tanh", coupled=False,
     cell_clip=None, preact_clip=None, grad_clip=None, recurrent_mask=None, zoneout_h=None, zoneout_c=None, delays=None,
     period=None, start=0, lengths=None, reverse=False, training=True, memory=None, return_sequences=True, out=None,
 ):  # fmt: skip
@@ -125,8 +124,6 @@ def lstm_forward(
     strides and alignment, and at every instruction-set level with FMA. Hochreiter and Schmidhuber (1997), with the
     forget gate of Gers, Schmidhuber and Cummins (2000).
     """
-    if more:
-        raise _arguments.too_many(lstm_forward, more)
     call = _arguments.forward(
         "lstm", x, h0, c0, Wx, Wh, b, bh, step=False, gates=GATES, has_c=True, gate_order=gate_order, delays=delays,
         period=period, start=start, lengths=lengths, reverse=reverse, training=training, memory=memory,
@@ -160,9 +157,8 @@ def lstm_backward(dh, cache, dh_T=None, dc_T=None, *, need=None, out=None):
     return _call.backward(cache, _arguments.backward(call, dh, dh_T, dc_T, need=need, out=out))
 
 
-@_arguments.by_position
 def lstm_ragged_forward(
-    x, h0, c0, Wx, Wh, b=None, *more, bh=None, peephole=None, Wr=None, offsets=None, batch_sizes=None, gate_order="ifgo",
+    x, h0, c0, Wx, Wh, b=None, *, bh=None, peephole=None, Wr=None, offsets=None, batch_sizes=None, gate_order="ifgo",
     candidate="tanh", coupled=False, cell_clip=None, preact_clip=None, grad_clip=None, recurrent_mask=None,
     zoneout_h=None, zoneout_c=None, delays=None, period=None, start=0, reverse=False, training=True, memory=None,
     return_sequences=True, out=None,
@@ -206,8 +202,6 @@ def lstm_ragged_forward(
     ValueError, TypeError, MemoryError, OverflowError
         As lstm_forward.
     """
-    if more:
-        raise _arguments.too_many(lstm_ragged_forward, more)
     call = _arguments.forward(
         "lstm", x, h0, c0, Wx, Wh, b, bh, step=False, gates=GATES, has_c=True, gate_order=gate_order, delays=delays,
         period=period, start=start, ragged=True, offsets=offsets, batch_sizes=batch_sizes, reverse=reverse, training=training,
@@ -232,11 +226,10 @@ def lstm_ragged_backward(dh, cache, dh_T=None, dc_T=None, *, need=None, out=None
     return _call.backward(cache, _arguments.backward(call, dh, dh_T, dc_T, need=need, out=out))
 
 
-@_arguments.by_position
 def lstm_step_forward(
-    x, h_prev, c_prev, Wx, Wh, b=None, *more, bh=None, peephole=None, Wr=None, gate_order="ifgo", candidate="tanh",
-    coupled=False, cell_clip=None, preact_clip=None, grad_clip=None, recurrent_mask=None, zoneout_h=None, zoneout_c=None,
-    delays=None, period=None, start=0, training=True, out=None,
+    x, h_prev, c_prev, Wx, Wh, b=None, *, bh=None, peephole=None, Wr=None, gate_order="ifgo", candidate="tanh", coupled=False,
+    cell_clip=None, preact_clip=None, grad_clip=None, recurrent_mask=None, zoneout_h=None, zoneout_c=None, delays=None,
+    period=None, start=0, training=True, out=None,
 ):  # fmt: skip
     """One step; returns (h_next, c_next, cache).
 
@@ -251,8 +244,6 @@ def lstm_step_forward(
     T steps one by one give the bits of lstm_forward over the sequence. Conventions, equations and errors as there. Many
     steps with the same weights: LSTMCell.
     """
-    if more:
-        raise _arguments.too_many(lstm_step_forward, more)
     call = _arguments.forward(
         "lstm", x, h_prev, c_prev, Wx, Wh, b, bh, step=True, gates=GATES, has_c=True, gate_order=gate_order, delays=delays,
         period=period, start=start, training=training, out=out, peephole=peephole, Wr=Wr, recurrent_mask=recurrent_mask,
@@ -303,13 +294,10 @@ class LSTMCell(_cell.PreparedCellWithC):
 
     _cell, _gates, _Forward = "lstm", GATES, LSTMForward
 
-    @_arguments.by_position
     def __init__(
-        self, Wx, Wh, b=None, *more, bh=None, peephole=None, Wr=None, gate_order="ifgo", candidate="tanh", coupled=False,
+        self, Wx, Wh, b=None, *, bh=None, peephole=None, Wr=None, gate_order="ifgo", candidate="tanh", coupled=False,
         cell_clip=None, preact_clip=None, grad_clip=None, delays=None, period=None,
     ):  # fmt: skip
-        if more:
-            raise _arguments.too_many(LSTMCell.__init__, more)
         self._prepare(
             Wx, Wh, b, bh, _kernel(Wr), _option(candidate, coupled, cell_clip, preact_clip, grad_clip), peephole, Wr,
             delays=delays, period=period,

@@ -9,9 +9,8 @@ def _option(eps, grad_clip):
     return _call.clipping(_call.PLAIN._replace(eps=_arguments.eps(eps)), grad_clip)
 
 
-@_arguments.by_position
 def lstm_norm_forward(
-    x, h0, c0, Wx, Wh, b=None, *more, bh=None, gain_x=None, gain_h=None, gain_c=None, beta_c=None, gate_order="ifgo", eps=1e-5,
+    x, h0, c0, Wx, Wh, b=None, *, bh=None, gain_x=None, gain_h=None, gain_c=None, beta_c=None, gate_order="ifgo", eps=1e-5,
     grad_clip=None, recurrent_mask=None, zoneout_h=None, zoneout_c=None, delays=None, period=None, start=0, lengths=None,
     reverse=False, training=True, memory=None, return_sequences=True, out=None,
 ):  # fmt: skip
@@ -71,8 +70,6 @@ def lstm_norm_forward(
     The result has the same bits whatever the batch a row sits in, its padding, the chunks in which a sequence is fed,
     strides and alignment, and at every instruction-set level with FMA.
     """
-    if more:
-        raise _arguments.too_many(lstm_norm_forward, more)
     call = _arguments.forward(
         "lstm_norm", x, h0, c0, Wx, Wh, b, bh, step=False, gates=GATES, has_c=True, gate_order=gate_order, delays=delays,
         period=period, start=start, lengths=lengths, reverse=reverse, training=training, memory=memory,
@@ -95,19 +92,16 @@ def lstm_norm_backward(dh, cache, dh_T=None, dc_T=None, *, need=None, out=None):
     return _call.backward(cache, _arguments.backward(call, dh, dh_T, dc_T, need=need, out=out))
 
 
-@_arguments.by_position
 def lstm_norm_ragged_forward(
-    x, h0, c0, Wx, Wh, b=None, *more, bh=None, gain_x=None, gain_h=None, gain_c=None, beta_c=None, offsets=None,
-    batch_sizes=None, gate_order="ifgo", eps=1e-5, grad_clip=None, recurrent_mask=None, zoneout_h=None, zoneout_c=None,
-    delays=None, period=None, start=0, reverse=False, training=True, memory=None, return_sequences=True, out=None,
+    x, h0, c0, Wx, Wh, b=None, *, bh=None, gain_x=None, gain_h=None, gain_c=None, beta_c=None, offsets=None, batch_sizes=None,
+    gate_order="ifgo", eps=1e-5, grad_clip=None, recurrent_mask=None, zoneout_h=None, zoneout_c=None, delays=None, period=None,
+    start=0, reverse=False, training=True, memory=None, return_sequences=True, out=None,
 ):  # fmt: skip
     """Run the cell over sequences of different lengths on flat rows, without padding; returns (h, h_T, c_T, cache).
 
     x : (ΣT, D), with offsets (N + 1,) or batch_sizes (T,) as in lstm_ragged_forward. h : (ΣT, H). All else as in
     lstm_norm_forward, whose results these are on the padded batch with lengths=, bit for bit.
     """
-    if more:
-        raise _arguments.too_many(lstm_norm_ragged_forward, more)
     call = _arguments.forward(
         "lstm_norm", x, h0, c0, Wx, Wh, b, bh, step=False, gates=GATES, has_c=True, gate_order=gate_order, delays=delays,
         period=period, start=start, ragged=True, offsets=offsets, batch_sizes=batch_sizes, reverse=reverse, training=training,
@@ -123,9 +117,8 @@ def lstm_norm_ragged_backward(dh, cache, dh_T=None, dc_T=None, *, need=None, out
     return _call.backward(cache, _arguments.backward(call, dh, dh_T, dc_T, need=need, out=out))
 
 
-@_arguments.by_position
 def lstm_norm_step_forward(
-    x, h_prev, c_prev, Wx, Wh, b=None, *more, bh=None, gain_x=None, gain_h=None, gain_c=None, beta_c=None, gate_order="ifgo",
+    x, h_prev, c_prev, Wx, Wh, b=None, *, bh=None, gain_x=None, gain_h=None, gain_c=None, beta_c=None, gate_order="ifgo",
     eps=1e-5, grad_clip=None, recurrent_mask=None, zoneout_h=None, zoneout_c=None, delays=None, period=None, start=0,
     training=True, out=None,
 ):  # fmt: skip
@@ -134,8 +127,6 @@ def lstm_norm_step_forward(
     x : (N, D). h_prev, c_prev : (N, H), (H,) for all rows, or None = zeros. out : array for h_next, or dict with any of
     "h_next", "c_next". All else as in lstm_norm_forward; zoneout_h and zoneout_c broadcast to (N, H).
     """
-    if more:
-        raise _arguments.too_many(lstm_norm_step_forward, more)
     call = _arguments.forward(
         "lstm_norm", x, h_prev, c_prev, Wx, Wh, b, bh, step=True, gates=GATES, has_c=True, gate_order=gate_order,
         delays=delays, period=period, start=start, training=training, out=out,
@@ -164,13 +155,10 @@ class LSTMNormCell(_cell.NormalisedCell, _cell.PreparedCellWithC):
 
     _cell, _gates, _Forward = "lstm_norm", GATES, LSTMNormForward
 
-    @_arguments.by_position
     def __init__(
-        self, Wx, Wh, b=None, *more, bh=None, gain_x=None, gain_h=None, gain_c=None, beta_c=None, gate_order="ifgo", eps=1e-5,
+        self, Wx, Wh, b=None, *, bh=None, gain_x=None, gain_h=None, gain_c=None, beta_c=None, gate_order="ifgo", eps=1e-5,
         grad_clip=None, delays=None, period=None,
     ):  # fmt: skip
-        if more:
-            raise _arguments.too_many(LSTMNormCell.__init__, more)
         self._prepare(
             Wx, Wh, b, bh, "lstm_norm", _option(eps, grad_clip), delays=delays, period=period,
             norm=_arguments.Norm(gain_x, gain_h, gain_c, beta_c), gate_order=gate_order, eps=eps, grad_clip=grad_clip,

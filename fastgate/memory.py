@@ -12,9 +12,8 @@ def _option(output, activation, grad_clip):
     return _call.Option(number, grad_clip=o.grad_clip or 0.0)
 
 
-@_arguments.by_position
 def memory_forward(
-    x, h0, c0, Wx, Wh, b=None, *more, bh=None, output="tanh", activation="tanh", grad_clip=None, recurrent_mask=None,
+    x, h0, c0, Wx, Wh, b=None, *, bh=None, output="tanh", activation="tanh", grad_clip=None, recurrent_mask=None,
     zoneout_h=None, zoneout_c=None, delays=None, period=None, start=0, lengths=None, reverse=False, training=True, memory=None,
     return_sequences=True, out=None,
 ):  # fmt: skip
@@ -103,8 +102,6 @@ def memory_forward(
     strides and alignment, and at every instruction-set level with FMA. Hochreiter and Schmidhuber (1997), 3.2, the
     constant error carousel; Goodfellow et al., Deep Learning, 10.9.2 and 10.10.
     """
-    if more:
-        raise _arguments.too_many(memory_forward, more)
     call = _arguments.forward(
         "memory", x, h0, c0, Wx, Wh, b, bh, step=False, gates=GATES, has_c=True, delays=delays, period=period,
         start=start, lengths=lengths,
@@ -138,9 +135,8 @@ def memory_backward(dh, cache, dh_T=None, dc_T=None, *, need=None, out=None):
     return _call.backward(cache, _arguments.backward(call, dh, dh_T, dc_T, need=need, out=out))
 
 
-@_arguments.by_position
 def memory_ragged_forward(
-    x, h0, c0, Wx, Wh, b=None, *more, bh=None, offsets=None, batch_sizes=None, output="tanh", activation="tanh",
+    x, h0, c0, Wx, Wh, b=None, *, bh=None, offsets=None, batch_sizes=None, output="tanh", activation="tanh",
     grad_clip=None, recurrent_mask=None, zoneout_h=None, zoneout_c=None, delays=None, period=None, start=0, reverse=False,
     training=True, memory=None, return_sequences=True, out=None,
 ):  # fmt: skip
@@ -182,8 +178,6 @@ def memory_ragged_forward(
     ValueError, TypeError, MemoryError, OverflowError
         As memory_forward.
     """
-    if more:
-        raise _arguments.too_many(memory_ragged_forward, more)
     call = _arguments.forward(
         "memory", x, h0, c0, Wx, Wh, b, bh, step=False, gates=GATES, has_c=True, delays=delays, period=period,
         start=start, ragged=True,
@@ -209,9 +203,8 @@ def memory_ragged_backward(dh, cache, dh_T=None, dc_T=None, *, need=None, out=No
     return _call.backward(cache, _arguments.backward(call, dh, dh_T, dc_T, need=need, out=out))
 
 
-@_arguments.by_position
 def memory_step_forward(
-    x, h_prev, c_prev, Wx, Wh, b=None, *more, bh=None, output="tanh", activation="tanh", grad_clip=None, recurrent_mask=None,
+    x, h_prev, c_prev, Wx, Wh, b=None, *, bh=None, output="tanh", activation="tanh", grad_clip=None, recurrent_mask=None,
     zoneout_h=None, zoneout_c=None, delays=None, period=None, start=0, training=True, out=None,
 ):  # fmt: skip
     """One step; returns (h_next, c_next, cache).
@@ -226,8 +219,6 @@ def memory_step_forward(
     T steps one by one give the bits of memory_forward over the sequence. Conventions, equations and errors as there. Many
     steps with the same weights: MemoryCell.
     """
-    if more:
-        raise _arguments.too_many(memory_step_forward, more)
     call = _arguments.forward(
         "memory", x, h_prev, c_prev, Wx, Wh, b, bh, step=True, gates=GATES, has_c=True, delays=delays, period=period,
         start=start,
@@ -278,12 +269,7 @@ class MemoryCell(_cell.PreparedCellWithC):
 
     _cell, _gates, _Forward = "memory", GATES, MemoryForward
 
-    @_arguments.by_position
-    def __init__(
-        self, Wx, Wh, b=None, *more, bh=None, output="tanh", activation="tanh", grad_clip=None, delays=None, period=None
-    ):
-        if more:
-            raise _arguments.too_many(MemoryCell.__init__, more)
+    def __init__(self, Wx, Wh, b=None, *, bh=None, output="tanh", activation="tanh", grad_clip=None, delays=None, period=None):
         self._prepare(
             Wx, Wh, b, bh, "memory", _option(output, activation, grad_clip), delays=delays, period=period, output=output,
             activation=activation, grad_clip=grad_clip,

@@ -10,9 +10,8 @@ def _option(activation, grad_clip):
     return _call.clipping(_ACTIVATIONS[_arguments.option("activation", activation, OPTIONS["activation"])], grad_clip)
 
 
-@_arguments.by_position
 def rnn_forward(
-    x, h0, Wx, Wh, b=None, *more, bh=None, activation="tanh", grad_clip=None, recurrent_mask=None, zoneout_h=None, delays=None,
+    x, h0, Wx, Wh, b=None, *, bh=None, activation="tanh", grad_clip=None, recurrent_mask=None, zoneout_h=None, delays=None,
     period=None, start=0, lengths=None, reverse=False, training=True, memory=None, return_sequences=True, out=None,
 ):  # fmt: skip
     """Run the cell over sequences; returns (h, h_T, cache).
@@ -88,8 +87,6 @@ def rnn_forward(
     The result has the same bits whatever the batch a row sits in, its padding, the chunks in which a sequence is fed,
     strides and alignment, and at every instruction-set level with FMA. Elman (1990).
     """
-    if more:
-        raise _arguments.too_many(rnn_forward, more)
     call = _arguments.forward(
         "rnn", x, h0, None, Wx, Wh, b, bh, step=False, gates=GATES, delays=delays, period=period, start=start, lengths=lengths,
         reverse=reverse, training=training,
@@ -120,11 +117,10 @@ def rnn_backward(dh, cache, dh_T=None, *, need=None, out=None):
     return _call.backward(cache, _arguments.backward(call, dh, dh_T, need=need, out=out))
 
 
-@_arguments.by_position
 def rnn_ragged_forward(
-    x, h0, Wx, Wh, b=None, *more, bh=None, offsets=None, batch_sizes=None, activation="tanh", grad_clip=None,
-    recurrent_mask=None, zoneout_h=None, delays=None, period=None, start=0, reverse=False, training=True, memory=None,
-    return_sequences=True, out=None,
+    x, h0, Wx, Wh, b=None, *, bh=None, offsets=None, batch_sizes=None, activation="tanh", grad_clip=None, recurrent_mask=None,
+    zoneout_h=None, delays=None, period=None, start=0, reverse=False, training=True, memory=None, return_sequences=True,
+    out=None,
 ):  # fmt: skip
     """Run the cell over sequences of different lengths on flat rows, without padding; returns (h, h_T, cache).
 
@@ -164,8 +160,6 @@ def rnn_ragged_forward(
     ValueError, TypeError, MemoryError, OverflowError
         As rnn_forward.
     """
-    if more:
-        raise _arguments.too_many(rnn_ragged_forward, more)
     call = _arguments.forward(
         "rnn", x, h0, None, Wx, Wh, b, bh, step=False, gates=GATES, delays=delays, period=period, start=start, ragged=True,
         offsets=offsets, batch_sizes=batch_sizes, reverse=reverse, training=training, memory=memory,
@@ -188,10 +182,9 @@ def rnn_ragged_backward(dh, cache, dh_T=None, *, need=None, out=None):
     return _call.backward(cache, _arguments.backward(call, dh, dh_T, need=need, out=out))
 
 
-@_arguments.by_position
 def rnn_step_forward(
-    x, h_prev, Wx, Wh, b=None, *more, bh=None, activation="tanh", grad_clip=None, recurrent_mask=None, zoneout_h=None,
-    delays=None, period=None, start=0, training=True, out=None,
+    x, h_prev, Wx, Wh, b=None, *, bh=None, activation="tanh", grad_clip=None, recurrent_mask=None, zoneout_h=None, delays=None,
+    period=None, start=0, training=True, out=None,
 ):  # fmt: skip
     """One step; returns (h_next, cache).
 
@@ -204,8 +197,6 @@ def rnn_step_forward(
     T steps one by one give the bits of rnn_forward over the sequence. Conventions, equations and errors as there. Many
     steps with the same weights: RNNCell.
     """
-    if more:
-        raise _arguments.too_many(rnn_step_forward, more)
     call = _arguments.forward(
         "rnn", x, h_prev, None, Wx, Wh, b, bh, step=True, gates=GATES, delays=delays, period=period, start=start,
         training=training, out=out, recurrent_mask=recurrent_mask, zoneout_h=zoneout_h,
@@ -252,10 +243,7 @@ class RNNCell(_cell.PreparedCell):
 
     _cell, _gates, _Forward = "rnn", GATES, RNNForward
 
-    @_arguments.by_position
-    def __init__(self, Wx, Wh, b=None, *more, bh=None, activation="tanh", grad_clip=None, delays=None, period=None):
-        if more:
-            raise _arguments.too_many(RNNCell.__init__, more)
+    def __init__(self, Wx, Wh, b=None, *, bh=None, activation="tanh", grad_clip=None, delays=None, period=None):
         self._prepare(
             Wx, Wh, b, bh, "rnn", _option(activation, grad_clip), delays=delays, period=period, activation=activation,
             grad_clip=grad_clip,

@@ -609,23 +609,6 @@ def test_the_documented_words_of_backward(module, name, difference, words):
     refused(getattr(module, name), call, error, words, module)
 
 
-@pytest.mark.parametrize("cell", CELLS, ids=repr)
-def test_an_argument_too_many_by_position_may_be_bh(cell):
-    for step, names in (("", ("forward", "ragged_forward")), ("step_", ("step_forward",))):
-        states = cell.states(step=bool(step))
-        words = ", ".join(("x", *states, "Wx", "Wh", "b"))
-        none = "" if cell.has_c else f" There is no {'c_prev' if step else 'c0'}."
-        for name in names:
-            with pytest.raises(TypeError) as caught:
-                cell.function(fastgate, name)(*[None] * (len(states) + 5))
-            assert str(caught.value) == (
-                f"{cell.name}_{name}: expected ({words}), got {len(states) + 5} arguments by position; pass bh=… by name?{none}"
-            )
-    with pytest.raises(TypeError) as caught:
-        getattr(fastgate, cell.prepared)(*[None] * 5)
-    assert str(caught.value) == f"{cell.prepared}: expected (Wx, Wh, b), got 5 arguments by position; pass bh=… by name?"
-
-
 def test_the_cache_of_the_other_floor_is_refused():
     if len(modules()) < 2:
         pytest.skip("the compiled part is not built")

@@ -9,7 +9,6 @@ options         options in words, booleans, real numbers
 prepared        the weights of a prepared cell
 clipping        what clipping writes into
 cross_entropy   the arguments of the loss
-positions       one argument too many by position
 words           how a message names what was expected and what came
 
 Everything is judged before anything is computed or written. A plain call (native, aligned, C-ordered ndarrays) passes
@@ -36,7 +35,6 @@ from fastgate._arguments.cross_entropy import loss
 from fastgate._arguments.forward_call import Forward, Norm, _lengths, forward, gate_positions, memory_too_small
 from fastgate._arguments.options import bound, class_name, drawing, dtype, eps, flag, leak, number, option, time_constants
 from fastgate._arguments.out import in_place, outputs, past_in_place
-from fastgate._arguments.positions import by_position, too_many
 from fastgate._arguments.prepared import Weights, weights
 from fastgate._arguments.words import (
     KERNEL,
