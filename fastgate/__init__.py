@@ -23,6 +23,7 @@ flow/                     how gradients flow through time: norms, Jacobians, gat
 import importlib
 from typing import TYPE_CHECKING
 
+from fastgate import _built  # noqa: F401
 from fastgate._version import __version__
 from fastgate.clip import clip_grad_norm, clip_grad_value, clip_norm_each
 from fastgate.config import get_config, show_config

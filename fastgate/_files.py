@@ -22,17 +22,23 @@ class replacing:
 
     It is written beside its place, in `path`.<process>.<number>.part, forced to disk and renamed; an exception leaves the old
     file and removes the part. A process that is killed leaves the old file, and perhaps the part. What is there and is no
-    regular file, as a pipe or a device, is an OSError and stays.
+    regular file, as a pipe or a device, is an OSError and stays. Errors name the path as it was given.
     """
 
     def __init__(self, path: str | bytes | os.PathLike[str]) -> None:
-        self.path = os.path.realpath(plain(path))
+        self.given = plain(path)
+        self.path = os.path.realpath(self.given)
         if os.path.exists(self.path) and not os.path.isfile(self.path):
-            raise OSError(errno.EINVAL, "expected a regular file or none", self.path)
+            raise OSError(errno.EINVAL, "expected a regular file or none", self.given)
+        if not os.path.isdir(os.path.dirname(self.path)):
+            raise FileNotFoundError(errno.ENOENT, "its folder does not exist", self.given)
         self.part = f"{self.path}.{os.getpid()}.{next(_numbers)}.part"
 
     def __enter__(self) -> BinaryIO:
-        self.file = open(self.part, "wb")
+        try:
+            self.file = open(self.part, "wb")
+        except OSError as error:
+            raise OSError(error.errno, error.strerror, self.given) from None
         return self.file
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:

@@ -124,7 +124,7 @@ cdef inline Prepared held(Holder holder):
 cdef class Cell(Holder):
     """A cell without c. `_step_in_words` is the way of a call that is not plain."""
 
-    def step(self, x, h_prev=None, out=None, start=0, *, recurrent_mask=None, zoneout_h=None):
+    def step(self, x, h_prev=None, *, out=None, start=0, recurrent_mask=None, zoneout_h=None):
         """One step; returns h_next (N, H).
 
         x : (N, D). h_prev : (N, H), (H,) for all rows, or None = zeros. With delays h_prev and h_next are (N, d, H).
@@ -148,7 +148,7 @@ cdef class Cell(Holder):
 cdef class CellWithC(Holder):
     """A cell with c."""
 
-    def step(self, x, h_prev=None, c_prev=None, out=None, start=0, *, recurrent_mask=None, zoneout_h=None, zoneout_c=None):
+    def step(self, x, h_prev=None, c_prev=None, *, out=None, start=0, recurrent_mask=None, zoneout_h=None, zoneout_c=None):
         """One step; returns (h_next, c_next), each (N, H); with Wr (H, P) h_next is (N, P).
 
         x : (N, D). h_prev, c_prev : as h_next, c_next, a row of them for all, or None = zeros. With delays h_prev and h_next are

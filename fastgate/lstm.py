@@ -277,7 +277,7 @@ class LSTMCell(_cell.PreparedCellWithC):
     others), and no call packs anything, which makes a step of a few rows much cheaper than lstm_step_forward. A cell may be
     used from many threads at once, update included. It pickles and copies.
 
-    step(x, h_prev=None, c_prev=None, out=None, start=0, *, recurrent_mask=None, zoneout_h=None, zoneout_c=None)
+    step(x, h_prev=None, c_prev=None, *, out=None, start=0, recurrent_mask=None, zoneout_h=None, zoneout_c=None)
             -> (h_next, c_next)
         One step, nothing kept for backward. No array is allocated but the results; not even these with out=, which may name the
         states that came in: cell.step(x, h, c, out=(h, c)).

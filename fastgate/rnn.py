@@ -227,7 +227,7 @@ class RNNCell(_cell.PreparedCell):
     others), and no call packs anything, which makes a step of a few rows much cheaper than rnn_step_forward. A cell may be
     used from many threads at once, update included. It pickles and copies.
 
-    step(x, h_prev=None, out=None, start=0, *, recurrent_mask=None, zoneout_h=None) -> h_next
+    step(x, h_prev=None, *, out=None, start=0, recurrent_mask=None, zoneout_h=None) -> h_next
         One step, nothing kept for backward. Only the result is allocated; not even this with out=, which may be the state
         that came in: cell.step(x, h, out=h).
     forward(x, h0=None, *, recurrent_mask=None, zoneout_h=None, lengths=None,

@@ -43,6 +43,7 @@ class Unwilling:
 
 shared = zeros(N, 2 * H)
 FLOATS = "{floats}"
+ALONE = "h0: expected (N, H) or (H,) = (3, 5) or (5,), got (2, 5)"
 # the function, what differs from a good call, the error, its whole message
 TABLE = [
     # ranks and shapes
@@ -96,6 +97,33 @@ TABLE = [
         "h0: expected (N, H) or (H,) = (2, 5) or (5,), got (1, 2, 5); pass h0[0]?",
     ),
     (
+        "lstm_forward",
+        {"x": zeros(T, N, D)},
+        ValueError,
+        "h0: expected (N, H) or (H,) = (3, 5) or (5,), got (2, 5), as many rows as x (N, T, D) = (3, 2, 4) has steps; is x "
+        "time-major? pass x.swapaxes(0, 1)",
+    ),
+    (
+        "lstm_forward",
+        {"x": zeros(T, N, D), "h0": zeros(H), "lengths": [3, 1]},
+        ValueError,
+        "c0: expected (N, H) or (H,) = (3, 5) or (5,), got (2, 5), as many rows as x (N, T, D) = (3, 2, 4) has steps; is x "
+        "time-major? pass x.swapaxes(0, 1)",
+    ),
+    *(
+        (
+            "lstm_forward",  # the plain way, and that of words
+            {"x": zeros(T, N, D), "h0": None, "c0": None, "lengths": [3, 1], "return_sequences": sequences},
+            ValueError,
+            "lengths: expected (N,) = (3,), got (2,), as many rows as x (N, T, D) = (3, 2, 4) has steps; is x time-major? pass "
+            "x.swapaxes(0, 1)",
+        )
+        for sequences in (True, np.True_)
+    ),
+    # h0 has as many rows as x has steps; what comes with it has not
+    ("lstm_forward", {"x": zeros(T, N, D), "c0": zeros(T, H)}, ValueError, ALONE),
+    ("lstm_forward", {"x": zeros(T, N, D), "c0": None, "lengths": [2, 2, 1]}, ValueError, ALONE),
+    (
         "lstm_step_forward",
         {"c_prev": zeros(N, H + 1)},
         ValueError,
@@ -132,7 +160,19 @@ TABLE = [
         "lstm_forward",
         {"x": LSTM["x"].astype(F64)},
         TypeError,
-        "h0: expected float64 as x, got float32; pass h0.astype(np.float64)",
+        "x: expected float32 as all others, got float64; pass x.astype(np.float32)",
+    ),
+    (
+        "lstm_forward",
+        {"x": LSTM["x"].astype(F64), "h0": LSTM["h0"].astype(F64), "c0": None},
+        TypeError,
+        "Wx: expected float64 as x, got float32; pass Wx.astype(np.float64)",
+    ),
+    (
+        "gru_forward",
+        {"x": GRU["x"].astype(">f8"), "h0": None, "b": None},
+        TypeError,
+        "x: expected float32 as all others, got float64 (>f8); pass x.astype(np.float32)",
     ),
     (
         "lstm_step_forward",

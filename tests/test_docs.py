@@ -1,6 +1,7 @@
 """The Python blocks of docs/ run as they stand: page by page, in order, in one namespace; those of the README on small arrays.
 
-A page that needs packages says so in its first line, <!-- needs: name name -->; without them it is skipped.
+A page that needs packages says so in its first line, <!-- needs: name name -->; without them it is skipped. What a block prints
+stands behind it, as ```text, and is compared: the words and the integers as they are, other numbers roughly.
 """
 
 import importlib
@@ -21,6 +22,9 @@ DOCS = Path(__file__).parents[1] / "docs"
 ELSEWHERE = {"adding-a-cell.md": "test_adding_a_cell.py adds its code to a copy of the tree"}
 PAGES = sorted(page for folder in (DOCS, DOCS / "swap") for page in folder.glob("*.md"))
 HOUSE = [DOCS.parent / name for name in ("README.md", "CONTRIBUTING.md")]
+UNSHOWN = {"check.md": "what is printed there holds rounding errors; the page says in words what it is"}
+PRINTED = re.compile(r"^```python\n((?:(?!```).*\n)*)```\n\n```text\n((?:(?!```).*\n)*)```$", re.MULTILINE)
+NUMBER = re.compile(r"-?\d+(?:\.\d*)?(?:e[+-]?\d+)?%?")
 LINK = re.compile(r"\]\(([^)\s]+)\)")
 
 pytestmark = pytest.mark.skipif(not PAGES, reason="docs/ is not beside tests/")
@@ -29,6 +33,26 @@ pytestmark = pytest.mark.skipif(not PAGES, reason="docs/ is not beside tests/")
 def needs(page):
     found = re.match(r"<!-- needs: (.*) -->\n", page.read_text(encoding="utf-8"))
     return found[1].split() if found else []
+
+
+def printed(text):
+    """{source of a Python block: what the page shows below it}."""
+    return dict(PRINTED.findall(text))
+
+
+def assert_printed(found, shown):
+    """The same words, spaces aside, and numbers: an integer as it is, a percentage within 2 points, any other number within a
+    tenth or one unit of the last digit that is shown."""
+    assert NUMBER.sub("#", found).split() == NUMBER.sub("#", shown).split()
+    for a, b in zip(NUMBER.findall(found), NUMBER.findall(shown), strict=True):
+        if b.endswith("%"):
+            assert abs(float(a[:-1]) - float(b[:-1])) <= 2, (a, b)
+        elif set(b) <= set("-0123456789"):
+            assert a == b
+        else:
+            digits, _, power = b.partition("e")
+            unit = 10.0 ** (int(power or 0) - len(digits.partition(".")[2]))
+            assert abs(float(a) - float(b)) <= max(abs(float(b)) / 10, 1.01 * unit), (a, b)
 
 
 pages = pytest.mark.parametrize(
@@ -50,18 +74,21 @@ def as_it_was(tmp_path, monkeypatch):
 
 @pages
 @pytest.mark.usefixtures("as_it_was")
-def test_the_code_of_a_page_runs(page):
+def test_the_code_of_a_page_runs(page, capsys):
     if page.name in ELSEWHERE:
         pytest.skip(ELSEWHERE[page.name])
     for name in needs(page):
         if importlib.util.find_spec(name) is None:
             pytest.skip(f"{name} is not installed")
-    found = blocks(page.read_text(encoding="utf-8"))
+    text = page.read_text(encoding="utf-8")
+    found, shown = blocks(text), printed(text)
     if not found:
         pytest.skip("no Python on this page")
     namespace = {"__name__": page.stem}
     for line, source in found:
         exec(compile("\n" * line + source, page, "exec"), namespace)
+        if page.name not in UNSHOWN:
+            assert_printed(capsys.readouterr().out, shown.get(source, ""))
 
 
 @pages
@@ -70,6 +97,26 @@ def test_every_python_block_is_found(page):
     text = page.read_text(encoding="utf-8")
     assert len(re.findall(r"^\s*```", text, re.MULTILINE)) % 2 == 0
     assert len(re.findall(r"```[ \t]*(?:python|py)\b", text)) == len(blocks(text))
+    assert text.count("```text") == len(printed(text))
+
+
+def test_what_is_printed_is_held_against_what_is_shown():
+    shown = "loss 0.21 -> 3e-07, 93%\n  [1 -2]\n"
+    for found in (shown, "loss 0.215 -> 2.8e-7, 94%\n [1 -2]", "loss 0.2 -> 0.0000004, 91% [1 -2]"):
+        assert_printed(found, shown)
+    for right, wrong in (
+        ("loss", "lost"),
+        ("0.21", "0.25"),
+        ("e-07", "e-05"),
+        ("93", "96"),
+        ("-2", "2"),
+        ("]", " 3]"),
+        (shown, ""),
+    ):
+        with pytest.raises(AssertionError):
+            assert_printed(shown.replace(right, wrong), shown)
+    text = "```python\nx = 1\n```\n\n```python\nprint(x)\n```\n\n```text\n1\n```\n"
+    assert printed(text) == {"print(x)\n": "1\n"}
 
 
 @pytest.mark.usefixtures("as_it_was")
@@ -97,6 +144,20 @@ def test_the_code_of_the_readme_runs():
     here |= {"x": rng.standard_normal((N, T, 64), np.float32), "dh": rng.standard_normal((N, T, 256), np.float32)}
     exec(layer, here)
     np.testing.assert_array_equal(fastgate.LSTM.load("model.npz").parameters, here["layer"].parameters)
+
+
+def test_the_equations_of_the_readme_are_those_of_help():
+    section = HOUSE[0].read_text(encoding="utf-8").split("## What is computed\n")[1].split("```\n")[1]
+    found = {}
+    for title, *lines in (part.splitlines() for part in section.split("\n\n")):
+        cell, order = title.split(", ")
+        found[cell] = [line.split("  ")[0] for line in map(str.strip, lines)]
+        function = getattr(fastgate, f"{cell.lower()}_forward")
+        assert f"Gate order {order}" in function.__doc__
+        words = " ".join(function.__doc__.split())
+        for equation in found[cell]:
+            assert equation in words, equation
+    assert {cell: len(equations) for cell, equations in found.items()} == {"LSTM": 5, "GRU": 4}
 
 
 @pytest.mark.parametrize("page", [*PAGES, *HOUSE], ids=lambda page: page.name)

@@ -696,6 +696,8 @@ def test_a_page_of_a_stack(kind, own, tmp_path):
         flow.report(found, x, path=tmp_path / "page.docx")
     with pytest.raises(TypeError, match=r"^path: expected a path"):
         flow.report(found, x, path=3)
+    with pytest.raises(FileNotFoundError, match=r"its folder does not exist: 'nowhere/page.png'$"):
+        flow.report(found, x, path="nowhere/page.png")
     with pytest.raises(TypeError, match=r"^traces: expected a Trace"):
         flow.plot_omega([])
     with pytest.raises(TypeError, match=r"^spectra: expected a Spectrum"):
@@ -706,3 +708,17 @@ def test_without_matplotlib_the_extra_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     with pytest.raises(ImportError, match=r"pip install 'fastgate\[demo\]'"):
         flow.plot_gradient_norms(T_RNN)
+
+
+def test_without_matplotlib_a_report_has_its_words(monkeypatch):
+    found, x = layer("RNN", num_layers=2), np.random.default_rng(0).normal(size=(2, 9, 5))
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    page = flow.report(found, x)
+    assert page.figure is None
+    assert page.text == "\n".join(v.words for v in page.verdicts)
+    assert [v.name for v in page.verdicts] == ["layer 0", "layer 1"] == [t.name for t in page.traces]
+    with pytest.raises(ImportError, match=r"pip install 'fastgate\[demo\]'"):
+        flow.report(found, x, path="page.png")
+    monkeypatch.undo()
+    pytest.importorskip("matplotlib")
+    assert flow.report(found, x).text == page.text

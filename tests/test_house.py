@@ -3,7 +3,11 @@
 import ast
 import inspect
 import itertools
+import os
 import re
+import shutil
+import subprocess
+import sys
 import tomllib
 from pathlib import Path
 
@@ -16,6 +20,7 @@ from fastgate import _call, reference
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = Path(fastgate.__file__).parent
+SOURCES = ("__init__.py", "_built.py")  # what an import without kernels comes to
 FUNCTIONS = ("forward", "backward", "ragged_forward", "ragged_backward", "step_forward", "step_backward")
 AROUND = ("delays", "period")  # options around any cell
 KERNELS = fastgate.get_config()["cells"]  # csrc/cells.def
@@ -117,6 +122,17 @@ def test_a_prepared_class_is_built_as_its_function_is_called(cell):
     assert parameters(prepared.update) == weights
     for member in (prepared, prepared.step, prepared.forward, prepared.update):
         assert member.__doc__
+
+
+def test_an_import_without_kernels_says_how_to_build(tmp_path):
+    sources = shutil.copytree(PACKAGE, tmp_path / "fastgate", ignore=lambda folder, names: {*names} - {*SOURCES})
+    here = os.environ | {"PYTHONPATH": str(tmp_path)}
+    for code in ("import fastgate", "from fastgate.reference import lstm_forward"):
+        done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=here, capture_output=True, text=True)
+        *_, words = done.stderr.splitlines()
+        assert words.startswith(f"ImportError: fastgate: the kernels are not compiled in {sources} for ")
+        assert f"; run, in {tmp_path}, `make build`, or `pip install .`" in words
+        assert "During handling" not in done.stderr
 
 
 def test_these_cells_have_layers():

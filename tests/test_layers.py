@@ -367,8 +367,8 @@ def test_weights_are_views_of_one_array_without_gaps(cell, b, bh):
                 assert sum(a.size for a in views.values()) == flat.size == layer.num_parameters
                 flat[...] = np.arange(flat.size)
                 np.testing.assert_array_equal(np.concatenate([a.ravel() for a in views.values()]), np.arange(flat.size))
-                with pytest.raises(TypeError):
-                    views["Wx0"] = np.zeros(1)
+                with pytest.raises(AttributeError, match="__delitem__"):
+                    del views["Wx0"]
                 if cell.G * H * flat.itemsize % 64 == 0:
                     assert all(a.ctypes.data % 64 == 0 for name, a in views.items() if not name.startswith(behind or "none"))
             for attribute in ("parameters", "gradients", "weights", "grads", "dtype", "num_layers", "config"):
@@ -705,6 +705,7 @@ def test_a_state_dict_that_is_refused_changes_nothing(cell):
         ),
         (list(good), TypeError, "mapping: expected a mapping of names to arrays, got list"),
         (None, TypeError, "mapping: expected a mapping of names to arrays, got None"),
+        (layer, TypeError, "mapping: expected a mapping of names to arrays, got .*; pass its state_dict\\(\\)"),
     ):
         with pytest.raises(error, match=words):
             layer.load_state_dict(wrong)
@@ -763,8 +764,14 @@ def test_a_file_appears_whole_or_not_at_all(tmp_path, monkeypatch):
     for path in (tmp_path, os.devnull):
         with pytest.raises(ValueError, match="it is no regular file"):
             layers.load(path)
-    with pytest.raises(FileNotFoundError):
-        layer.save(tmp_path / "nowhere" / "layer.npz")
+    monkeypatch.chdir(tmp_path)
+    for path, words in (
+        ("nowhere/layer.npz", "its folder does not exist"),
+        ("layer.npz/layer.npz", "its folder does not exist"),
+        ("a" * 255, "File name too long"),  # the part's
+    ):
+        with pytest.raises(OSError, match=rf"^\[Errno \d+\] {words}: '{path}'$"):
+            layer.save(path)
 
 
 def test_threads_save_to_one_path(tmp_path):
@@ -1120,6 +1127,27 @@ def test_states_of_a_single_layer_without_its_axis_are_refused_with_a_hint():
         layer.forward(x, h0)
 
 
+def test_an_x_that_seems_time_major_is_asked_about():
+    layer = fastgate.LSTM(2, 3, num_layers=2, rng=0)
+    x, h0, words = (
+        np.ones((4, 5, 2), np.float32),
+        np.ones((2, 5, 3), np.float32),
+        ", as many rows as x (N, T, D) = (4, 5, 2) has",
+    )
+    for given, name, asked in (
+        ({"h0": h0, "c0": h0}, "h0", True),
+        ({"h0": h0, "lengths": [4] * 5}, "h0", True),
+        ({"lengths": [4] * 5}, "lengths", True),
+        ({"h0": h0, "c0": h0[:, :4]}, "h0", False),
+        ({"h0": h0, "lengths": [4] * 4}, "h0", False),
+        ({"h0": h0[:, :4], "lengths": [4] * 5}, "lengths", False),
+    ):
+        with pytest.raises(ValueError, match=rf"^{name}: expected") as caught:
+            layer.forward(x, **given)
+        assert (words in str(caught.value)) is asked
+    layer.forward(x.swapaxes(0, 1), h0)
+
+
 @cells
 def test_calls_name_what_they_refuse_and_change_nothing(cell):
     rng = np.random.default_rng(22)
@@ -1363,6 +1391,51 @@ def test_parameters_and_gradients_change_in_place_only():
     for name in ("parameters", "gradients"):
         with pytest.raises(AttributeError, match=rf"{name}: expected the layer's own array.*layer\.{name}\[\.\.\.\] = values"):
             setattr(layer, name, before)
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        lambda: fastgate.LSTM(3, 4, num_layers=2, bidirectional=True, rng=0),
+        lambda: layers.TreeLSTM(3, 4, rng=0),
+        lambda: fastgate.structures.FinalOutput(3, 4, 2, rng=0),
+    ],
+    ids=["LSTM", "TreeLSTM", "FinalOutput"],
+)
+def test_values_are_copied_into_the_view_of_a_name(model):
+    """They are never the array that the name stands for, and what does not fit changes nothing."""
+    model, rng = model(), np.random.default_rng(0)
+    for what, flat in (("weights", model.parameters), ("grads", model.gradients)):
+        views = getattr(model, what)
+        for name, view in views.items():
+            given = values(rng, view.shape, np.float32)
+            views[name] = given.astype(">f4") if view.ndim == 1 else np.asfortranarray(given)
+            given_before, given[...] = given.copy(), 0
+            assert views[name] is view
+            np.testing.assert_array_equal(view, given_before)
+            views[name] *= 2
+            assert views[name] is view
+            np.testing.assert_array_equal(view, 2 * given_before)
+        np.testing.assert_array_equal(flat, np.concatenate([view.ravel() for view in views.values()]))
+        name = next(iter(views))
+        shape, before = views[name].shape, flat.copy()
+        for wrong, error, words in (
+            (np.ones(shape[::-1], np.float32), ValueError, f" = {shape}, got {shape[::-1]}; pass {name}.T?"),
+            (0.5, ValueError, f" = {shape}, got (); pass np.full({shape}, 0.5, np.float32)?"),
+            (np.ones(shape), TypeError, f"float32 as the layer, got float64; pass {name}.astype(np.float32)"),
+        ):
+            with pytest.raises(error, match=f"^{name}: expected .*{re.escape(words)}$"):
+                views[name] = wrong
+        for call in (views.__getitem__, lambda name, views=views: views.__setitem__(name, 0.5)):
+            with pytest.raises(KeyError) as caught:
+                call("W0")
+            assert caught.value.args[0].startswith(f"{what}: expected a name among '{name}', ")
+            assert caught.value.args[0].endswith(", got 'W0'")
+        assert "W0" not in views
+        assert list(views | {"W0": 1}) == [*views, "W0"]
+        assert list({"W0": 1} | views) == ["W0", *views]
+        assert views.get("W0") is None
+        np.testing.assert_array_equal(flat, before)
 
 
 # --- leaky units -----------------------------------------------------------------------------------------------------------

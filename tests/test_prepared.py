@@ -492,6 +492,15 @@ def test_malformed_calls_are_refused(cell, options, step):
         assert not wrong, f"seed {seed}: {wrong}"
 
 
+def test_the_odd_dtype_among_the_weights_is_named():
+    Wx, Wh, b = np.ones((2, 9)), np.ones((3, 9)), np.ones(9)
+    with pytest.raises(TypeError, match=r"^Wx: expected float64 as all others, got float32; pass Wx.astype\(np.float64\)$"):
+        fastgate.GRUCell(Wx.astype(np.float32), Wh, b)
+    cell = fastgate.GRUCell(Wx, Wh, b)
+    with pytest.raises(TypeError, match=r"^Wh: expected float64 as Wx, got float32"):
+        cell.update(Wx, Wh.astype(np.float32), b.astype(np.float32))
+
+
 @cells
 def test_errors_name_the_argument_of_the_call(cell):
     """Not a weight, which was right when the cell was made."""
@@ -517,6 +526,8 @@ def test_errors_name_the_argument_of_the_call(cell):
         ):  # fmt: skip
             with pytest.raises(error, match=f"^{state}: expected "):
                 prepared.step(**left | {state: bad})
+    with pytest.raises(TypeError, match="positional arguments"):  # what is too much by position is not out=, to be written into
+        prepared.step(x, *[h_prev] * (2 + cell.has_c))
     with pytest.raises(TypeError, match="argument"):
         prepared.step()
     with pytest.raises(TypeError, match="nonsense"):
@@ -638,7 +649,7 @@ class Encoder(fastgate.GRUCell):
 
     def step(self, x, h_prev=None, out=None):
         self.calls += 1
-        return super().step(x, h_prev, out)
+        return super().step(x, h_prev, out=out)
 
 
 def test_a_subclass():

@@ -257,6 +257,10 @@ def test_prefixes_and_names():
     refused(
         "state: expected a mapping of names to arrays, got str; load it first", weights.from_torch, "model.pt", kind=TypeError
     )
+    refused(
+        "state: expected a mapping of names to arrays, got Module; pass module.state_dict()",
+        weights.from_torch, type("Module", (), {"state_dict": dict})(), kind=TypeError,
+    )  # fmt: skip
     refused("prefix: expected a str, got int", weights.from_torch, one, 7, kind=TypeError)
     refused("prefix: expected a str, got int", weights.to_torch, random_layer("RNN", rng), 7, kind=TypeError)
     assert weights.from_torch(one | {7: np.ones(3)}).num_layers == 2
@@ -773,6 +777,13 @@ def test_bad_keras_weights():
     read = weights.from_keras
     refused("weights: expected a list of arrays, or of such lists, got dict", read, {"a": 1}, kind=TypeError)
     refused("weights: expected a list of arrays, or of such lists, got none", read, [], kind=TypeError)
+    refused("weights: expected a list of arrays, or of such lists, got ndarray", read, kernel, kind=TypeError)
+    keras_layer = type("LSTM", (), {"get_weights": list})()
+    hint = "got LSTM; pass keras_layer.get_weights()"
+    refused(f"weights: expected a list of arrays, or of such lists, {hint}", read, keras_layer, kind=TypeError)
+    refused(f"weights[0]: expected an array, or a list of them, {hint}", read, [keras_layer], kind=TypeError)
+    model = type("Sequential", (), {"get_weights": list, "layers": [keras_layer]})()
+    refused("got Sequential; pass model.layers[k].get_weights(), of its recurrent layers", read, model, kind=TypeError)
     refused("weights: expected 2 or 3 arrays per layer", read, [kernel])
     refused("weights: expected 2 or 3 arrays per layer", read, [kernel] * 5)
     refused("weights: expected 2 or 3 arrays per layer", read, [[]])

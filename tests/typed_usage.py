@@ -124,6 +124,7 @@ def layered(x: NDArray[np.float32]) -> float:
     fastgate.clip_grad_norm([layer.gradients], 1.0)
     layer.parameters[:] -= 0.1 * layer.gradients
     layer.load_state_dict({name: 2 * a for name, a in layer.weights.items()})
+    layer.weights["b1"] = layer.grads["b1"]
     gru = fastgate.GRU(D, H, reset="before", rng=np.random.default_rng(0))
     gru.step(x[:, 0])
     assert_type(gru.num_parameters, int)

@@ -24,7 +24,20 @@ from fastgate._arguments.around import (
 )
 from fastgate._arguments.options import flag
 from fastgate._arguments.out import _apart, outputs
-from fastgate._arguments.words import KERNEL, _affordable, _array, _ask, _direct, _integers, _kind, _native, _new, _shape
+from fastgate._arguments.words import (
+    KERNEL,
+    _affordable,
+    _array,
+    _as_steps,
+    _ask,
+    _direct,
+    _integers,
+    _kind,
+    _native,
+    _new,
+    _odd_one,
+    _shape,
+)
 
 _SMALL = 2**27  # values; a call that handles fewer is not asked whether memory suffices
 _AS_IS = tuple(tuple(range(G)) for G in range(9))  # gate positions in canonical order
@@ -186,7 +199,7 @@ def forward(
         if (rows + N + D + P) * (1 + D + width) < _SMALL:
             position = _AS_IS[G] if gate_order is gates else gate_positions(gates, gate_order)
             if lengths is not None and flat is None:
-                lengths = _lengths(lengths, N, T)
+                lengths = _lengths(lengths, N, T, x if h0 is None is c0 else None)
             if out is not None:
                 out = outputs(out, _forward_outputs(step, has_c, return_sequences, shape, N, H, P), dtype)
                 x, h0, c0, Wx, Wh, b, bh, peephole, Wr = _apart(out, x, h0, c0, Wx, Wh, b, bh, peephole, Wr)
@@ -258,6 +271,7 @@ def _forward_in_words(
 
     x = _array("x", x, dtypes)
     dtype = _native(x.dtype, dtypes)
+    _odd_one("x", x, (h0, c0, Wx, Wh, b, bh, peephole, Wr, *(norm or ()), alpha), dtypes)
     h_name, c_name = ("h_prev", "c_prev") if step else ("h0", "c0")
     h0 = None if h0 is None else _array(h_name, h0, (dtype,), "x")
     c0 = None if c0 is None else _array(c_name, c0, (dtype,), "x")
@@ -293,12 +307,12 @@ def _forward_in_words(
         raise ValueError(f"Wh: expected (H, {GH}), got {Wh.shape}" + _ask(hint))
     H, P = _state_sizes(D, G, Wx, _one_of(Wh, delays), h0, c0, _bias_sizes(G, b, bh, peephole, norm, alpha), Wr)
     past = 1 if delays is None else int(delays[-1])
-    for name, state, letters, sizes in (
-        (h_name, h0, *_past_shape("H" if Wr is None else "P", P, delays)),
-        (c_name, c0, ("H",), (H,)),
-    ):
-        if state is not None:
-            _shape(name, state, ("N", *letters), (N, *sizes), also=(letters, sizes))
+    h_and_c = (h_name, h0, *_past_shape("H" if Wr is None else "P", P, delays)), (c_name, c0, ("H",), (H,))
+    h_and_c = [state for state in h_and_c if state[1] is not None]
+    swapped = x.ndim == 3 and N != T and all(a.shape in ((T, *sizes), sizes) for _, a, _, sizes in h_and_c)
+    swapped = x if swapped and (lengths is None or lengths.shape == (T,)) else None
+    for name, state, letters, sizes in h_and_c:
+        _shape(name, state, ("N", *letters), (N, *sizes), also=(letters, sizes), time_major=swapped)
     _weight_shapes(D, H, P, G, Wx, Wh, b, bh, peephole, Wr, norm, alpha, delays)
     _period_alone(period, Wr, norm)
     if Wh is None and masks is not None and masks[0] is not None:
@@ -318,7 +332,7 @@ def _forward_in_words(
     needed = rows * per_step + states + (D + parts * P) * G * H + H * P * (Wr is not None)
     touched = max(rows * max(D + G * H, P, 1), N * T)
     _affordable(needed * dtype.itemsize, touched * dtype.itemsize, f"x, Wx, Wh: N, T, D, H = {N}, {T}, {D}, {H}")
-    lengths = lengths if lengths is None or ragged else _lengths(lengths, N, T)
+    lengths = lengths if lengths is None or ragged else _lengths(lengths, N, T, swapped)
 
     x = _direct(x, dtype, rows=True)
     h0 = None if h0 is None else _direct(h0, dtype, rows=True)
@@ -481,11 +495,12 @@ def _hidden_size(D, G, Wx, Wh, states, sizes):
     return Counter(votes).most_common(1)[0][0] if votes else 0
 
 
-def _lengths(lengths, N, T):
-    """(N,) integers 0..T as a private int64 array."""
+def _lengths(lengths, N, T, time_major=None):
+    """(N,) integers 0..T as a private int64 array; time_major: the x whose N and T are swapped if there are T."""
     lengths = _integers("lengths", lengths)
     if lengths.shape != (N,):
-        raise ValueError(f"lengths: expected (N,) = ({N},), got {lengths.shape}")
+        hint = _as_steps(time_major) if time_major is not None and lengths.shape == (T,) else ""
+        raise ValueError(f"lengths: expected (N,) = ({N},), got {lengths.shape}{hint}")
     wrong = (lengths < 0) | (lengths > T)
     if wrong.any():
         row = int(wrong.argmax())

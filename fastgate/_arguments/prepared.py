@@ -16,7 +16,7 @@ from fastgate._arguments.forward_call import (
     gate_positions,
     given_norm,
 )
-from fastgate._arguments.words import KERNEL, _affordable, _array, _integers, _native
+from fastgate._arguments.words import KERNEL, _affordable, _array, _integers, _native, _odd_one
 
 
 class Weights(NamedTuple):
@@ -65,6 +65,8 @@ def weights(
     # Views: whoever reshapes a caller's array meanwhile, another thread or code of the next argument, does not reach them.
     Wx = _array("Wx", Wx, KERNEL if like is None else (like.dtype,), None if like is None else "before")[...]
     dtype = _native(Wx.dtype, KERNEL)
+    if like is None:
+        _odd_one("Wx", Wx, (Wh, b, bh, peephole, Wr, *(norm or ()), alpha), KERNEL)
     Wh = None if Wh is None and alpha is not None else _array("Wh", Wh, (dtype,), "Wx")[...]
     b = None if b is None else _array("b", b, (dtype,), "Wx")[...]
     bh = None if bh is None else _array("bh", bh, (dtype,), "Wx")[...]

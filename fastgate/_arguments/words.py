@@ -45,6 +45,18 @@ def _array(name, a, dtypes, like=None, cast=None):
     raise TypeError(f"{name}: expected {listed}, got {_spell(a.dtype)}{hint}")
 
 
+def _odd_one(name, a, others, dtypes):
+    """The TypeError that names `a` where all `others`, two or more, have one other dtype of `dtypes`; what else is odd is named
+    when it is held against the dtype of `a`."""
+    others = [b for b in others if b is not None and type(b) is not float]
+    if len(others) < 2 or not all(isinstance(b, ndarray) for b in others):
+        return
+    (dtype, *more) = {b.dtype.newbyteorder("=") for b in others}
+    if not more and dtype in dtypes and dtype != a.dtype.newbyteorder("="):
+        hint = f"{name}.astype(np.{_spell(dtype)})"
+        raise TypeError(f"{name}: expected {_spell(dtype)} as all others, got {_spell(a.dtype)}; pass {hint}")
+
+
 def _integers(name, a):
     """`a` as an ndarray of integers, no larger than 64 bit."""
     given = isinstance(a, ndarray)
@@ -75,14 +87,20 @@ def _ndarray(name, a, listed):
         raise kind(f"{name}: expected an array of {listed}, got {_kind(a)} that NumPy cannot convert: {error}") from error
 
 
-def _shape(name, a, letters, sizes, also=None, hint=None):
-    """`a` has the shape `sizes`, or that of `also`; or the ValueError with a hint."""
+def _shape(name, a, letters, sizes, also=None, hint=None, time_major=None):
+    """`a` has the shape `sizes`, or that of `also`; or the ValueError with a hint. time_major: the x whose N and T were swapped
+    if this were right."""
     if a.shape == sizes or (also is not None and a.shape == also[1]):
         return
     expected, numbers = _bracket(letters), str(sizes)
     if also is not None:
         expected, numbers = f"{expected} or {_bracket(also[0])}", f"{numbers} or {also[1]}"
-    raise ValueError(f"{name}: expected {expected} = {numbers}, got {a.shape}" + _ask(hint or _as_shape(name, a, sizes)))
+    hint = _as_steps(time_major) if time_major is not None else _ask(hint or _as_shape(name, a, sizes))
+    raise ValueError(f"{name}: expected {expected} = {numbers}, got {a.shape}{hint}")
+
+
+def _as_steps(x):
+    return f", as many rows as x (N, T, D) = {x.shape} has steps; is x time-major? pass x.swapaxes(0, 1)"
 
 
 def _as_shape(name, a, sizes):

@@ -36,7 +36,7 @@ class Verdict(NamedTuple):
 class Report(NamedTuple):
     """What report returns."""
 
-    figure: Any  # a matplotlib Figure
+    figure: Any  # a matplotlib Figure; None without matplotlib
     verdicts: tuple[Verdict, ...]
     text: str  # the words of all verdicts
     traces: tuple[Trace, ...]
@@ -55,13 +55,41 @@ def report(
 
     The verdict about a layer comes from ||ds_T/ds_k||, the largest factor by which anything that happened at step k can still
     matter at the end: below 1/1000 over the whole length gradients vanish, above 1000 they explode. It is about
-    the way through time in that layer; a gradient may also come down from the layer above. Without matplotlib (the
-    extra `demo`) it is an ImportError. It takes a second or two for 64 units, 8 rows and 100 steps, most of it for drawing.
+    the way through time in that layer; a gradient may also come down from the layer above. It takes a second or two for 64
+    units, 8 rows and 100 steps, most of it for drawing. Without matplotlib (the extra `demo`) there are the words alone, figure
+    is None, and a path is an ImportError. A path with another ending is a ValueError, one in a folder that does not exist an
+    OSError, both before anything is computed.
     """
+    page = _empty_page(path)
     traces = trace(model, x, h0, c0, dh=dh, dh_T=dh_T, dc_T=dc_T, lengths=lengths, reverse=reverse, rng=rng)
-    page = figures.new_figure(13, 8.6)
     jacobians = [instruments.jacobian_norms(t, points=12, iterations=12) for t in traces]
     verdicts = tuple(judge(t, norms) for t, norms in zip(traces, jacobians, strict=True))
+    if page is not None:
+        N, T, _ = traces[0].x.shape
+        usual = f"Gradient flow: {type(model).__name__}, {traces[0].hidden_size} units, {N} rows of {T} steps"
+        _draw(page, traces, jacobians, verdicts, usual if title is None else title)
+        if path is not None:
+            figures.save(page, path)
+    return Report(page, verdicts, "\n".join(v.words for v in verdicts), traces)
+
+
+def _empty_page(path: str | os.PathLike[str] | None) -> Any:
+    """A Figure; None without matplotlib, where none is to be written."""
+    try:
+        page = figures.new_figure(13, 8.6)
+    except ImportError:
+        if path is not None:
+            raise
+        return None
+    if path is not None:
+        figures.judge_path(page, path)
+    return page
+
+
+def _draw(
+    page: Any, traces: tuple[Trace, ...], jacobians: list[JacobianNorms], verdicts: tuple[Verdict, ...], title: str
+) -> None:  # fmt: skip
+    """The six figures below the title and the words."""
     wrapped = [textwrap.fill(v.words, WIDTH, subsequent_indent="    ") for v in verdicts]
     lines = sum(words.count("\n") + 1 for words in wrapped)
     page.set_figheight(8 + 0.19 * lines)
@@ -83,12 +111,6 @@ def report(
     if traces[0].cell in CANDIDATE:
         panels[1, 2].set_title(f"Eigenvalues of {loop_of(traces[0])}", loc="left", fontsize=10, color=figures.INK)
 
-    N, T, _ = traces[0].x.shape
-    title = (
-        f"Gradient flow: {type(model).__name__}, {traces[0].hidden_size} units, {N} rows of {T} steps"
-        if title is None
-        else title
-    )
     height = 0.45 + 0.19 * lines  # inches
     heading.text(0.012, 1 - 0.08 / height, title, fontsize=14, fontweight="bold", color=figures.INK, va="top")
     at = 0.42
@@ -96,10 +118,6 @@ def report(
         heading.text(0.012, 1 - at / height, "■", fontsize=9, color=SIGNS[verdict.word], va="top")
         heading.text(0.026, 1 - at / height, words, fontsize=9, color=figures.INK, va="top", linespacing=1.3)
         at += 0.19 * (words.count("\n") + 1)
-    text = "\n".join(v.words for v in verdicts)
-    if path is not None:
-        figures.save(page, path)
-    return Report(page, verdicts, text, traces)
 
 
 def spectrum_of(t: Trace) -> instruments.Spectrum:

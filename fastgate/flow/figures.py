@@ -29,12 +29,19 @@ def new_figure(width: float = 6.4, height: float = 4.2) -> Any:
     return Figure(figsize=(width, height), layout="constrained", dpi=130)
 
 
-def save(figure: Any, path: str | os.PathLike[str]) -> None:
-    """Write a figure, in the format that the path ends in."""
+def judge_path(figure: Any, path: str | os.PathLike[str]) -> str:
+    """The format that the path ends in, of one where a file can be put."""
     ending = os.path.splitext(plain(path))[1].lstrip(".").lower()
     known = figure.canvas.get_supported_filetypes()
     if ending not in known:
         raise ValueError(f"path: expected a name that ends in one of .{', .'.join(sorted(known))}, got {plain(path)!r}")
+    replacing(path)
+    return ending
+
+
+def save(figure: Any, path: str | os.PathLike[str]) -> None:
+    """Write a figure, in the format that the path ends in."""
+    ending = judge_path(figure, path)
     with replacing(path) as file:
         figure.savefig(file, format=ending)
 

@@ -93,13 +93,15 @@ def generator(value: Any) -> np.random.Generator:
     return np.random.default_rng(int(value))
 
 
-def array(name: str, a: Any, dtype: np.dtype[Any], letters: tuple[str, ...], sizes: tuple[int, ...]) -> Array:
-    """An array of the layer's dtype (in any byte order) and of this shape."""
+def array(
+    name: str, a: Any, dtype: np.dtype[Any], letters: tuple[str, ...], sizes: tuple[int, ...], time_major: Any = None
+) -> Array:
+    """An array of the layer's dtype (in any byte order) and of this shape; time_major as in _arguments._shape."""
     if type(a) is np.ndarray and a.dtype is dtype and a.shape == sizes:
         return a
     a = _arguments._array(name, a, (dtype,), "the layer")[...]
     if a.shape != sizes:
-        _arguments._shape(name, a, letters, sizes)
+        _arguments._shape(name, a, letters, sizes, time_major=time_major)
     return a
 
 
@@ -155,7 +157,8 @@ def named(
 ) -> dict[str, Array]:
     """A mapping with exactly these names, of arrays with these (letters, sizes); returned are copies in native byte order."""
     if not isinstance(given, Mapping):
-        raise TypeError(f"{name}: expected a mapping of names to arrays, got {_arguments._kind(given)}")
+        hint = "; pass its state_dict()" if hasattr(given, "state_dict") else ""
+        raise TypeError(f"{name}: expected a mapping of names to arrays, got {_arguments._kind(given)}{hint}")
     given = dict(given)
     missing, unknown = [key for key in shapes if key not in given], [key for key in given if key not in shapes]
     if missing or unknown:

@@ -13,7 +13,7 @@ import numpy as np
 from fastgate import _arguments, _call
 from fastgate.layers import _initial, _judge
 from fastgate.layers._parameters import Parameters, plus, times
-from fastgate.layers._types import Array, Lengths, Rng
+from fastgate.layers._types import Array, Lengths, Rng, Shapes
 from fastgate.masks import draw_dropout_mask, draw_zoneout_mask
 
 MERGES = ("concat", "sum", "mean", "mul")
@@ -225,10 +225,10 @@ class Layer(Parameters):
         vectors = sum(self._vectors(self._config).values())
         return self.num_directions * H * (G * inputs + self.num_layers * (matrices + vectors))
 
-    def _shapes(self) -> dict[str, tuple[tuple[str, ...], tuple[int, ...]]]:
+    def _shapes(self) -> Shapes:
         G, D, H, P = len(self._gates), self._config["input_size"], self._config["hidden_size"], self._P
         GH, vectors = f"{G}H" if G > 1 else "H", self._vectors(self._config)
-        result: dict[str, tuple[tuple[str, ...], tuple[int, ...]]] = {}
+        result: Shapes = {}
         for k in range(self.num_layers):
             for suffix in SUFFIXES[: self.num_directions]:
                 result[f"Wx{k}{suffix}"] = (("D" if k == 0 else "output_size", GH), (D, G * H))
@@ -329,9 +329,10 @@ class Layer(Parameters):
         return_sequences = _arguments.flag("return_sequences", return_sequences)
         x = _judge.rows(x, self._dtype, ("N", "T", "D"), self._D)
         N, T, _ = x.shape
-        given = self._states(("h0", "c0"), given, N)
+        lengths = None if lengths is None else _arguments._integers("lengths", lengths)
+        given = self._states(("h0", "c0"), given, N, x if lengths is None or lengths.shape == (T,) else None)
         if lengths is not None:
-            lengths = _arguments._lengths(lengths, N, T)
+            lengths = _arguments._lengths(lengths, N, T, x if all(a is None for a in given) else None)
         rng = self._rng if rng is None else _judge.generator(rng)
         start = _arguments._step_number("start", start)
         options = self._options if self._cycle is None else self._options | {"start": start}
@@ -443,11 +444,15 @@ class Layer(Parameters):
             return times(dh.copy(), halves[1]), times(dh.copy(), halves[0])
         return (times(dh.copy(), self._dtype.type(0.5)) if self.merge == "mean" else dh,) * 2
 
-    def _states(self, names, given, N):
-        """Arrays (num_layers·num_directions, N, …) of states, or None, judged."""
+    def _states(self, names, given, N, x=None):
+        """Arrays (num_layers·num_directions, N, …) of states, or None, judged; x: it may be time-major."""
         rows, before = self.num_layers * self.num_directions, ("num_layers·num_directions", "N")
+        if x is not None:
+            shapes = [(rows, x.shape[1], *row) for _, row in self._state_shapes.values()]
+            fits = all(a is None or getattr(a, "shape", None) == shape for a, shape in zip(given, shapes, strict=False))
+            x = x if fits and x.shape[1] != N else None
         return [
-            None if a is None else _judge.array(name, a, self._dtype, (*before, *letters), (rows, N, *row))
+            None if a is None else _judge.array(name, a, self._dtype, (*before, *letters), (rows, N, *row), time_major=x)
             for name, a, (letters, row) in zip(names, given, self._state_shapes.values(), strict=False)
         ]
 

@@ -7,14 +7,13 @@ import importlib
 import inspect
 import os
 from collections.abc import Callable, Iterable, Mapping
-from types import MappingProxyType
 from typing import Any, ClassVar, Self, TypeVar
 
 import numpy as np
 
 from fastgate import _arguments, _locks, _npz
 from fastgate.layers import _buffer, _judge
-from fastgate.layers._types import Array, Rng
+from fastgate.layers._types import Array, Rng, Shapes
 
 FORMAT = "fastgate layer 1"
 WANTED = "a layer saved by fastgate"
@@ -54,7 +53,7 @@ class Parameters:
         """The sizes that make the number of weights, for an error."""
         raise NotImplementedError
 
-    def _shapes(self) -> dict[str, tuple[tuple[str, ...], tuple[int, ...]]]:
+    def _shapes(self) -> Shapes:
         """Name -> (letters, sizes) of every weight, in the order in which they lie in memory."""
         raise NotImplementedError
 
@@ -76,10 +75,9 @@ class Parameters:
 
     def _lie_in(self, parameters: Array, gradients: Array) -> None:
         """The weights and the gradients are views of these arrays from now on."""
-        shapes = {name: sizes for name, (_, sizes) in self._shapes().items()}
         self._parameters, self._gradients = parameters, gradients
-        self._weights: Mapping[str, Array] = MappingProxyType(_buffer.views(parameters, shapes))
-        self._grads: Mapping[str, Array] = MappingProxyType(_buffer.views(gradients, shapes))
+        self._weights = _buffer.Views("weights", parameters, self._shapes())
+        self._grads = _buffer.Views("grads", gradients, self._shapes())
 
     # --- what a layer is ---------------------------------------------------------------------------------------------
 
@@ -117,13 +115,17 @@ class Parameters:
         _only_in_place("gradients", value, self._gradients)
 
     @property
-    def weights(self) -> Mapping[str, Array]:
-        """Name -> live view of `parameters`, in the order of the docstring of the class."""
+    def weights(self) -> _buffer.Views:
+        """Name -> live view of `parameters`, in the order of the docstring of the class.
+
+        layer.weights[name] = values copies them into the view: a shape that differs is a ValueError, another dtype a TypeError,
+        an unknown name a KeyError.
+        """
         return self._weights
 
     @property
-    def grads(self) -> Mapping[str, Array]:
-        """Name of a weight -> live view of `gradients`."""
+    def grads(self) -> _buffer.Views:
+        """Name of a weight -> live view of `gradients`; assigned to as `weights` are."""
         return self._grads
 
     def __repr__(self) -> str:

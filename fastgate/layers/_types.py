@@ -11,4 +11,5 @@ Lengths: TypeAlias = Sequence[int] | NDArray[np.integer[Any]] | None
 Delays: TypeAlias = Sequence[int] | NDArray[np.integer[Any]] | None
 Period: TypeAlias = int | Sequence[int] | NDArray[np.integer[Any]] | None
 Rng: TypeAlias = np.random.Generator | int | None
+Shapes: TypeAlias = dict[str, tuple[tuple[str, ...], tuple[int, ...]]]  # name -> (letters, sizes)
 Alpha: TypeAlias = float | Sequence[float] | NDArray[np.floating[Any]]

@@ -11,7 +11,7 @@ from fastgate import _arguments
 from fastgate.layers import _initial, _judge
 from fastgate.layers._parameters import Parameters
 from fastgate.layers._trees import Level, Trees
-from fastgate.layers._types import Array, Rng
+from fastgate.layers._types import Array, Rng, Shapes
 from fastgate.lstm import lstm_step_backward, lstm_step_forward
 from fastgate.reference.rnn import OPTIONS
 from fastgate.rnn import rnn_step_backward, rnn_step_forward
@@ -101,11 +101,10 @@ class Tree(Parameters, Generic[F]):
     def _sizes_in_words(self) -> str:
         return ", ".join(f"{name} = {self._config[name]}" for name in ("input_size", "hidden_size", "arity"))
 
-    def _shapes(self) -> dict[str, tuple[tuple[str, ...], tuple[int, ...]]]:
+    def _shapes(self) -> Shapes:
         D, H, K, G, columns = self._widths()
         GH, CH, KH = ("H" if n == 1 else f"{n}H" for n in (G, columns, K))
-        shapes: dict[str, tuple[tuple[str, ...], tuple[int, ...]]]
-        shapes = {"Wx": (("D", GH), (D, G * H)), "Wh": ((KH, CH), (K * H, columns * H))}
+        shapes: Shapes = {"Wx": (("D", GH), (D, G * H)), "Wh": ((KH, CH), (K * H, columns * H))}
         return shapes | ({"b": ((GH,), (G * H,))} if self._config["b"] else {})
 
     def _draw(self) -> None:

@@ -15,11 +15,10 @@ from fastgate import _arguments
 from fastgate.layers import _affine, _initial, _judge
 from fastgate.layers._layer import Layer
 from fastgate.layers._parameters import KINDS, Parameters, plus
-from fastgate.layers._types import Array, Lengths, Rng
+from fastgate.layers._types import Array, Lengths, Rng, Shapes
 
 Cell = Literal["rnn", "lstm", "gru", "leaky", "memory", "lstm_norm", "gru_norm"]
 CELLS = get_args(Cell)
-Shapes = dict[str, tuple[tuple[str, ...], tuple[int, ...]]]
 State = Any  # (h,) or (h, c), arrays (num_layers, N, H); h is P wide with proj_size=P
 P = ParamSpec("P")
 R = TypeVar("R")

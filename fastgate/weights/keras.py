@@ -79,8 +79,11 @@ def from_keras(weights: Sequence[Any], *, layer: Any = None, dtype: Any = None, 
 def _listed(weights):
     """(a list of arrays per layer, their names for errors), of one layer's list or a list of them."""
     if not isinstance(weights, (list, tuple)) or not weights:
-        got = type(weights).__name__ if weights else "none"
-        raise TypeError(f"weights: expected a list of arrays, or of such lists, got {got}")
+        got = "none" if isinstance(weights, (list, tuple)) else type(weights).__name__
+        raise TypeError(f"weights: expected a list of arrays, or of such lists, got {got}{_hint(weights)}")
+    for k, row in enumerate(weights):
+        if hasattr(row, "get_weights"):
+            raise TypeError(f"weights[{k}]: expected an array, or a list of them, got {type(row).__name__}{_hint(row)}")
     one = not isinstance(weights[0], (list, tuple))
     rows = [weights] if one else weights
     names = []
@@ -98,6 +101,13 @@ def _listed(weights):
             if not isinstance(array, np.ndarray):
                 raise TypeError(f"{name}: expected an array, got {type(array).__name__}")
     return rows, names
+
+
+def _hint(given):
+    """What a layer or a model of Keras has and this takes."""
+    if hasattr(given, "layers"):
+        return "; pass model.layers[k].get_weights(), of its recurrent layers"
+    return "; pass keras_layer.get_weights()" if hasattr(given, "get_weights") else ""
 
 
 def to_keras(layer: Any) -> list[list[np.ndarray]]:

@@ -6,6 +6,7 @@ end before _l{k}. Gate orders are ours, "ifgo" and "rzn"; GRU is reset="after". 
 and RNN, "Variables".
 """
 
+import os
 import re
 from collections.abc import Mapping
 from typing import Any
@@ -34,7 +35,11 @@ def from_torch(state: Any, prefix: str = "", *, layer: Any = None, dtype: Any = 
     naming the array as `state` does; a layer that was given is unchanged then.
     """
     if not isinstance(state, Mapping):
-        hint = "; load it first, by torch.load(path, weights_only=True)" if isinstance(state, str) else ""
+        hint = ""
+        if isinstance(state, (str, os.PathLike)):
+            hint = "; load it first, by torch.load(path, weights_only=True)"
+        elif hasattr(state, "state_dict"):
+            hint = "; pass module.state_dict()"
         raise TypeError(f"state: expected a mapping of names to arrays, got {type(state).__name__}{hint}")
     parts = parts_of(state, prefix, _plain)
     return build(parts, layer, dtype, options)

@@ -124,9 +124,9 @@ class MGUCell(PreparedCell[F]):
         self,
         x: NDArray[F],
         h_prev: NDArray[F] | None = None,
+        *,
         out: Out[F] = None,
         start: int = 0,
-        *,
         recurrent_mask: Mask[F] = None,
         zoneout_h: Mask[F] = None,
     ) -> NDArray[F]: ...
