@@ -324,7 +324,16 @@ def test_import_fastgate_does_not_import_the_kit():
     ("name", "lines"),
     [
         ("certify_a_cell", ["backward: right", "dnext_c: backward writes into it", "the first step's contribution is missing"]),
-        ("identify_a_cell", ["lstm, gate order figo", "gru, gate order zrn", "cannot match: gates are hard sigmoid"]),
+        (
+            "identify_a_cell",
+            [
+                "lstm, gate order figo",
+                "gru, gate order zrn",
+                "cannot match: gates are hard sigmoid",
+                'Wr=Wr, gate_order="ifog"',
+                "fastgate.leaky_step_forward(x, h, **weights)",
+            ],
+        ),
     ],
 )
 def test_examples(name, lines, capsys):

@@ -72,10 +72,12 @@ class Identification:
         lines += [f"  cannot match: {words}" for words in self.unmatched]
         if self.call:
             lines += ["  the same in fastgate:", f"    {self.call}"]
-            what = "step and call"
-        else:
-            what = "step and what is named here, in NumPy"
         if self.error is not None:
-            lines.append(f"  largest difference of {what}, on random inputs: {self.error:.1e}")
+            told = (
+                ""
+                if self.call
+                else "fastgate has no call for it; computed in NumPy, what is named here has the step's numbers: "
+            )
+            lines.append(f"  {told}largest difference on random inputs: {self.error:.1e}")
         lines += [f"  note: {words}" for words in self.notes]
         return "\n".join(lines)

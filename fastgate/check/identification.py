@@ -38,30 +38,34 @@ def identify(
 ) -> Identification:
     """Find out what a step function computes, and the fastgate call that computes the same.
 
-        step(x, h) -> h        step(x, h, c) -> h, c        step(x, (h, c)) -> (h, c)
+        step(x, h) -> h        step(x, h, c) -> h, c        step(x, (h, c)) -> h, (h, c)
 
-    Further results (a cache, an output) are passed over. x is (N, D), (D, N), (D,) or (D, 1), h and c alike with H; which of
-    them is found by trying. The function must be the same every time and treat each row by itself.
+    States come one by one, in a tuple or in a list, in either order, before x or after it; parameters that have a default are
+    given only where it must be. They return anywhere in tuples, lists and dicts, beside outputs and a cache: h and c are the
+    two that stand together first, `h, c, cache`, `y, (h, c)`, `(h, c), y`. x is (N, D), (D, N), (D,) or (D, 1), h and c alike
+    with H; which of all this it is is found by trying. The function must be the same every time and treat each row by itself.
 
-    input_size, hidden_size : D and H
+    input_size, hidden_size : D and H, the width of c where h is a projection with a width of its own
     weights : {name: array}, the arrays that the function uses: as parameters of these names (or one parameter `params` that is
         the dict), or inside. Any of Wx and Wh, (D, G·H) or transposed; one W for [x, h] or [h, x]; one array per gate (Wf, Wi,
-        Wc, Wo); up to two biases; peepholes. Names mean nothing but the text of the call; shapes and numbers decide. None,
-        and the function takes weights as parameters (Wx, Wh, b, …): random ones are used. None, and it does not: the weights
-        are hidden.
+        Wc, Wo); up to two biases, each of all gates or of some, in one array or in one for each gate; peepholes, projection,
+        gains, leaks. Names mean nothing but the text of the call; shapes and numbers decide. None, and the function takes
+        weights as parameters (Wx, Wh, b, …): random ones are used. None, and it does not: the weights are hidden.
     seed : of the random inputs
 
     With weights, all readings that the shapes allow are compared with the outputs: gate orders, layouts, biases, GRU variants,
-    peepholes, activations, clips. With hidden weights the maps of the gates are read off the outputs in float64; then
-    .weights holds them and the call uses them. The order of gates, the split of a bias in two and the side z keeps are names
-    for hidden numbers, which no output depends on: they stay None, and .notes says so. What several readings explain alike
-    stays None, too.
+    peepholes, activations, clips, leaks, projections, and layer normalisation with an eps of 1e-3, 1e-4, 1e-5, 1e-6, 1e-8 or
+    1e-12. With hidden weights the maps of the gates are read off the outputs in float64; then .weights holds them and the call
+    uses them; layer normalisation is not tried then. The order of gates, the split of a bias in two and the side z keeps are
+    names for hidden numbers, which no output depends on: they stay None, and .notes says so. What several readings explain
+    alike stays None, too.
 
-    Returns an Identification; its call was run on fresh random inputs, and .error is the largest difference. Raises ValueError
-    or TypeError naming the argument where the function cannot be called in any of these ways.
+    Returns an Identification; its call was run on fresh random inputs, and .error is the largest difference. Where nothing
+    matches, .cell is None and str() says what was tried. Raises ValueError or TypeError naming the argument where the function
+    cannot be called in any of these ways.
 
-    Gate equations and their variants: those of fastgate.lstm_forward, gru_forward, rnn_forward; peepholes: Gers and Schmidhuber
-    (2000).
+    Gate equations and their variants: those of fastgate.rnn_forward, leaky_forward, memory_forward, lstm_forward, gru_forward,
+    lstm_norm_forward, gru_norm_forward; peepholes: Gers and Schmidhuber (2000).
     """
     D, H = _size("input_size", input_size), _size("hidden_size", hidden_size)
     held = _weights(weights)
@@ -127,7 +131,7 @@ def _with_weights(step: Step, rng: np.random.Generator, found: Identification) -
     if not matches:
         names = ", ".join(f"{name} {a.shape}" for name, a in step.weights.items())
         if step.generated or tolerance > 1e-9:
-            found.unmatched.append(f"no reading of the weights ({names}) as an rnn, lstm or gru gives the outputs")
+            found.unmatched.append(f"no reading of the weights ({names}) as one of these cells gives the outputs")
             return
         _hidden(step, rng, found)
         words = f"no reading of the weights given ({names}) gives the outputs"

@@ -209,8 +209,9 @@ def _works(step: Step) -> str | None:
 def _places(step: Step, x: np.ndarray, h: np.ndarray, c: np.ndarray | None = None) -> tuple[Place, ...]:
     """Where the new states stand in the results, which may hold outputs, a cache, and a state twice.
 
-    Of h and c: the first tuple (or list) whose own arrays are at least two that differ, `h, c, cache` or the inner one of
-    `y, (h, c)`. Of h alone: the first array, or the one that comes as the state came, `y, [h]`.
+    Of h and c: the first tuple (or list) that has two arrays of its own, `h, c, cache` or the inner one of `y, (h, c)`, and of
+    these the first two that differ, if any do, as in `h, h, c`. Of h alone: the first array, or the one that comes as the
+    state came, `y, [h]`.
     """
     rows, one = (x, h, c), slice(0, 1)
     if step.axes in ("vector", "column"):
@@ -230,10 +231,10 @@ def _places(step: Step, x: np.ndarray, h: np.ndarray, c: np.ndarray | None = Non
         return ((alone or places)[0],)
     for group in dict.fromkeys(place[:-1] for place in sorted(places, key=lambda place: (len(place), place))):
         members = [place for place in places if place[:-1] == group]
-        pair = _fitting(step, arrays, members)
+        pair = _fitting(step, arrays, members) or _fitting(step, arrays, members, equal=True)
         if pair is not None:
             return pair
-    pair = _fitting(step, arrays, places) or _fitting(step, arrays, places, equal=True)
+    pair = _fitting(step, arrays, places)
     if pair is None:
         raise ValueError("no 2 results of the shape of a state")
     return pair
