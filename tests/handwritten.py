@@ -605,6 +605,9 @@ STATES = {  # ways of passing states and returning them; the first word is what 
     "x, [h, c]": lambda step: lambda x, states: (lambda h, c: (h, [h, c]))(*step(x, *states.copy())),
     "x, (c, h)": lambda step: lambda x, state: (lambda h, c: (h, (c, h)))(*step(x, state[1], state[0])),
     "(c, h), x": lambda step: lambda carry, x: (lambda h, c: ((c, h), h))(*step(x, carry[1], carry[0])),
+    "h, c, x": lambda step: lambda h, c, x: step(x, h, c),
+    "c, h, x": lambda step: lambda c, h, x: step(x, h, c),
+    "h, x": lambda step: lambda h, x: step(x, h),
     "x, c, h": lambda step: lambda x, cell, hidden: step(x, hidden, cell),
     "x, h, c -> h, c, cache": lambda step: lambda x, h, c: (*step(x, h, c), (x, h, c, *step(x, h, 0 * c))),
 }  # fmt: skip

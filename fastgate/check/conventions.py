@@ -171,7 +171,9 @@ def _named_alpha(alpha: np.ndarray, weights: Mapping[str, np.ndarray], reading: 
     for name, a in weights.items():
         if name in reading.names or a.size not in (1, alpha.size):
             continue
-        text = f"float({name}.ravel()[0])" if a.size == 1 else name if a.ndim == 1 else f"{name}.ravel()"
+        text = name if a.ndim == 1 and a.size > 1 else f"{name}.ravel()"
+        if a.size == 1:
+            text = f"float({name})" if a.ndim == 0 else f"float({name}.ravel()[0])"
         for words, make in makers:
             value = make(a.ravel().astype(float))
             if np.abs(value - alpha).max() <= 100 * tolerance:

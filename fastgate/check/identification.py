@@ -49,8 +49,8 @@ def identify(
     weights : {name: array}, the arrays that the function uses: as parameters of these names (or one parameter `params` that is
         the dict), or inside. Any of Wx and Wh, (D, G·H) or transposed; one W for [x, h] or [h, x]; one array per gate (Wf, Wi,
         Wc, Wo); up to two biases, each of all gates or of some, in one array or in one for each gate; peepholes, projection,
-        gains, leaks. Names mean nothing but the text of the call; shapes and numbers decide. None, and the function takes
-        weights as parameters (Wx, Wh, b, …): random ones are used. None, and it does not: the weights are hidden.
+        gains, leaks (numbers, too). Names mean nothing but the text of the call; shapes and numbers decide. None, and the
+        function takes weights as parameters (Wx, Wh, b, …): random ones are used. None, and it does not: they are hidden.
     seed : of the random inputs
 
     With weights, all readings that the shapes allow are compared with the outputs: gate orders, layouts, biases, GRU variants,
@@ -107,6 +107,9 @@ def _weights(weights: Any) -> dict[str, np.ndarray] | None:
     for name, a in weights.items():
         if not isinstance(name, str) or not name.isidentifier():
             raise ValueError(f"weights: expected names that are identifiers, got {name!r}")
+        if isinstance(a, float):  # a leak; np.float64 is one, too
+            held[name] = np.array(a)
+            continue
         if not isinstance(a, np.ndarray) or a.dtype not in (np.float32, np.float64):
             kind = a.dtype if isinstance(a, np.ndarray) else type(a).__name__
             raise TypeError(f"weights[{name!r}]: expected a float32 or float64 array, got {kind}")
@@ -296,8 +299,10 @@ def _call(step: Step, candidate: Candidate, found: Identification) -> None:
     arguments = [_states(step, v.cell), r.Wx.text, r.Wh.text, *([] if b is None else [b.text])]
     arguments += [f"{name}={value}" for name, value in options.items()]
     found.call = f"fastgate.{v.cell}_step_forward({', '.join(arguments)})"
-    if step.axes != "rows":
-        found.notes.append("x, h and c stand feature by feature; the call's results are rows (N, H)")
+    if step.axes == "vector":
+        found.notes.append("x and the states are single rows; the call's results are (1, H)")
+    elif step.axes != "rows":
+        found.notes.append("x and the states stand feature by feature; the call's results are rows (N, H)")
     _missing_options(v.cell, options, found)
 
 

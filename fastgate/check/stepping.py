@@ -175,7 +175,7 @@ def _ways(own: list[inspect.Parameter], most: float, first: str | None, H: int,
     optional = [states for states in PASSED if states not in exact and needed < counts[states] <= most]
     for group in (exact, optional):
         for states, axes in itertools.product(group, AXES):
-            for state_first in (True, False) if first in ("h0", "c0") and states != "h, c" else (False, True):
+            for state_first in (True, False) if first in ("h0", "c0") else (False, True):
                 yield states, axes, state_first, H
     widths = {n for a in held.values() if a.ndim == 2 for n in a.shape} if held else set(range(1, 2 * H + 1))
     for P in sorted(widths - {H, 0}):
@@ -229,15 +229,16 @@ def _places(step: Step, x: np.ndarray, h: np.ndarray, c: np.ndarray | None = Non
         if not places:
             raise ValueError("no result of the shape of a state")
         return ((alone or places)[0],)
-    for group in dict.fromkeys(place[:-1] for place in sorted(places, key=lambda place: (len(place), place))):
-        members = [place for place in places if place[:-1] == group]
-        pair = _fitting(step, arrays, members) or _fitting(step, arrays, members, equal=True)
+    for chosen in (places, list(arrays)):  # the second where a step hands a state on as it is
+        for group in dict.fromkeys(place[:-1] for place in sorted(chosen, key=lambda place: (len(place), place))):
+            members = [place for place in chosen if place[:-1] == group]
+            pair = _fitting(step, arrays, members) or _fitting(step, arrays, members, equal=True)
+            if pair is not None:
+                return pair
+        pair = _fitting(step, arrays, chosen)
         if pair is not None:
             return pair
-    pair = _fitting(step, arrays, places)
-    if pair is None:
-        raise ValueError("no 2 results of the shape of a state")
-    return pair
+    raise ValueError("no 2 results of the shape of a state")
 
 
 def _fitting(
