@@ -168,6 +168,11 @@ def test_a_projection_in_a_tuple_and_columns():
     found = identify(lambda x, h, c: tuple(a.T for a in step(x.T, h.T, c.T)), 4, 5, weights=weights)
     assert_reproduces(found)
     assert (found.called, found.projection, found.gate_order) == ("step(x, h, c), x (D, N)", 2, "fiog")
+    step, weights = make_step("lstm", np.random.default_rng(25), 2, 5, order="fiog", P=2)  # x and h of one width
+    for form in ("x, h, c", "h, c, x", "x, (h, c)"):
+        found = identify(STATES[form](step), 2, 5, weights=weights)
+        assert_reproduces(found)
+        assert found.called == f"step({form}), x (N, D)"
 
 
 def test_a_step_that_takes_its_weights_and_a_tuple():
@@ -360,15 +365,16 @@ def test_layer_normalisation(cell, bias):
             assert (name in found.call) == (k in gains)
 
 
-def test_gru_norm_with_z_the_other_way_round():
-    step, weights = make_step("gru_norm", np.random.default_rng(36), 4, 3, order="zrn", update="new", bias="apart")
+@pytest.mark.parametrize("gains", ["xh", "h", ""])
+@pytest.mark.parametrize("bias", ["apart", "one", "inside", "none"])
+def test_gru_norm_with_z_the_other_way_round(gains, bias):
+    step, weights = make_step("gru_norm", np.random.default_rng(36), 4, 3, order="nzr", update="new", bias=bias, gains=gains)
     found = identify(step, 4, 3, weights=weights)
-    assert (found.cell, found.update, found.call) == ("gru_norm", "new", "")
-    assert "negate z's blocks" in found.unmatched[0]
-    negative = {name: a * np.repeat([-1, 1, 1], 3) if name[0] in "gb" else a for name, a in weights.items()}
-    x, h = np.random.default_rng(37).normal(size=(2, 5, 4))
-    ours = fastgate.gru_norm_step_forward(x, h[:, :3], **negative, gate_order="zrn").h_next
-    np.testing.assert_allclose(ours, step(x, h[:, :3]), rtol=1e-12)
+    assert_reproduces(found)
+    assert (found.cell, found.update, found.gate_order) == ("gru_norm", "new", "nzr")
+    sign = "np.repeat(np.float64([1, -1, 1]), 3)"
+    assert found.call.count(sign) == 2 + ("b" in weights) + ("bh" in weights)
+    assert ("gain_x=" + sign + (" * gain_x" if "x" in gains else ", ")) in found.call
 
 
 def test_arrays_that_are_not_used_and_two_row_biases():
@@ -383,11 +389,20 @@ def test_arrays_that_are_not_used_and_two_row_biases():
     assert {note.split()[0] for note in found.notes if "not used" in note} == {"Why", "by"}
 
 
-def test_float32_weights():
-    step, weights = make_step("lstm", np.random.default_rng(13), 4, 3, order="ogif", dtype=np.float32)
-    found = identify(step, 4, 3, weights=weights)
-    assert_reproduces(found, 1e-4)
-    assert found.gate_order == "ogif"
+@pytest.mark.parametrize(
+    ("cell", "options"),
+    [
+        ("lstm", {"order": "ogif"}), ("lstm", {"order": "ogif", "on": "if"}), ("lstm", {"order": "ifgo", "P": 2}),
+        ("gru", {"order": "nrz", "bias": "apart", "on": "n"}), ("leaky", {"alpha": 0.9}), ("leaky", {"alpha": "each"}),
+        ("memory", {}), ("lstm_norm", {"order": "ogif", "gains": "xhcd"}), ("gru_norm", {"order": "nrz", "update": "new"}),
+    ],
+)  # fmt: skip
+def test_float32_weights(cell, options):
+    step, weights = make_step(cell, np.random.default_rng(13), 4, 3, **options, dtype=np.float32)
+    for given in [weights] + [{name: a for name, a in weights.items() if name != "alpha"}] * ("alpha" in weights):
+        found = identify(step, 4, 3, weights=given)
+        assert_reproduces(found, 1e-4)
+        assert (found.cell, found.gate_order) == (cell, options.get("order"))
 
 
 # --- identify: weights hidden -----------------------------------------------------------------------------------------
@@ -636,6 +651,8 @@ def draw(rng):
         options["gains"] = options["gains"].replace("d", "" if "c" not in options["gains"] else "d")
         options["eps"] = float(rng.choice([1e-5, 1e-3, 1e-6]))
         options["bias"] = str(rng.choice(["none", "one", "two"] if kind == "lstm" else ["none", "one", "inside", "apart"]))
+        if kind == "gru" and rng.random() < 0.3:
+            options["update"] = expected["update"] = "new"
         expected["eps"] = options["eps"]
         if hidden:
             expected = {"cell": None}

@@ -53,8 +53,8 @@ class Candidate:
 
 
 def candidates(step: Step, clips: Mapping[str, float | None], samples: list[np.ndarray], found: tuple[np.ndarray, ...],
-               tolerance: float) -> list[Candidate]:  # fmt: skip
-    """Those that give `found` from `samples` (x, h and c), the simplest first.
+               tolerance: float, holds: Callable[[Candidate], bool]) -> list[Candidate]:  # fmt: skip
+    """Those that give `found` from `samples` (x, h and c) and hold elsewhere, too, the simplest first.
 
     Usual activations come first, since the others are many times as many; the readings that leave the fewest arrays unused
     come first; layer normalisation comes last.
@@ -72,10 +72,11 @@ def candidates(step: Step, clips: Mapping[str, float | None], samples: list[np.n
             matches = [m for r in tier for m in kinds[CELLS[r.G]](r, clips, samples, gives, plain)]
             if not matches and not step.has_c and plain:
                 matches = [m for r in tier if r.G == 1 for m in _leaky(r, step, samples, found[0], tolerance)]
+            matches = [m for m in matches if holds(m)]
             if matches:
                 return sorted(matches, key=lambda m: _plainness(m, step))
         if plain:
-            matches = _norms(step, samples, gives)
+            matches = [m for m in _norms(step, samples, gives) if holds(m)]
             if matches:
                 return matches
     return []

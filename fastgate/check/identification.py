@@ -129,8 +129,11 @@ def _with_weights(step: Step, rng: np.random.Generator, found: Identification) -
     near = _mixed(step, rng, (0.3, 1.0, 2.0))
     far = _mixed(step, rng, (5.0, 25.0))
     outputs, outputs_far = step.run(*near), step.run(*far)
-    matches = conventions.candidates(step, limits, near, outputs, tolerance)
-    matches = [m for m in matches if _explains(m, far, outputs_far, tolerance)]
+
+    def holds(candidate: Candidate) -> bool:
+        return _explains(candidate, far, outputs_far, tolerance)
+
+    matches = conventions.candidates(step, limits, near, outputs, tolerance, holds)
     if not matches:
         names = ", ".join(f"{name} {a.shape}" for name, a in step.weights.items())
         if step.generated or tolerance > 1e-9:
@@ -179,7 +182,7 @@ def _extras(candidate: Candidate, found: Identification) -> None:
         alpha = extra["alpha"]
         found.alpha = float(alpha.array[0]) if np.ptp(alpha.array) == 0 else alpha.array.copy()
         if alpha.text.startswith("weights["):
-            found.weights = {"alpha": alpha.array.copy()}
+            found.weights = {"alpha": alpha.array.astype(candidate.reading.Wx.array.dtype)}
             found.notes.append("alpha: .weights of this result holds it, read off the outputs")
 
 
@@ -245,10 +248,6 @@ def _describe(step: Step, v: Variant, found: Identification) -> None:
         found.unmatched.append(f"h = o * {how}; fastgate computes h = o * tanh(c)")
     if v.output_peephole == "old":
         found.unmatched.append("the output gate sees c_prev through its peephole; fastgate's sees the new c")
-    if v.cell == "gru_norm" and v.update != "old":
-        found.unmatched.append(
-            "z takes the candidate; in fastgate's gru_norm it keeps h: negate z's blocks of gain_x, gain_h, b, bh for the same"
-        )
     if v.cell == "memory" and not step.has_c:
         found.notes.append("h is the only state: the call takes it as h_prev and as c_prev")
     if v.cell == "rnn" and v.preact_clip is not None:
@@ -294,9 +293,11 @@ def _call(step: Step, candidate: Candidate, found: Identification) -> None:
     b, bh = candidate.b, candidate.bh
     if v.cell == "gru" and v.reset == "before" and len(r.biases) == 2:
         b, bh = r.biases
-    extra = {name: a.text for name, a in candidate.extra.items()}
-    options = ({} if bh is None else {"bh": bh.text}) | _options(v, candidate.gate_order, extra)
-    arguments = [_states(step, v.cell), r.Wx.text, r.Wh.text, *([] if b is None else [b.text])]
+    texts = {name: a.text for name, a in (("b", b), ("bh", bh), *candidate.extra.items()) if a is not None}
+    if v.cell == "gru_norm" and v.update == "new":
+        texts = _with_z_negated(texts, candidate)
+    options = _options(v, candidate.gate_order, {name: text for name, text in texts.items() if name != "b"})
+    arguments = [_states(step, v.cell), r.Wx.text, r.Wh.text, *([texts["b"]] if "b" in texts else [])]
     arguments += [f"{name}={value}" for name, value in options.items()]
     found.call = f"fastgate.{v.cell}_step_forward({', '.join(arguments)})"
     if step.axes == "vector":
@@ -304,6 +305,15 @@ def _call(step: Step, candidate: Candidate, found: Identification) -> None:
     elif step.axes != "rows":
         found.notes.append("x and the states stand feature by feature; the call's results are rows (N, H)")
     _missing_options(v.cell, options, found)
+
+
+def _with_z_negated(texts: Mapping[str, str], candidate: Candidate) -> dict[str, str]:
+    """gru_norm has no update="new", but 1 - sigmoid(a) is sigmoid(-a): z's blocks of gains and biases change their sign."""
+    W = candidate.reading.Wx.array
+    signs = ", ".join("-1" if letter == "z" else "1" for letter in candidate.gate_order or "")
+    sign = f"np.repeat(np.{W.dtype}([{signs}]), {W.shape[1] // 3})"
+    negated = {name: f"{sign} * {text}" for name, text in texts.items()}
+    return {name: sign for name in ("gain_x", "gain_h")} | negated
 
 
 def _missing_options(cell: str, options: Mapping[str, str], found: Identification) -> None:

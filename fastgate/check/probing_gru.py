@@ -18,7 +18,11 @@ def gru(step: Step, rng: np.random.Generator) -> Found:
     for k in range(H):
         unit = next((u for _ in range(rounds) if (u := _scalar_gru(step, rng, k, lines)) is not None), None)
         if unit is None:
-            return Found(words=["gru: a unit on its own is no (1 - z) * n + z * h with gates that are sigmoids of affine maps"])
+            return Found(
+                words=[
+                    "gru: a unit on its own is no (1 - z) * n + z * h with a tanh n and gates that are sigmoids of affine maps"
+                ]
+            )
         Wx[:, :, k], own[:, k], b[:, k], bh_n[k] = unit
     for reset in ("before", "after") if H > 1 else ("after",):
         if reset == "before" and np.abs(bh_n).max() > 1e-5:

@@ -173,14 +173,15 @@ def _ways(own: list[inspect.Parameter], most: float, first: str | None, H: int,
     counts = {states: 3 if states == "h, c" else 2 for states in PASSED}
     exact = [states for states in PASSED if not needed or counts[states] == needed]
     optional = [states for states in PASSED if states not in exact and needed < counts[states] <= most]
+    firsts = (True, False) if first in ("h0", "c0") else (False, True)
     for group in (exact, optional):
         for states, axes in itertools.product(group, AXES):
-            for state_first in (True, False) if first in ("h0", "c0") else (False, True):
+            for state_first in firsts:
                 yield states, axes, state_first, H
     widths = {n for a in held.values() if a.ndim == 2 for n in a.shape} if held else set(range(1, 2 * H + 1))
     for P in sorted(widths - {H, 0}):
         for states, axes in itertools.product([s for s in (*exact, *optional) if s in ("h, c", "(h, c)", "[h, c]")], AXES):
-            for state_first in (False, True):
+            for state_first in firsts:
                 yield states, axes, state_first, P
 
 
