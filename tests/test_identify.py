@@ -283,7 +283,7 @@ def test_memory_cells(activation, output, hidden):
     assert (found.cell, found.activation, found.output) == ("memory", activation, output)
     if output == "tanh":
         return
-    for form in ("x, (h, c) -> y, (h, c), None", "x, h, c -> h, c, cache", "x, (h, c)"):
+    for form in ("x, (h, c) -> y, (h, c), None", "x, h, c -> h, c, cache", "x, (h, c)", "x, (c, h)"):
         assert identify(STATES[form](step), 3, 5, weights=None if hidden else weights).cell == "memory"
     found = identify(lambda x, h: step(x, h, h)[1], 3, 5, weights=None if hidden else weights)
     assert_reproduces(found)
@@ -292,6 +292,21 @@ def test_memory_cells(activation, output, hidden):
     else:
         assert (found.cell, found.activation, found.output) == ("memory", activation, output)
         assert found.call.startswith("fastgate.memory_step_forward(x, h, h, ")
+
+
+def test_the_order_of_states_where_relus_are_mostly_off():
+    for seed in range(10):
+        rng = np.random.default_rng([40, seed])
+        W, U, b = rng.normal(size=(3, 2)), rng.normal(size=(2, 2)), rng.normal(size=2) - 2
+
+        def step(x, state, W=W, U=U, b=b):
+            c, h = state
+            c = c + np.maximum(x @ W + h @ U + b, 0)
+            return np.tanh(c), (c, np.tanh(c))
+
+        found = identify(step, 3, 2, weights={"W": W, "U": U, "b": b})
+        assert_reproduces(found)
+        assert found.called == "step(x, (c, h), W, U, b), x (N, D)"
 
 
 @pytest.mark.parametrize(
