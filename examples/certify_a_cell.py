@@ -1,6 +1,8 @@
 """Hand-written LSTM pairs, one right, four with mistakes that people make: which gradient is wrong, by how much, and why.
 
 python examples/certify_a_cell.py
+python -m fastgate certify examples/certify_a_cell.py:forward examples/certify_a_cell.py:backward            the right pair
+python -m fastgate certify examples/certify_a_cell.py:forward examples/certify_a_cell.py:backward_swapped    a wrong one
 
 See that every gradient of the right pair agrees with finite differences, and that each mistake is named where it sits.
 """
@@ -41,23 +43,36 @@ def step_backward(d, dc, step, Wh, peephole, swapped=False):
     return da, dp, da @ Wh.T, dc * f + di * p_i + df * p_f
 
 
-def make_backward(swapped=False, skip_first_peephole=False, decay=0.0):
-    def backward(dh, cache, dh_T, dc_T):
-        x, Wx, Wh, peephole, steps = cache
-        dx, dWx, dWh = np.zeros_like(x), decay * Wx, np.zeros_like(Wh)
-        db, dpeephole = np.zeros(Wx.shape[1]), np.zeros_like(peephole)
-        d, dc = dh_T, dc_T
-        for t in reversed(range(len(steps))):
-            da, dp, d, dc = step_backward(d + dh[:, t], dc, steps[t], Wh, peephole, swapped)
-            dx[:, t] = da @ Wx.T
-            dWx += x[:, t].T @ da
-            dWh += steps[t][0].T @ da
-            db += da.sum(axis=0)
-            if t > 0 or not skip_first_peephole:
-                dpeephole += dp
-        return dx, d, dc, dWx, dWh, db, dpeephole
+def backward(dh, cache, dh_T, dc_T, *, swapped=False, skip_first_peephole=False, decay=0.0):
+    """The right one; each option is a mistake."""
+    x, Wx, Wh, peephole, steps = cache
+    dx, dWx, dWh = np.zeros_like(x), decay * Wx, np.zeros_like(Wh)
+    db, dpeephole = np.zeros(Wx.shape[1]), np.zeros_like(peephole)
+    d, dc = dh_T, dc_T
+    for t in reversed(range(len(steps))):
+        da, dp, d, dc = step_backward(d + dh[:, t], dc, steps[t], Wh, peephole, swapped)
+        dx[:, t] = da @ Wx.T
+        dWx += x[:, t].T @ da
+        dWh += steps[t][0].T @ da
+        db += da.sum(axis=0)
+        if t > 0 or not skip_first_peephole:
+            dpeephole += dp
+    return dx, d, dc, dWx, dWh, db, dpeephole
 
-    return backward
+
+def backward_swapped(dh, cache, dh_T, dc_T):
+    """Wrong: the blocks of g and o have changed places."""
+    return backward(dh, cache, dh_T, dc_T, swapped=True)
+
+
+def backward_without_first_peephole(dh, cache, dh_T, dc_T):
+    """Wrong: at t = 0 the peepholes see c0, too."""
+    return backward(dh, cache, dh_T, dc_T, skip_first_peephole=True)
+
+
+def backward_with_decay(dh, cache, dh_T, dc_T):
+    """Wrong: a share of the weights is in their gradient."""
+    return backward(dh, cache, dh_T, dc_T, decay=0.1)
 
 
 def one_step(x, h_prev, c_prev, Wx, Wh, b):
@@ -77,11 +92,11 @@ def one_step_backward(dnext_h, dnext_c, cache):
 
 
 def main():
-    print(certify(forward, make_backward(), gates="ifgo"))
+    print(certify(forward, backward, gates="ifgo"))
     mistakes = {
-        "gates swapped": (forward, make_backward(swapped=True)),
-        "no peephole term at t = 0": (forward, make_backward(skip_first_peephole=True)),
-        "weights added to the weight gradient": (forward, make_backward(decay=0.1)),
+        "gates swapped": (forward, backward_swapped),
+        "no peephole term at t = 0": (forward, backward_without_first_peephole),
+        "weights added to the weight gradient": (forward, backward_with_decay),
         "dnext_c updated in place": (one_step, one_step_backward),
     }
     for mistake, pair in mistakes.items():

@@ -42,6 +42,29 @@ def main():
     print("The same GRU as a black box: its weights are read off the outputs\n")
     print(identify(gru, D, H), "\n")
 
+    # As PyTorch's and Keras' users write it: states in a tuple; biases of three gates; h is a projection, half as wide.
+    U, biases, Wr = 0.6 * rng.normal(size=(H // 2, 4 * H)), rng.normal(size=(3, H)), rng.normal(size=(H, H // 2))
+    V = 0.6 * rng.normal(size=(D, 4 * H))
+
+    def projected(x, state):
+        h, c = state
+        i, f, o, g = np.split(x @ V + h @ U, 4, axis=1)
+        i, f, o = (sigmoid(a + b) for a, b in zip((i, f, o), biases, strict=True))
+        c = f * c + i * np.tanh(g)
+        h = (o * np.tanh(c)) @ Wr
+        return h, (h, c)
+
+    print("An LSTM with a projection\n")
+    names = {"V": V, "U": U, "Wr": Wr} | {f"b{k}": b for k, b in enumerate(biases)}
+    print(identify(projected, D, H, weights=names), "\n")
+
+    # An echo state network's units forget slowly.
+    def leaky(x, h):
+        return 0.9 * h + 0.1 * np.tanh(x @ Wx[:, :H] + h @ Wh[:, :H])
+
+    print("Leaky units as a black box\n")
+    print(identify(leaky, D, H), "\n")
+
     def hard(x, h, c):
         a = x @ W[:, H:].T + h @ W[:, :H].T + b.T
         i, f, o = (np.clip(0.2 * a[:, k * H : (k + 1) * H] + 0.5, 0, 1) for k in (0, 1, 3))

@@ -497,48 +497,89 @@ def products(layout, x, h, weights):
     return x @ W[len(W) - D :], h @ W[: len(W) - D]
 
 
-def make_step(cell, rng, D, H, *, order=None, layout=LAYOUTS[0], bias="one", reset="after", update="old", activation="tanh",
-              peephole=None, coupled=False, cell_clip=None, gates="sigmoid", output="tanh", dtype=np.float64):  # fmt: skip
+def normalised(a, eps):
+    return (a - a.mean(axis=1, keepdims=True)) / np.sqrt(a.var(axis=1, keepdims=True) + eps)
+
+
+def make_step(cell, rng, D, H, *, order=None, layout=LAYOUTS[0], bias="one", on=None, joined=False, reset="after", update="old",
+              activation="tanh", peephole=None, coupled=False, cell_clip=None, gates="sigmoid", output="tanh", alpha=None,
+              P=None, gains="xh", eps=1e-5, dtype=np.float64):  # fmt: skip
     """(step, weights): a step function closed over random weights, and those by name.
 
     bias: none, one, two; gru with reset after: "inside" (one, in the product), "apart" (two, the second in the product).
+    on: the gates that have the only bias, or the second; as single arrays, or joined in the order of the gates.
+    alpha: of leaky; "each" for an array. P: of lstm, the width of h. gains: of *_norm, any of x, h, c, and d for beta_c.
     """
-    G = {"rnn": 1, "lstm": 4, "gru": 3}[cell]
+    kind = cell.removesuffix("_norm")
+    G, P = {"rnn": 1, "leaky": 1, "memory": 1, "lstm": 4, "gru": 3}[kind], P or H
 
     def random(*shape, scale):
         return (scale * rng.normal(size=shape)).astype(dtype)
 
-    Wx, Wh = random(D, G * H, scale=1.2 / np.sqrt(D)), random(H, G * H, scale=1.2 / np.sqrt(H))
+    Wx, Wh = random(D, G * H, scale=1.2 / np.sqrt(D)), random(P, G * H, scale=1.2 / np.sqrt(P))
     weights = weights_in(layout, Wx, Wh)
-    if bias != "none":
-        weights["b"] = random(G * H, scale=0.5)
-    if bias in ("two", "apart"):
-        weights["bh"] = random(G * H, scale=0.5)
+    if P != H:
+        weights["Wr"] = random(H, P, scale=1 / np.sqrt(H))
+    vectors = {}
+    names = {"none": (), "one": ("b",), "inside": ("b",)}.get(bias, ("b", "bh"))
+    for name in names:
+        vectors[name] = random(G * H, scale=0.5)
+        if on is None or name != names[-1]:
+            weights[name] = vectors[name]
+            continue
+        parts = dict(zip(order, vectors[name].reshape(G, H), strict=True))
+        if joined:
+            weights[name] = np.concatenate([parts[letter] for letter in order if letter in on])
+        else:
+            weights |= {f"{name}_{letter}": parts[letter].copy() for letter in on}
+        for letter in set(order) - set(on):
+            parts[letter][:] = 0
     if peephole:
         weights["p"] = random(3 * H, scale=0.6)
-    total = sum((weights[name] for name in ("b", "bh") if name in weights), np.zeros(G * H, dtype))
+    if cell.endswith("_norm"):
+        weights |= {f"gain_{k}": random(G * H, scale=1.0) for k in "xh" if k in gains}
+        weights |= {f"gain_{k}": random(H, scale=1.0) for k in "cd" if k in gains}
+    if isinstance(alpha, str):
+        weights["alpha"] = rng.uniform(0.1, 0.9, H).astype(dtype)
+    total = sum(vectors.values(), np.zeros(G * H, dtype))
     gate, phi = ACTIVATIONS[gates], ACTIVATIONS[activation]
     Whn = None
-    if cell == "gru":
+    if kind == "gru":
         at = order.index("n")
         Whn = Wh[:, at * H : (at + 1) * H]
 
+    def parts_of(x, h):
+        ax, ah = products(layout, x, h, weights)
+        if cell.endswith("_norm"):
+            ax, ah = (weights.get(f"gain_{k}", 1) * normalised(a, eps) for k, a in (("x", ax), ("h", ah)))
+        return ax, ah
+
     def rnn(x, h):
-        return phi(sum(products(layout, x, h, weights)) + total)
+        return phi(sum(parts_of(x, h)) + total)
+
+    def leaky(x, h):
+        share = weights.get("alpha", alpha)
+        return share * h + (1 - share) * rnn(x, h)
+
+    def memory(x, h, c):
+        c = c + rnn(x, h)
+        return ACTIVATIONS[output](c), c
 
     def lstm(x, h, c):
-        a = dict(zip(order, np.split(sum(products(layout, x, h, weights)) + total, 4, axis=1), strict=True))
+        a = dict(zip(order, np.split(sum(parts_of(x, h)) + total, 4, axis=1), strict=True))
         p = dict(zip(peephole, np.split(weights["p"], 3), strict=True)) if peephole else dict.fromkeys("ifo", 0)
         f = gate(a["f"] + p["f"] * c)
         i = 1 - f if coupled else gate(a["i"] + p["i"] * c)
         c = f * c + i * phi(a["g"])
         if cell_clip:
             c = np.clip(c, -cell_clip, cell_clip)
-        return gate(a["o"] + p["o"] * c) * ACTIVATIONS[output](c), c
+        m = weights["gain_c"] * normalised(c, eps) + weights.get("gain_d", 0) if "gain_c" in weights else c
+        h = gate(a["o"] + p["o"] * c) * ACTIVATIONS[output](m)
+        return (h @ weights["Wr"] if P != H else h), c
 
     def gru(x, h):
-        ax, ah = products(layout, x, h, weights)
-        inside = {"inside": weights.get("b"), "apart": weights.get("bh")}.get(bias)
+        ax, ah = parts_of(x, h)
+        inside = {"inside": vectors.get("b"), "apart": vectors.get("bh")}.get(bias)
         if inside is not None:
             ax, ah = ax + (total - inside), ah + inside
         else:
@@ -548,4 +589,25 @@ def make_step(cell, rng, D, H, *, order=None, layout=LAYOUTS[0], bias="one", res
         n = phi(ax["n"] + (r * ah["n"] if reset == "after" else (r * h) @ Whn))
         return z * n + (1 - z) * h if update == "new" else (1 - z) * n + z * h
 
-    return {"rnn": rnn, "lstm": lstm, "gru": gru}[cell], weights
+    return {"rnn": rnn, "leaky": leaky, "memory": memory, "lstm": lstm, "gru": gru}[kind], weights
+
+
+STATES = {  # ways of passing states and returning them; the first word is what identify says of the call
+    "x, h": lambda step: step,
+    "x, (h,)": lambda step: lambda x, state: (lambda h: (h, (h,)))(step(x, state[0])),
+    "x, [h]": lambda step: lambda x, states: (lambda h: (h, [h]))(step(x, *states.copy())),
+    "x, h, c": lambda step: step,
+    "x, h, c -> c, h": lambda step: lambda x, h, c: step(x, h, c)[::-1],
+    "x, (h, c)": lambda step: lambda x, state: (lambda h, c: (h, (h, c)))(*step(x, *state)),
+    "x, (h, c) -> h, c": lambda step: lambda x, state=None: step(x, *state),
+    "x, (h, c) -> y, (h, c), None": lambda step: lambda x, hx: (lambda h, c: (2 * h, (h, c), None))(*step(x, *hx)),
+    "x, (h, c) -> dict": lambda step: lambda x, s: (lambda h, c: {"output": h, "state": [h, c]})(*step(x, *s)),
+    "x, [h, c]": lambda step: lambda x, states: (lambda h, c: (h, [h, c]))(*step(x, *states.copy())),
+    "x, (c, h)": lambda step: lambda x, state: (lambda h, c: (h, (c, h)))(*step(x, state[1], state[0])),
+    "(c, h), x": lambda step: lambda carry, x: (lambda h, c: ((c, h), h))(*step(x, carry[1], carry[0])),
+    "h, c, x": lambda step: lambda h, c, x: step(x, h, c),
+    "c, h, x": lambda step: lambda c, h, x: step(x, h, c),
+    "h, x": lambda step: lambda h, x: step(x, h),
+    "x, c, h": lambda step: lambda x, cell, hidden: step(x, hidden, cell),
+    "x, h, c -> h, c, cache": lambda step: lambda x, h, c: (*step(x, h, c), (x, h, c, *step(x, h, 0 * c))),
+}  # fmt: skip

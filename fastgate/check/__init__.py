@@ -4,14 +4,17 @@ identify    probes a step function and names its cell, gate order, layout, biase
 certify     runs a forward/backward pair through finite differences and the cases in which hand-written code goes wrong
 
 pair.py shapes.py    how a pair of functions is described and called
-certificate.py       the checks; causes.py  guesses what a wrong gradient comes from
-identification.py    what identify returns; stepping.py  how a step function is called
-conventions.py       weights known: which reading of them gives the outputs
-probing.py           weights hidden: they are read off the outputs
+certificate.py       the checks of certify; report.py  what it returns; causes.py  guesses what a wrong gradient comes from
+cli.py               python -m fastgate certify
+identification.py    identify; found.py  what it returns; stepping.py  how a step function is called
+readings.py          weights known: what their shapes allow them to be; conventions.py norms.py  which reading gives the outputs
+probing*.py          weights hidden: they are read off the outputs
 model.py             one step of every variant in NumPy
 """
 
-from fastgate.check.certificate import Certificate, Check, Finding, certify
-from fastgate.check.identification import Identification, identify
+from fastgate.check.certificate import certify
+from fastgate.check.found import Identification
+from fastgate.check.identification import identify
+from fastgate.check.report import Certificate, Check, Finding
 
 __all__ = ["identify", "certify", "Identification", "Certificate", "Check", "Finding"]

@@ -1,10 +1,13 @@
-"""python -m fastgate certify module:forward module:backward"""
+"""python -m fastgate certify module:forward module:backward        or path/to/file.py:forward path/to/file.py:backward"""
 
 import argparse
 import importlib
+import importlib.util
 import json
 import os
 import sys
+from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from fastgate.check import certify
@@ -15,8 +18,10 @@ class Misuse(Exception):
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("forward", help="module:function, importable from here; module:Class.method, too")
-    parser.add_argument("backward", help="module:function")
+    parser.add_argument(
+        "forward", help="module:function, importable from here, or path/to/file.py:function; Class.method for function, too"
+    )
+    parser.add_argument("backward", help="module:function or path/to/file.py:function")
     parser.add_argument("--sizes", default="", help="N=3,T=5,D=4,H=6, any of them")
     parser.add_argument("--gates", help="number of gates, or their letters in the order of the weights")
     parser.add_argument(
@@ -37,7 +42,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 def main(options: argparse.Namespace) -> int:
     """Print the report; 0: right, 1: wrong, 2: it could not be run."""
     try:
-        forward, backward = _function(options.forward), _function(options.backward)
+        forward, backward = _function("forward", options.forward), _function("backward", options.backward)
         gates = options.gates if options.gates is None or not options.gates.isdigit() else int(options.gates)
         try:
             certificate = certify(
@@ -61,21 +66,65 @@ def main(options: argparse.Namespace) -> int:
     return 0 if certificate else 1
 
 
-def _function(text: str) -> Any:
-    module, colon, path = text.partition(":")
-    if not (module and colon and path):
-        raise Misuse(f"expected module:function, got {text!r}")
-    if os.getcwd() not in sys.path and "" not in sys.path:
-        sys.path.insert(0, os.getcwd())
-    try:
-        found: Any = importlib.import_module(module)
-    except Exception as error:
-        raise Misuse(f"cannot import {module}: {type(error).__name__}: {error}") from error
+def _function(argument: str, text: str) -> Any:
+    """What module:name or path/to/file.py:name says; `argument`, forward or backward, begins each error."""
+    source, colon, path = text.rpartition(":")  # the last one: a path of Windows has another
+    if not (source and colon and path):
+        raise Misuse(f"{argument}: expected module:function or path/to/file.py:function, got {text!r}")
+    is_file = source.endswith(".py") or os.sep in source or "/" in source
+    found: Any = _file(argument, Path(source)) if is_file else _module(argument, source)
+    within = source
     for name in path.split("."):
         if not hasattr(found, name):
-            raise Misuse(f"{getattr(found, '__name__', module)} has no {name}")
-        found = getattr(found, name)
+            raise Misuse(f"{argument}: {within} has no {name}{_functions_of(found)}")
+        found, within = getattr(found, name), f"{within}:{name}" if within == source else f"{within}.{name}"
     return found
+
+
+def _module(argument: str, name: str) -> ModuleType:
+    _import_from(os.getcwd())
+    try:
+        return importlib.import_module(name)
+    except (Exception, SystemExit) as error:
+        raise Misuse(f"{argument}: cannot import {name}: {type(error).__name__}: {error}") from error
+
+
+def _file(argument: str, path: Path) -> ModuleType:
+    """The module of a file, run once for both functions; it imports from its own folder, as a script does."""
+    if not path.is_file():
+        named = path.with_name(f"{path.name}.py")
+        raise Misuse(f"{argument}: there is no file {path}" + (f"; write {named.name}:…" if named.is_file() else ""))
+    path = path.resolve()
+    for loaded in list(sys.modules.values()):
+        if getattr(loaded, "__file__", None) == str(path):
+            return loaded
+    name = path.stem if path.stem not in sys.modules else str(path)
+    spec = importlib.util.spec_from_file_location(name, path)
+    if spec is None or spec.loader is None:
+        raise Misuse(f"{argument}: expected a Python file, got {path}")
+    module = importlib.util.module_from_spec(spec)
+    _import_from(str(path.parent))
+    sys.modules[name] = module
+    try:
+        spec.loader.exec_module(module)
+    except (Exception, SystemExit) as error:
+        del sys.modules[name]
+        raise Misuse(f"{argument}: cannot import {path}: {type(error).__name__}: {error}") from error
+    return module
+
+
+def _import_from(folder: str) -> None:
+    if folder not in sys.path and not (folder == os.getcwd() and "" in sys.path):
+        sys.path.insert(0, folder)
+
+
+def _functions_of(module: Any) -> str:
+    """The functions that were written there, for whoever mistyped one."""
+    names = [
+        name for name, value in vars(module).items()
+        if callable(value) and not name.startswith("_") and getattr(value, "__module__", None) == module.__name__
+    ] if isinstance(module, ModuleType) else []  # fmt: skip
+    return f"; its functions: {', '.join(names[:12])}" if names else ""
 
 
 def _pair(text: str, words: str) -> tuple[str, str]:

@@ -37,12 +37,13 @@ class Variant:
     reset: str = "after"
     update: str = "old"
     coupled: bool = False
-    output: str = "tanh"  # h = o * output(c)
+    output: str = "tanh"  # h = o * output(c), of memory h = output(c)
     gates: str = "sigmoid"
     output_peephole: str = "new"  # the c that o sees through its peephole
     bias_n: str = "outside"  # where the candidate's input bias of reset="after" sits
     cell_clip: float | None = None
     preact_clip: float | None = None
+    eps: float = 1e-5  # of layer normalisation
 
 
 def clipped(a: np.ndarray, limit: float | None) -> np.ndarray:
@@ -87,21 +88,49 @@ def rnn(v: Variant, a: np.ndarray) -> np.ndarray:
     return ACTIVATIONS[v.activation](clipped(a, v.preact_clip))
 
 
+def leaky(v: Variant, a: np.ndarray, h: np.ndarray, alpha: np.ndarray) -> np.ndarray:
+    return alpha * h + (1 - alpha) * ACTIVATIONS[v.activation](a)
+
+
+def memory(v: Variant, a: np.ndarray, c: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(h, c)"""
+    c_new = c + ACTIVATIONS[v.activation](a)
+    return ACTIVATIONS[v.output](c_new), c_new
+
+
+def normalised(a: np.ndarray, eps: float) -> np.ndarray:
+    """N(a): each row less its mean, over the root of its variance and eps."""
+    apart = a - a.mean(axis=1, keepdims=True)
+    return apart / np.sqrt((apart**2).mean(axis=1, keepdims=True) + eps)
+
+
 def step(v: Variant, x: np.ndarray, h: np.ndarray, c: np.ndarray | None, W: dict[str, np.ndarray]) -> tuple[np.ndarray, ...]:
-    """One step on canonical weights Wx, Wh, b, bh, peephole (i f o); those that are not there are zero."""
-    H = h.shape[1]
+    """One step on canonical weights Wx, Wh, b, bh, peephole (i f o), Wr, alpha, gains; those that are not there are zero.
+
+    Gains that are not there are ones. c is not normalised without gain_c.
+    """
     zero = np.zeros(W["Wx"].shape[1], W["Wx"].dtype)
     b, bh = W.get("b", zero), W.get("bh", zero)
+    ax, ah = x @ W["Wx"], h @ W["Wh"]
+    if v.cell.endswith("_norm"):
+        ax, ah = (W.get(f"gain_{s}", 1) * normalised(a, v.eps) for s, a in (("x", ax), ("h", ah)))
     if v.cell == "rnn":
-        return (rnn(v, x @ W["Wx"] + h @ W["Wh"] + b + bh),)
-    if v.cell == "lstm":
+        return (rnn(v, ax + ah + b + bh),)
+    if v.cell == "leaky":
+        return (leaky(v, ax + ah + b + bh, h, W["alpha"]),)
+    if v.cell == "memory":
+        return memory(v, ax + ah + b + bh, h if c is None else c)[: 1 if c is None else 2]
+    if v.cell in ("lstm", "lstm_norm"):
         assert c is not None
-        a = np.split(x @ W["Wx"] + h @ W["Wh"] + b + bh, 4, axis=1)
-        p = W.get("peephole")
-        parts = None if p is None else tuple(np.split(p, 3))
-        c_new = lstm_c(v, tuple(a), c, parts)
-        return lstm_h(v, tuple(a), c, c_new, parts), c_new
+        a = tuple(np.split(ax + ah + b + bh, 4, axis=1))
+        parts = tuple(np.split(W["peephole"], 3)) if "peephole" in W else None
+        c_new = lstm_c(v, a, c, parts)
+        if "gain_c" in W:
+            return lstm_h(v, a, c, W["gain_c"] * normalised(c_new, v.eps) + W.get("beta_c", 0)), c_new
+        m = lstm_h(v, a, c, c_new, parts)
+        return m @ W["Wr"] if "Wr" in W else m, c_new
+    H = h.shape[1]
     b_rz, bh_rz = b.copy(), bh.copy()
     b_rz[2 * H :], bh_rz[2 * H :] = 0, 0
-    ax, ah = np.split(x @ W["Wx"] + b_rz, 3, axis=1), np.split(h @ W["Wh"] + bh_rz, 3, axis=1)
-    return (gru(v, tuple(ax), tuple(ah), h, W["Wh"][:, 2 * H :], b[2 * H :], bh[2 * H :]),)
+    ax_parts, ah_parts = (tuple(np.split(a, 3, axis=1)) for a in (ax + b_rz, ah + bh_rz))
+    return (gru(v, ax_parts, ah_parts, h, W["Wh"][:, 2 * H :], b[2 * H :], bh[2 * H :]),)

@@ -22,7 +22,7 @@ from fastgate.reference import sequence
 from fastgate.reference.sequence import clipped, sigmoid
 
 GATES = "rzn"
-OPTIONS = {"reset": ("after", "before"), "update": ("old", "new"), "candidate": ("tanh", "sigmoid")}
+OPTIONS: dict[str, tuple[str, ...]] = {"reset": ("after", "before"), "update": ("old", "new"), "candidate": ("tanh", "sigmoid")}
 SIGN = {"old": 1, "new": -1}
 
 

@@ -22,7 +22,7 @@ from fastgate.reference.sequence import clipped, sigmoid
 
 GATES = "ifgo"
 CANDIDATES = ("tanh", "sigmoid")
-OPTIONS = {"candidate": CANDIDATES}
+OPTIONS: dict[str, tuple[str, ...]] = {"candidate": CANDIDATES}
 
 
 class Options(NamedTuple):

@@ -16,7 +16,7 @@ from fastgate.reference import rnn, sequence
 from fastgate.reference.rnn import GATES, activated, activation_slope
 from fastgate.reference.sequence import clipped
 
-OPTIONS = {"output": ("identity", "tanh")} | rnn.OPTIONS
+OPTIONS: dict[str, tuple[str, ...]] = {"output": ("identity", "tanh")} | rnn.OPTIONS
 
 
 class Options(NamedTuple):

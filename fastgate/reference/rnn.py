@@ -14,7 +14,7 @@ from fastgate.reference import sequence
 from fastgate.reference.sequence import clipped, sigmoid
 
 GATES = "a"
-OPTIONS = {"activation": ("tanh", "relu", "sigmoid", "identity")}
+OPTIONS: dict[str, tuple[str, ...]] = {"activation": ("tanh", "relu", "sigmoid", "identity")}
 
 
 class Options(NamedTuple):
