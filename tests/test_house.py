@@ -55,6 +55,12 @@ def test_a_listed_cell_has_a_public_module_and_a_reference(kernel):
         assert module.exists(), f"{module} is missing"
 
 
+def test_drop_ins_are_thin():
+    """Each file of compat/ has at most 150 lines: what needs more belongs into a room of its own, or into the package."""
+    lengths = {path.name: len(path.read_text(encoding="utf-8").splitlines()) for path in (PACKAGE / "compat").glob("*.py")}
+    assert {name: count for name, count in lengths.items() if count > 150} == {}
+
+
 @in_source_tree
 @kernels
 def test_a_listed_cell_has_gate_math(kernel):

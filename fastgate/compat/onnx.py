@@ -3,8 +3,8 @@
     ReferenceEvaluator(model, new_ops=fastgate.compat.onnx.new_ops)
 
 onnx' own evaluator ignores sequence_lens, clip, activations and input_forget. These follow the text of the operators
-(https://onnx.ai/onnx/operators, conventions in compat/_onnx_node.py) and, where it is silent, ONNX Runtime 1.31: steps past a
-row's sequence_lens are 0 in Y, and Y_h and Y_c are the states at its own end (of length 0: the initial ones, where ONNX Runtime
+(https://onnx.ai/onnx/operators, conventions in _onnx_weights.py) and, where it is silent, ONNX Runtime 1.31: steps past a row's
+sequence_lens are 0 in Y, and Y_h and Y_c are the states at its own end (of length 0: the initial ones, where ONNX Runtime
 has zeros); clip bounds the inputs of the gates' functions, not the cell state; input_forget=1 is f = 1 - i.
 
 A node runs on kernels where there are some for all it asks for: the default activations; Sigmoid as an LSTM's or a GRU's
@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 import fastgate
-from fastgate.compat import _onnx_node, _onnx_plain
+from fastgate.compat import _onnx_node, _onnx_plain, _onnx_weights
 
 try:
     import onnx
@@ -47,17 +47,17 @@ class _Recurrent(OpRun):
         op_type, wanted = self.onnx_node.op_type, [*map(bool, self.onnx_node.output)]
         directions = _onnx_node.directions(op_type, attributes)
         weights = {"W": W, "R": R, "B": B, "P": P}
-        D, H = _onnx_node.sizes(op_type, weights, len(directions), hidden_size)
+        D, H = _onnx_weights.sizes(op_type, weights, len(directions), hidden_size)
         if X.ndim != 3:
             raise ValueError(f"X: expected (T, N, D), or (N, T, D) with layout=1, got {X.shape}")
         N, T = X.shape[:2] if layout else X.shape[1::-1]
-        _onnx_node.shape("X", X, "(N, T, D)" if layout else "(T, N, D)", (N, T, D) if layout else (T, N, D))
+        _onnx_weights.shape("X", X, "(N, T, D)" if layout else "(T, N, D)", (N, T, D) if layout else (T, N, D))
         states = {"h": initial_h, "c": initial_c} if op_type == "LSTM" else {"h": initial_h}
         axes = (N, len(directions), H) if layout else (len(directions), N, H)
         for name, state in states.items():
             if state is not None:
                 letters = "(N, num_directions, H)" if layout else "(num_directions, N, H)"
-                _onnx_node.shape(f"initial_{name}", state, letters, axes)
+                _onnx_weights.shape(f"initial_{name}", state, letters, axes)
         Y = np.empty((N, T, *axes[1:]) if layout else (T, *axes), X.dtype) if wanted[0] else np.empty(0, X.dtype)
         ends = {name: np.empty(axes, X.dtype) for name in states}
         for k, direction in enumerate(directions):
@@ -88,7 +88,7 @@ def _weights(arrays, direction, coupled):
 
     Coupled gates are f = 1 - i in ONNX and i = 1 - f in fastgate: the same for a_f = -a_i, since sigmoid(-a) = 1 - sigmoid(a).
     """
-    found = _onnx_node.rows(arrays, direction)
+    found = _onnx_weights.rows(arrays, direction)
     if coupled:
         for name, array in found.items():
             i, o, _, *c = np.split(array, 3 if name == "peephole" else 4)

@@ -1,7 +1,8 @@
 """Weights of ONNX models: their LSTM, GRU and RNN nodes become layers, layers become models.
 
 Reading needs no onnx package: the few messages of onnx.proto that hold a recurrent node and its weights are looked up in the
-file, the weights read straight into the layer. Conventions of the operators: compat/_onnx_node.py. Source: onnx/onnx.proto.
+file, the weights read straight into the layer. Conventions of the operators: compat/_onnx_node.py, _onnx_weights.py. Source:
+onnx/onnx.proto.
 """
 
 import os
@@ -11,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from fastgate.compat import _onnx_node
+from fastgate.compat import _onnx_node, _onnx_weights
 from fastgate.weights import _layers
 from fastgate.weights._protobuf import BYTES, Message
 from fastgate.weights._stored import BFLOAT16, Stored, opened
@@ -91,9 +92,9 @@ def _parts(op_type, attributes, inputs, arrays, every):
     directions = _onnx_node.options(op_type, attributes)
     if "coupled" in directions[0]:  # f = 1 - i, where layers have i = 1 - f
         raise ValueError("input_forget: expected 0, got 1, which no layer has")
-    _onnx_node.sizes(op_type, held, len(directions), attributes.get("hidden_size"))
+    _onnx_weights.sizes(op_type, held, len(directions), attributes.get("hidden_size"))
     every |= {given[name]: array for name, array in held.items()}
-    rows = [_onnx_node.rows(held, k) for k in range(len(directions))]
+    rows = [_onnx_weights.rows(held, k) for k in range(len(directions))]
     options = [{name: value for name, value in one.items() if name not in ("reverse", "gate_order")} for one in directions]
     if directions[0]["reverse"]:
         raise ValueError('direction: expected "forward" or "bidirectional", got "reverse", which no layer has')
