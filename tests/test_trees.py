@@ -10,7 +10,7 @@ from support import bits, digest, values
 
 import fastgate
 from bench import trees as bench
-from fastgate.layers import TreeLSTM, TreeRNN, Trees, load
+from fastgate.layers import TreeLSTM, TreeRNN, Trees, _trees, load
 from fastgate.layers.tree import _OPEN
 from fastgate.reference import tree as reference
 
@@ -228,6 +228,24 @@ def test_a_tree_alone_equals_the_tree_among_others(kind, arity, dtype):
             alone = run(layer, {name: a[rows] for name, a in given.items()}, Trees(f))
             of_nodes = {name: a for name, a in alone.items() if name in ("h", "c", "dx")}
             assert_same(of_nodes, {name: found[name] for name in of_nodes}, rows)
+
+
+@arities
+@kinds
+def test_pieces_of_a_level(kind, arity, monkeypatch):
+    """A level of many nodes is computed piece by piece: nodes have the same bits, sums over nodes are equal up to rounding."""
+    rng = np.random.default_rng(12)
+    layer, children = make(kind, 5, 9, arity=arity, dtype=np.float64), forest(70, arity or 4, rng)
+    given = arrays_of(layer, len(children), rng)
+    whole = run(layer, given, Trees(children))
+    for most in (1, 2, 7):
+        monkeypatch.setattr(_trees, "_NODES", most)
+        found = run(layer, given, Trees(children))
+        assert found.keys() == whole.keys()
+        for name in whole:
+            if name in ("h", "c", "dx"):
+                np.testing.assert_array_equal(found[name], whole[name])
+            np.testing.assert_allclose(found[name], whole[name], rtol=1e-12, atol=1e-12 * np.abs(whole[name]).max())
 
 
 @arities
