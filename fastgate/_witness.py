@@ -5,11 +5,11 @@ session of its own, outlives them, and says it. Then it ends with the status SPO
 "x" on standard input sends it home without a word. When it has begun to watch it writes a byte to standard output.
 
 Each rank holds the writing end of a pipe, of whose reading end `pipe` is the number. A rank that leaves the block writes a
-byte; one that dies closes the pipe without. Linux closes the files of a dying process, those that were opened last first, and
-only when all its threads are gone is it dead. So a launcher, which has an older socket to the rank or waits for its death,
-hears of it after this pipe is closed, and the ranks that it kills then close theirs later still. Deaths alone have no such
-order: a rank that was killed first may have been the last to die. They tell where a pipe does not: a process that the rank
-forked may hold it open.
+byte; one that dies closes the pipe without. Linux closes the files of a dying process, the highest number first, and only when
+all its threads are gone is it dead. The pipe has a high number; so a launcher, which has a socket to the rank or waits for its
+death, hears of it after this pipe is closed, and the ranks that it kills then close theirs later still. Deaths alone have no
+such order: a rank that was killed first may have been the last to die. They tell where a pipe does not: a process that the
+rank forked may hold it open.
 """
 
 import os
@@ -38,8 +38,9 @@ def watch(ranks: list[list[str]]) -> int:
         events.register(fd, select.EPOLLIN)
     events.register(0, select.EPOLLIN)
     os.write(1, b"r")
-    left = set()
-    while True:
+    left: set[tuple[str, str]] = set()
+    is_alone = False
+    while not (is_alone and len(left) == len(ranks)):
         for fd, event in events.poll():
             if fd in pipes and event & select.EPOLLIN:
                 left.add(pipes[fd])
@@ -52,7 +53,9 @@ def watch(ranks: list[list[str]]) -> int:
             elif os.read(0, 1) == b"x":
                 return 0
             else:
-                events.unregister(0)  # the rank that started this process died; its pipe tells
+                is_alone = True  # the rank that started this process died, or left in haste; its pipe tells
+                events.unregister(0)
+    return 0
 
 
 def spoken(rank: str, process: str) -> int:

@@ -33,6 +33,7 @@ The exchange, slices to their owners and back: Thakur, Rabenseifner, Gropp 2005,
 operations in MPICH".
 """
 
+import fcntl
 import hashlib
 import json
 import math
@@ -690,6 +691,17 @@ def _started_witness(ranks: dict[int, tuple[int, int]]) -> "subprocess.Popen[byt
     return witness
 
 
+def _pipe() -> tuple[int, int]:
+    """A pipe whose writing end has a high number if it may: that of a dying process is then closed before its sockets."""
+    reading, writing = os.pipe()
+    try:
+        high = fcntl.fcntl(writing, fcntl.F_DUPFD_CLOEXEC, 900)
+    except OSError:  # fewer files are allowed
+        return reading, writing
+    os.close(writing)
+    return reading, high
+
+
 class _Watch:
     """A thread that waits for the timeout, and for the end of the witness (_witness.py), whom the first rank of a machine
     starts. near: {rank: process} of the ranks that it can see."""
@@ -697,12 +709,12 @@ class _Watch:
     def __init__(self, world: World, near: dict[int, int]) -> None:
         self.world = world
         self.witness: subprocess.Popen[bytes] | None = None
-        self.ended, self.end = os.pipe()
+        self.ended, self.end = _pipe()
         with world._talking("entering", "moving"):
             pipes = world._comm.allgather(self.ended)
-        if world.rank == min(near) and len(set(near.values())) == len(near):  # ranks are processes
-            self.witness = _started_witness({rank: (pid, pipes[rank]) for rank, pid in near.items()})
         with world._talking("entering", "moving"):
+            if world.rank == min(near) and len(set(near.values())) == len(near):  # ranks are processes
+                self.witness = _started_witness({rank: (pid, pipes[rank]) for rank, pid in near.items()})
             witness = world._comm.allgather(self.witness.pid if self.witness else 0)[min(near)]
         self.seen = [self.ended]
         if witness and (fd := _descriptor(witness)) is not None:

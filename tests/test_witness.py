@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from fastgate import _witness
+from fastgate import _witness, parallel
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "pidfd_open"), reason="needs pidfd_open")
 
@@ -114,6 +114,31 @@ def test_a_rank_that_died_before(ranks):
     with watched(words_of(ranks)) as witness:
         pass
     assert_named(witness, ranks, 1)
+
+
+def test_it_goes_home_when_all_ranks_left_in_haste(ranks):
+    """Its standard input is closed without the word that sends it home."""
+    with watched(words_of(ranks)) as witness:
+        witness.stdin.close()
+        for rank in ranks:
+            rank.does("leave")
+    assert witness.wait(timeout=20) == 0
+    assert witness.stderr.read() == ""
+    witness.stdout.close()
+    witness.stderr.close()
+
+
+def test_a_pipe_has_a_number_above_those_of_sockets():
+    """So that a dying rank closes it before its launcher hears of it."""
+    reading, writing = parallel._pipe()
+    try:
+        os.write(writing, b"x")
+        assert os.read(reading, 1) == b"x"
+        assert writing >= 900
+        assert not os.get_inheritable(writing)
+    finally:
+        os.close(reading)
+        os.close(writing)
 
 
 def test_it_goes_home_without_a_word(ranks):

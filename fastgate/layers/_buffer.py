@@ -73,6 +73,13 @@ class Views(Mapping[str, Array]):
         """The view, or the default."""
         return self._views.get(name, default)
 
+    def copy(self) -> dict[str, Array]:
+        """A dict of the views."""
+        return dict(self._views)
+
+    def __reversed__(self) -> Iterator[str]:
+        return reversed(self._views)
+
     def __or__(self, other: Mapping[str, Any]) -> dict[str, Any]:
         """A dict of the views and what `other` has, as of two dicts."""
         return {**self._views, **other}

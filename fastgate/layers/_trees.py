@@ -30,7 +30,7 @@ class Trees:
     parents, a cycle) is a ValueError that names a node; other than integers are a TypeError.
 
     num_nodes : M. num_trees, roots (num_trees,) : the nodes without a parent, ascending. parent : (M,). depth : the number of
-        nodes on the longest way from a root to a leaf, which is the number of steps that a layer takes.
+        nodes on the longest way from a root to a leaf, which is the number of levels that a layer computes one after the other.
     """
 
     def __init__(self, children: ArrayLike | None = None, *, parent: ArrayLike | None = None):

@@ -287,9 +287,10 @@ class TreeRNN(Tree[TreeRNNForward]):
     forward, backward : over Trees, which are judged once and used for many calls. state_dict, load_state_dict, save, load :
     weights as arrays, as a file. A layer pickles and copies, with gradients and generator.
 
-    A level, all nodes whose children are done, is one call of rnn_step_forward, so a call takes as many steps as the tallest
-    tree has nodes from root to leaf. Sizes that are no integers > 0 and options that do not exist are a ValueError or
-    TypeError that names the argument. Pollack (1990), Socher et al. (2011); Goodfellow et al., Deep Learning, section 10.6.
+    A level, all nodes whose children are done, is one call of rnn_step_forward for every 2,048 nodes, so a call takes as many
+    steps as the tallest tree has nodes from root to leaf, or some more. Sizes that are no integers > 0 and options that do not
+    exist are a ValueError or TypeError that names the argument. Pollack (1990), Socher et al. (2011); Goodfellow et al., Deep
+    Learning, section 10.6.
     """
 
     _kind, _gates, _states, _Forward = "TreeRNN", "a", ("h",), TreeRNNForward
@@ -391,10 +392,10 @@ class TreeLSTM(Tree[TreeLSTMForward]):
     forward, backward : over Trees, which are judged once and used for many calls. state_dict, load_state_dict, save, load :
     weights as arrays, as a file. A layer pickles and copies, with gradients and generator.
 
-    A level, all nodes whose children are done, is two calls: rnn_step_forward makes the forget gates, lstm_step_forward the
-    rest, from c_prev = sum_k f_k c_k with a forget gate of 1. So an infinite x, whose product with weights of 0 is NaN, makes
-    its node and all above it NaN. Sizes that are no integers > 0 and options that do not exist are a ValueError or TypeError
-    that names the argument.
+    A level, all nodes whose children are done, is two calls for every 2,048 nodes: rnn_step_forward makes the forget gates,
+    lstm_step_forward the rest, from c_prev = sum_k f_k c_k with a forget gate of 1. So an infinite x, whose product with
+    weights of 0 is NaN, makes its node and all above it NaN. Sizes that are no integers > 0 and options that do not exist are a
+    ValueError or TypeError that names the argument.
     """
 
     _kind, _gates, _states, _Forward = "TreeLSTM", "ifgo", ("h", "c"), TreeLSTMForward
