@@ -180,6 +180,15 @@ def test_gradients_that_are_not_returned_are_noted():
     assert certificate.ok
     assert certificate.gradients == ["dWx", "dWh", "db"]
     assert len(certificate.notes) == 2
+    assert certificate.uncertified == ["dx", "dh0"]
+    assert str(certificate).split("\n")[0].endswith(": right; not certified: dx, dh0")
+
+
+@pytest.mark.parametrize("result", [None, (), {}, (None,) * 5])
+def test_a_backward_without_any_gradient_is_wrong(result):
+    certificate = certify(handwritten.rnn_forward, lambda dh, cache: result)
+    assert not certificate.ok
+    assert "backward: returns no gradient of any argument" in str(certificate)
 
 
 @pytest.mark.parametrize(
@@ -245,6 +254,7 @@ PAIR = "examples/certify_a_cell.py:forward"
         ((PAIR, "examples/certify_a_cell.py:backward"), 0, "forward and backward: right"),
         ((PAIR, "examples/certify_a_cell.py:backward_swapped"), 1, "gates swapped"),
         (("examples/certify_a_cell.py:one_step", "examples/certify_a_cell.py:one_step_backward"), 1, "backward writes into it"),
+        (("handwritten:rnn_forward", "handwritten:no_gradients"), 1, "returns no gradient of any argument"),
     ],
 )
 def test_files_on_the_command_line(pair, status, words, monkeypatch, capsys):

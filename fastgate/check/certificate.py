@@ -67,8 +67,9 @@ def certify(
     another, read-only, not contiguous; each row alone as in its batch. Where a gradient is wrong, its full Jacobian is
     compared with the mistakes people make.
 
-    Returns a Certificate: .ok, .findings, .checks, .wrong, .summary(), .to_dict(), str(). Raises ValueError or TypeError,
-    naming the argument, where the pair cannot be called at all.
+    Returns a Certificate: .ok, .findings, .checks, .wrong, .uncertified, .summary(), .to_dict(), str(). Raises ValueError or
+    TypeError, naming the argument, where the pair cannot be called at all. A backward that returns no gradient is wrong; where
+    it leaves out some, the others are certified, and the report's heading names those that are not.
 
     Directional gradient checks: autograd's test_util.check_vjp; four-point differences: Abramowitz and Stegun 25.3.6.
     """
@@ -341,10 +342,12 @@ class _Run:
         values = self.pair.draw(self.rng)
         upstream = self.upstream(self.forward(copies(values))[0])
         _, gradients = self.both(values, upstream)
-        for name in self.names:
-            if name not in gradients:
-                self.report.notes.append(f"backward returns no d{name}: not certified")
         self.report.gradients = [f"d{name}" for name in gradients]
+        self.report.uncertified = [f"d{name}" for name in self.names if name not in gradients]
+        if not gradients:
+            self.find("backward", None, "returns no gradient of any argument")
+            return
+        self.report.notes += [f"backward returns no {name}: not certified" for name in self.report.uncertified]
         self.differences(values, upstream, diagnose=True)
 
     def alone(self) -> None:
