@@ -172,6 +172,17 @@ def test_functions_that_raise_are_findings():
     assert "IndexError: no steps" in str(certificate)
 
 
+def test_functions_that_exit_are_findings():
+    def forward(x, h0, Wx, Wh, b):
+        return handwritten.rnn_forward(x, h0, Wx, Wh, b) if x.shape[1] > 1 else sys.exit(0)
+
+    certificate = certify(forward, lambda dh, cache: sys.exit(0))
+    assert {finding.what for finding in certificate.findings} == {"forward", "backward"}
+    assert "backward: raised SystemExit: 0" in str(certificate)
+    with pytest.raises(ValueError, match=r"worked with none .* SystemExit: 0"):
+        certify(lambda x, h0, Wx, Wh, b: sys.exit(0), handwritten.rnn_backward)
+
+
 def test_gradients_that_are_not_returned_are_noted():
     def backward(dh, cache):
         return handwritten.rnn_backward(dh, cache)[2:]

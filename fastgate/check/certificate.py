@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from fastgate.check import causes
-from fastgate.check.pair import Arrays, Pair, as_array, describe, quiet
+from fastgate.check.pair import ERRORS, Arrays, Pair, as_array, describe, quiet
 from fastgate.check.report import DIFFERS, Certificate, Check, Finding
 from fastgate.check.shapes import Shape, numbers
 
@@ -199,13 +199,13 @@ class _Run:
     def forward(self, values: Arrays, **keywords: Any) -> tuple[Arrays, Any]:
         try:
             return self.pair.forward(values, **keywords)
-        except Exception as error:
+        except ERRORS as error:
             raise _Failed("forward", f"raised {type(error).__name__}: {_short(error)}") from error
 
     def backward(self, upstream: Mapping[str, np.ndarray | None], cache: Any, leave_out: tuple[str, ...] = ()) -> Arrays:
         try:
             found = self.pair.backward(upstream, cache, leave_out)
-        except Exception as error:
+        except ERRORS as error:
             raise _Failed("backward", f"raised {type(error).__name__}: {_short(error)}") from error
         gradients = {}
         for name, value in found.items():
@@ -694,7 +694,7 @@ def strided(a: np.ndarray) -> np.ndarray:
     return view
 
 
-def _short(error: Exception) -> str:
+def _short(error: BaseException) -> str:
     words = str(error).split("\n")[0]
     return words if len(words) <= 160 else words[:157] + "..."
 

@@ -11,6 +11,7 @@ from types import ModuleType
 from typing import Any
 
 from fastgate.check import certify
+from fastgate.check.pair import ERRORS
 
 
 class Misuse(Exception):
@@ -85,7 +86,7 @@ def _module(argument: str, name: str) -> ModuleType:
     _import_from(os.getcwd())
     try:
         return importlib.import_module(name)
-    except (Exception, SystemExit) as error:
+    except ERRORS as error:
         raise Misuse(f"{argument}: cannot import {name}: {type(error).__name__}: {error}") from error
 
 
@@ -107,7 +108,7 @@ def _file(argument: str, path: Path) -> ModuleType:
     sys.modules[name] = module
     try:
         spec.loader.exec_module(module)
-    except (Exception, SystemExit) as error:
+    except ERRORS as error:
         del sys.modules[name]
         raise Misuse(f"{argument}: cannot import {path}: {type(error).__name__}: {error}") from error
     return module

@@ -20,6 +20,7 @@ import numpy as np
 from fastgate.check.shapes import Shape, Sizes, numbers
 
 Arrays = dict[str, np.ndarray]
+ERRORS = (Exception, SystemExit)  # of a user's code: one that exits ends its own call, not the report
 
 SIZES = {"N": 3, "T": 5, "D": 4, "H": 6}
 
@@ -434,13 +435,13 @@ def _try(pair: Pair, outputs: Any, upstream: Any, gradients: Any) -> float | str
     values = pair.draw(rng)
     try:
         result = pair.call_forward({name: a.copy() for name, a in values.items()})
-    except Exception as error:
+    except ERRORS as error:
         return f"{type(error).__name__}: {error}"
     if (words := _read_outputs(pair, result, outputs)) is not None:
         return words
     try:
         first, cache = pair.forward({name: a.copy() for name, a in values.items()})
-    except Exception as error:
+    except ERRORS as error:
         return f"{type(error).__name__}: {error}"
     penalty = 0.0
     if not any("H" in axes for axes in pair.output_axes.values()):
@@ -455,7 +456,7 @@ def _try(pair: Pair, outputs: Any, upstream: Any, gradients: Any) -> float | str
     sent = {name: rng.normal(size=a.shape) for name, a in first.items()}
     try:
         result = pair.call_backward(sent, cache)
-    except Exception:
+    except ERRORS:
         return penalty + 8  # certify says it in words
     return penalty + _read_gradients(pair, result, values, gradients)
 
@@ -470,7 +471,7 @@ def _rows_apart(pair: Pair, values: Arrays, first: Arrays) -> bool:
     np.moveaxis(other[x], axis, 0)[0] += 1
     try:
         outputs, _ = pair.forward(other)
-    except Exception:
+    except ERRORS:
         return False
     for name, a in outputs.items():
         along = pair.along(name, "N")
