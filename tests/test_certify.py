@@ -307,6 +307,8 @@ def test_a_pair_described_on_the_command_line(capsys):
         (("handwritten:nothing", "handwritten:rnn_backward"), "forward: handwritten has no nothing; its functions: "),
         (("handwritten", "handwritten:rnn_backward"), "forward: expected module:function or path/to/file.py:function"),
         (("handwritten:rnn_forward", "handwritten.py"), "backward: expected module:function or path/to/file.py:function"),
+        (("/:f", "x:y"), "forward: there is no file "),
+        (("./:f", "x:y"), "forward: there is no file ."),
         (("handwritten:rnn_forward", "no/such.py:bwd"), f"backward: there is no file {Path('no/such.py')}"),
         ((f"{HERE}/handwritten.py:rnn_forward", f"{HERE}/handwritten.py:bwd"), "handwritten.py has no bwd; its functions: "),
         ((f"{HERE}/handwritten.py:rnn_forward.x", "handwritten:rnn_backward"), "handwritten.py:rnn_forward has no x"),

@@ -93,7 +93,7 @@ def _module(argument: str, name: str) -> ModuleType:
 def _file(argument: str, path: Path) -> ModuleType:
     """The module of a file, run once for both functions; it imports from its own folder, as a script does."""
     if not path.is_file():
-        named = path.with_name(f"{path.name}.py")
+        named = path.parent / f"{path.name}.py"  # "/" and "." have no name
         raise Misuse(f"{argument}: there is no file {path}" + (f"; write {named.name}:…" if named.is_file() else ""))
     path = path.resolve()
     for loaded in list(sys.modules.values()):
