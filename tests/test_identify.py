@@ -613,11 +613,22 @@ def test_float32_hides_its_weights():
         (ValueError, "weights: expected names", (lambda x, h: h, 4, 3), {"weights": {"a b": np.ones(3)}}),
         (TypeError, r"weights\['W'\]: expected a float32 or float64 array, got int64", (lambda x, h: h, 4, 3), {
             "weights": {"W": np.ones(3, np.int64)}}),
+        *((ValueError, f"weights: expected names .*, got '{name}', a keyword", (lambda x, h: h, 4, 3), {
+            "weights": {name: np.ones(3)}}) for name in ("lambda", "in", "None")),
+        *((ValueError, f"weights: expected names .*, got '{name}', a name that the call uses", (lambda x, h: h, 4, 3), {
+            "weights": {name: np.ones(3)}}) for name in ("np", "fastgate", "float", "x", "h", "weights")),
     ],
 )  # fmt: skip
 def test_bad_calls_of_identify(error, start, arguments, keywords):
     with pytest.raises(error, match=f"^{start}"):
         identify(*arguments, **keywords)
+
+
+def test_a_weight_named_as_a_state_of_the_step():
+    c = np.array([0.3, -0.2, 0.5])
+    assert "x, h" in identify(lambda x, h: np.tanh(x + h + c), 3, 3, weights={"Wx": np.eye(3), "Wh": np.eye(3), "c": c}).call
+    with pytest.raises(ValueError, match=r"^weights: expected names .*, got 'c', a name that the call uses"):
+        identify(lambda x, h, c_prev: (np.tanh(c_prev + x), c_prev + x + h + c), 3, 3, weights={"c": c})
 
 
 # --- identify: random draws -------------------------------------------------------------------------------------------

@@ -1,6 +1,7 @@
 """identify: what a step function computes, and the fastgate call that computes the same."""
 
 import inspect
+import keyword
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -16,6 +17,8 @@ from fastgate.check.pair import CannotDescribe, quiet
 from fastgate.check.stepping import Step, understand
 
 LARGEST = 96  # D + H up to which hidden weights are read off
+NAMES = ("fastgate", "np", "float", "weights", "x", "h")  # of a call's own; c is one where the step has it
+OTHER_NAMES = "expected names that can stand in the text of a call"
 ROWS = {"rows": "{}", "columns": "{}.T", "vector": "{}[None]", "column": "{}.T"}
 ACTIVATIONS = {  # those that fastgate has: of rnn, leaky and memory, of the candidate of the others
     "rnn": reference.rnn.OPTIONS["activation"],
@@ -49,8 +52,9 @@ def identify(
     weights : {name: array}, the arrays that the function uses: as parameters of these names (or one parameter `params` that is
         the dict), or inside. Any of Wx and Wh, (D, G·H) or transposed; one W for [x, h] or [h, x]; one array per gate (Wf, Wi,
         Wc, Wo); up to two biases, each of all gates or of some, in one array or in one for each gate; peepholes, projection,
-        gains, leaks (numbers, too). Names mean nothing but the text of the call; shapes and numbers decide. None, and the
-        function takes weights as parameters (Wx, Wh, b, …): random ones are used. None, and it does not: they are hidden.
+        gains, leaks (numbers, too). Names mean nothing but the text of the call (so none of its own: x, h, c, np,
+        float, fastgate, weights); shapes and numbers decide. None, and the function takes weights as parameters (Wx, Wh, b, …):
+        random ones are used. None, and it does not: they are hidden.
     seed : of the random inputs
 
     With weights, all readings that the shapes allow are compared with the outputs: gate orders, layouts, biases, GRU variants,
@@ -73,6 +77,8 @@ def identify(
         step = understand(step_function, D, H, held)
     except CannotDescribe as error:
         raise ValueError(f"step_function: {error}") from None
+    if step.has_c and "c" in step.weights:
+        raise ValueError(f"weights: {OTHER_NAMES}, got 'c', a name that the call uses itself")
     found = Identification(called=step.words(), tried=_tried(step))
     rng = np.random.default_rng(seed)
     with quiet():
@@ -107,6 +113,9 @@ def _weights(weights: Any) -> dict[str, np.ndarray] | None:
     for name, a in weights.items():
         if not isinstance(name, str) or not name.isidentifier():
             raise ValueError(f"weights: expected names that are identifiers, got {name!r}")
+        if keyword.iskeyword(name) or name in NAMES:
+            what = "a keyword of Python" if keyword.iskeyword(name) else "a name that the call uses itself"
+            raise ValueError(f"weights: {OTHER_NAMES}, got {name!r}, {what}")
         if isinstance(a, float):  # a leak; np.float64 is one, too
             held[name] = np.array(a)
             continue
