@@ -113,6 +113,26 @@ def test_other_options_of_lstm(options, expected, option):
         assert getattr(found, name) == value
 
 
+@pytest.mark.parametrize(("scale", "b_f"), [(0.5, np.log(9)), (0.01, np.log(9)), (0, np.log(9)), (0, 0)])
+@pytest.mark.parametrize("hidden", [False, True])
+def test_a_constant_forget_gate_is_not_clipped(scale, b_f, hidden):
+    rng, H = np.random.default_rng(0), 4
+    Wx, Wh, b = (scale * rng.normal(size=shape) for shape in ((3, 4 * H), (H, 4 * H), 4 * H))
+    Wx[:, H : 2 * H], Wh[:, H : 2 * H], b[H : 2 * H] = 0, 0, b_f
+
+    def step(x, h, c):
+        i, f, g, o = np.split(x @ Wx + h @ Wh + b, 4, axis=1)
+        c = sigmoid(f) * c + sigmoid(i) * np.tanh(g)
+        return sigmoid(o) * np.tanh(c), c
+
+    found = identify(step, 3, H, weights=None if hidden else {"Wx": Wx, "Wh": Wh, "b": b})
+    if hidden and not scale:
+        assert_not_matched(found)  # nothing moves with x: no weights to be read off
+    else:
+        assert_reproduces(found)
+        assert (found.cell, found.clip) == ("lstm", {})
+
+
 @pytest.mark.parametrize("reset", ["after", "before"])
 def test_a_gru_whose_candidate_is_a_sigmoid(reset):
     step, weights = make_step("gru", np.random.default_rng(23), 3, 4, order="rzn", activation="sigmoid", reset=reset)

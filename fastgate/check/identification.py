@@ -1,5 +1,6 @@
 """identify: what a step function computes, and the fastgate call that computes the same."""
 
+import functools
 import inspect
 import keyword
 from collections.abc import Callable, Mapping
@@ -134,7 +135,7 @@ def _weights(weights: Any) -> dict[str, np.ndarray] | None:
 def _with_weights(step: Step, rng: np.random.Generator, found: Identification) -> None:
     single = step.dtype == np.float32 or any(a.dtype == np.float32 for a in step.weights.values())
     tolerance = 1e-4 if single or step.result_dtype() == np.float32 else 1e-9
-    limits = probing.clips(step, rng)
+    accounts = probing.clips(step, rng)
     near = _mixed(step, rng, (0.3, 1.0, 2.0))
     far = _mixed(step, rng, (5.0, 25.0))
     outputs, outputs_far = step.run(*near), step.run(*far)
@@ -142,7 +143,8 @@ def _with_weights(step: Step, rng: np.random.Generator, found: Identification) -
     def holds(candidate: Candidate) -> bool:
         return _explains(candidate, far, outputs_far, tolerance)
 
-    matches = conventions.candidates(step, limits, near, outputs, tolerance, holds)
+    tried = (conventions.candidates(step, limits, near, outputs, tolerance, holds) for limits in accounts)
+    matches = next(filter(None, tried), [])
     if not matches:
         names = ", ".join(f"{name} {a.shape}" for name, a in step.weights.items())
         if step.generated or tolerance > 1e-9:
@@ -379,17 +381,15 @@ def _hidden(step: Step, rng: np.random.Generator, found: Identification) -> None
             f"hidden weights are read off up to D + H = {LARGEST}; pass weights=, or a smaller cell of the kind"
         )
         return
-    limits = probing.clips(step, rng)
-    if step.has_c:
-        kinds = [probing.memory, lambda step, rng: probing_lstm.lstm(step, rng, limits)]
-    else:
-        kinds = [lambda step, rng: probing.rnn(step, rng, limits), probing.leaky, probing.memory, probing_gru.gru]
+    limited = probing_lstm.lstm if step.has_c else probing.rnn
+    kinds: list[Any] = [functools.partial(limited, limits=limits) for limits in probing.clips(step, rng)]
+    kinds = [probing.memory, *kinds] if step.has_c else [*kinds, probing.leaky, probing.memory, probing_gru.gru]
     tried: list[probing.Found] = []
     while kinds and not (tried and tried[-1].variant):
         tried.append(kinds.pop(0)(step, rng))
     read = tried[-1]
     if read.variant is None:
-        found.unmatched += [words for attempt in tried for words in attempt.words]
+        found.unmatched += dict.fromkeys(words for attempt in tried for words in attempt.words)
         return
     v, W = read.variant, read.weights
     small = 1e-6 * max(1.0, float(np.abs(W["Wx"]).max()))
