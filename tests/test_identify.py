@@ -351,6 +351,19 @@ def test_alphas_by_their_array(make, text, shape, name):
     assert not found.notes
 
 
+@pytest.mark.parametrize("scalar", [float, np.float64, np.float32, np.float16])
+def test_leaks_are_numbers_of_any_precision(scalar):
+    leak = scalar(0.7)
+    step, weights = make_step("leaky", np.random.default_rng(34), 3, 4, alpha=float(leak))
+    found = identify(step, 3, 4, weights=weights | {"leak": leak})
+    assert_reproduces(found)
+    assert "alpha=float(leak)" in found.call
+    Wx, Wh, b = (weights[name].astype(np.float32) for name in ("Wx", "Wh", "b"))
+    found = identify(lambda x, h: leak * h + (1 - leak) * np.tanh(x @ Wx + h @ Wh + b), 3, 4,
+                     weights={"Wx": Wx, "Wh": Wh, "b": b, "leak": leak})  # fmt: skip
+    assert_reproduces(found, 1e-4)
+
+
 @pytest.mark.parametrize("order", ["ifgo", "ogif"])
 @pytest.mark.parametrize("P", [2, 3, 5])
 @pytest.mark.parametrize("hidden", [False, True])

@@ -117,8 +117,8 @@ def _weights(weights: Any) -> dict[str, np.ndarray] | None:
         if keyword.iskeyword(name) or name in NAMES:
             what = "a keyword of Python" if keyword.iskeyword(name) else "a name that the call uses itself"
             raise ValueError(f"weights: {OTHER_NAMES}, got {name!r}, {what}")
-        if isinstance(a, float):  # a leak; np.float64 is one, too
-            held[name] = np.array(a)
+        if isinstance(a, (float, np.floating)):  # a leak
+            held[name] = np.array(a, np.float64)
             continue
         if not isinstance(a, np.ndarray) or a.dtype not in (np.float32, np.float64):
             kind = a.dtype if isinstance(a, np.ndarray) else type(a).__name__
