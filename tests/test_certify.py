@@ -215,6 +215,15 @@ def test_a_backward_without_any_gradient_is_wrong(result):
         (TypeError, "sizes: expected a dict", None, {"sizes": 3}),
         (ValueError, "directions: ", None, {"directions": 0}),
         (ValueError, "tolerance: ", None, {"tolerance": 0}),
+        (TypeError, "directions: expected an integer >= 1, got float", None, {"directions": 1.5}),
+        (TypeError, "directions: expected an integer >= 1, got str", None, {"directions": "4"}),
+        (TypeError, "tolerance: expected a number > 0, got str", None, {"tolerance": "1"}),
+        (ValueError, "tolerance: expected a number > 0, got nan", None, {"tolerance": float("nan")}),
+        (TypeError, "seed: expected an integer >= 0, got str", None, {"seed": "a"}),
+        (ValueError, "seed: expected an integer >= 0, got -1", None, {"seed": -1}),
+        (TypeError, "outputs: expected names", None, {"outputs": 3}),
+        (TypeError, "gradients: expected names", None, {"gradients": 3}),
+        (TypeError, "upstream: expected a dict", None, {"upstream": "dh"}),
         (ValueError, "gates: ", None, {"gates": 0}),
         (ValueError, "gates: ", None, {"gates": ""}),
         (TypeError, "arguments: expected a dict", None, {"arguments": "x"}),
@@ -318,8 +327,15 @@ def test_a_pair_described_on_the_command_line(capsys):
             ("handwritten:rnn_forward", "handwritten:rnn_backward", "--sizes", "N=4"),
             "sizes: expected N, T, D, H that all differ",
         ),
-        (("handwritten:rnn_forward", "handwritten:rnn_backward", "--argument", "x"), "expected name=shape"),
-        (("handwritten:rnn_forward", "handwritten:rnn_backward", "--upstream", "dh"), "expected parameter=output"),
+        (("handwritten:rnn_forward", "handwritten:rnn_backward", "--argument", "x"), "--argument: expected name=shape"),
+        (("handwritten:rnn_forward", "handwritten:rnn_backward", "--upstream", "dh"), "--upstream: expected parameter=output"),
+        *(
+            (
+                ("handwritten:rnn_forward", "handwritten:rnn_backward", "--argument", one, "--argument", two),
+                "--argument: expected one",
+            )
+            for one, two in (("x=N", "x.y=N"), ("x.y=N", "x=N"))
+        ),
         (("handwritten:rnn_forward", "handwritten:rnn_backward", "--json", "nowhere/report.json"), "cannot write"),
     ],
 )

@@ -641,6 +641,7 @@ def test_float32_hides_its_weights():
         (ValueError, "step_function: expected step", (lambda x: x, 4, 3), {}),
         (ValueError, "input_size: expected an integer >= 1, got 0", (lambda x, h: h, 0, 3), {}),
         (TypeError, "hidden_size: expected an integer >= 1, got float", (lambda x, h: h, 4, 3.0), {}),
+        (TypeError, "seed: expected an integer >= 0, got str", (lambda x, h: h, 4, 3), {"seed": "a"}),
         (TypeError, "weights: expected a dict", (lambda x, h: h, 4, 3), {"weights": [np.ones(3)]}),
         (ValueError, "weights: expected at least one", (lambda x, h: h, 4, 3), {"weights": {}}),
         (ValueError, "weights: expected names", (lambda x, h: h, 4, 3), {"weights": {"a b": np.ones(3)}}),

@@ -6,10 +6,12 @@ from typing import Any
 
 import numpy as np
 
+from fastgate import _arguments
 from fastgate.check import causes
 from fastgate.check.pair import ERRORS, Arrays, Pair, as_array, describe, quiet
 from fastgate.check.report import DIFFERS, Certificate, Check, Finding
 from fastgate.check.shapes import Shape, numbers
+from fastgate.layers import _judge
 
 REACH = 1e-3  # of the central differences along a direction
 SAME = 1e-9  # two ways to the same numbers
@@ -75,10 +77,8 @@ def certify(
     """
     letters = gates if isinstance(gates, str) else None
     sizes = _sizes(sizes)
-    if directions < 1 or isinstance(directions, bool):
-        raise ValueError(f"directions: expected an integer >= 1, got {directions}")
-    if not tolerance > 0:
-        raise ValueError(f"tolerance: expected a number > 0, got {tolerance}")
+    directions, seed = _judge.size("directions", directions), _judge.size("seed", seed, least=0)
+    tolerance = _arguments.number("tolerance", tolerance, positive=True)
     if gates is not None and not letters and (not isinstance(gates, int) or isinstance(gates, bool) or gates < 1):
         raise ValueError(f"gates: expected a number of gates or their letters, got {gates!r}")
     if not callable(backward):

@@ -48,7 +48,7 @@ def main(options: argparse.Namespace) -> int:
         try:
             certificate = certify(
                 forward, backward, arguments=_arguments(options.arguments), outputs=options.outputs,
-                upstream=dict(_pair(text, "parameter=output") for text in options.upstream) or None,
+                upstream=dict(_pair("--upstream", text, "parameter=output") for text in options.upstream) or None,
                 gradients=options.gradients, gates=gates, sizes=_sizes(options.sizes), directions=options.directions,
                 tolerance=options.tolerance, seed=options.seed,
             )  # fmt: skip
@@ -128,18 +128,20 @@ def _functions_of(module: Any) -> str:
     return f"; its functions: {', '.join(names[:12])}" if names else ""
 
 
-def _pair(text: str, words: str) -> tuple[str, str]:
+def _pair(option: str, text: str, words: str) -> tuple[str, str]:
     name, equals, value = text.partition("=")
     if not (name and equals and value):
-        raise Misuse(f"expected {words}, got {text!r}")
+        raise Misuse(f"{option}: expected {words}, got {text!r}")
     return name, value
 
 
 def _arguments(texts: list[str]) -> dict[str, Any] | None:
     arguments: dict[str, Any] = {}
     for text in texts:
-        name, shape = _pair(text, "name=shape")
+        name, shape = _pair("--argument", text, "name=shape")
         first, dot, key = name.partition(".")
+        if first in arguments and isinstance(arguments[first], dict) != bool(dot):
+            raise Misuse(f"--argument: expected one shape for {first}, or one for each array of the dict, got both")
         if dot:
             arguments.setdefault(first, {})[key] = shape
         else:

@@ -16,6 +16,7 @@ from fastgate.check.found import Identification
 from fastgate.check.model import Variant
 from fastgate.check.pair import CannotDescribe, quiet
 from fastgate.check.stepping import Step, understand
+from fastgate.layers import _judge
 
 LARGEST = 96  # D + H up to which hidden weights are read off
 NAMES = ("fastgate", "np", "float", "weights", "x", "h")  # of a call's own; c is one where the step has it
@@ -72,7 +73,8 @@ def identify(
     Gate equations and their variants: those of fastgate.rnn_forward, leaky_forward, memory_forward, lstm_forward, gru_forward,
     lstm_norm_forward, gru_norm_forward; peepholes: Gers and Schmidhuber (2000).
     """
-    D, H = _size("input_size", input_size), _size("hidden_size", hidden_size)
+    D, H = _judge.size("input_size", input_size), _judge.size("hidden_size", hidden_size)
+    seed = _judge.size("seed", seed, least=0)
     held = _weights(weights)
     try:
         step = understand(step_function, D, H, held)
@@ -95,14 +97,6 @@ def _tried(step: Step) -> str:
     norm = "lstm_norm" if step.has_c else "gru_norm"
     cells = "memory, lstm (with or without a projection)" if step.has_c else "rnn, leaky, memory, gru"
     return f"{cells}, {norm}" if step.weights else f"{cells}; not tried: {norm}, whose weights= must be known"
-
-
-def _size(name: str, value: Any) -> int:
-    if isinstance(value, (bool, np.bool_)) or not isinstance(value, (int, np.integer)):
-        raise TypeError(f"{name}: expected an integer >= 1, got {type(value).__name__}")
-    if value < 1:
-        raise ValueError(f"{name}: expected an integer >= 1, got {value}")
-    return int(value)
 
 
 def _weights(weights: Any) -> dict[str, np.ndarray] | None:

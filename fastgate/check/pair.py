@@ -299,6 +299,8 @@ def describe(
     sizes: Mapping[str, int] | None = None,
 ) -> Pair:
     """The Pair of two functions; what is not given is read from names and found by trying. Raises CannotDescribe."""
+    if upstream is not None and not isinstance(upstream, Mapping):
+        raise TypeError(f"upstream: expected a dict of parameters and outputs, got {type(upstream).__name__}")
     chosen = SIZES | dict(sizes or {})
     found = parameters(forward, "forward")
     base = Pair(forward, backward, chosen)
@@ -483,12 +485,20 @@ def _rows_apart(pair: Pair, values: Arrays, first: Arrays) -> bool:
     return True
 
 
+def _names(argument: str, given: Any) -> list[Any]:
+    if isinstance(given, str):
+        return given.replace(",", " ").split()
+    if not isinstance(given, Iterable):
+        raise TypeError(f"{argument}: expected names in a string or a list, got {type(given).__name__}")
+    return list(given)
+
+
 def _read_outputs(pair: Pair, result: Any, outputs: Any) -> str | None:
     fields = list(getattr(result, "_fields", ()))
     results = result if isinstance(result, tuple) else (result,)
     names: list[str | None]
     if outputs is not None:
-        given = outputs.replace(",", " ").split() if isinstance(outputs, str) else list(outputs)
+        given = _names("outputs", outputs)
         if len(given) != len(results):
             raise ValueError(f"outputs: expected {len(results)} names, one for each result of forward, got {len(given)}")
         names = [None if name in (None, "cache") else str(name) for name in given]
@@ -581,7 +591,7 @@ def _read_gradients(pair: Pair, result: Any, values: Arrays, gradients: Any) -> 
     keyed = dict(pair._flat(result))
     pair.gradients = []
     if gradients is not None:
-        names = gradients.replace(",", " ").split() if isinstance(gradients, str) else list(gradients)
+        names = _names("gradients", gradients)
         if len(names) != len(keyed):
             raise ValueError(f"gradients: expected {len(keyed)} names, one for each result of backward, got {len(names)}")
         for name in names:
