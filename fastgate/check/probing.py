@@ -150,11 +150,11 @@ def clips(step: Step, rng: np.random.Generator) -> list[dict[str, float | None]]
                 found["preact_clip"] = float(np.median(sides))
                 turns = _both_sides(np.where(inside, f - 0.5, 0))
     else:
-        ends = step.run(1e7 * x, 1e7 * h)[0]
-        y = np.abs(ends)
+        signed = step.run(1e7 * x, 1e7 * h)[0]
+        y = np.abs(signed)
         if y.max() < 1 - 1e-12 and y.max() > 0.1 and np.ptp(y) <= 1e-12:
             found["preact_clip"] = float(np.arctanh(y.max()))
-            turns = _both_sides(ends)
+            turns = _both_sides(signed)
     for name, value in found.items():  # a limit is a number that someone wrote, and above 0
         if value is not None and value < 1e-6:
             found[name] = None
