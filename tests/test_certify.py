@@ -172,6 +172,17 @@ def test_functions_that_raise_are_findings():
     assert "IndexError: no steps" in str(certificate)
 
 
+def test_functions_that_exit_are_findings():
+    def forward(x, h0, Wx, Wh, b):
+        return handwritten.rnn_forward(x, h0, Wx, Wh, b) if x.shape[1] > 1 else sys.exit(0)
+
+    certificate = certify(forward, lambda dh, cache: sys.exit(0))
+    assert {finding.what for finding in certificate.findings} == {"forward", "backward"}
+    assert "backward: raised SystemExit: 0" in str(certificate)
+    with pytest.raises(ValueError, match=r"worked with none .* SystemExit: 0"):
+        certify(lambda x, h0, Wx, Wh, b: sys.exit(0), handwritten.rnn_backward)
+
+
 def test_gradients_that_are_not_returned_are_noted():
     def backward(dh, cache):
         return handwritten.rnn_backward(dh, cache)[2:]
@@ -180,6 +191,15 @@ def test_gradients_that_are_not_returned_are_noted():
     assert certificate.ok
     assert certificate.gradients == ["dWx", "dWh", "db"]
     assert len(certificate.notes) == 2
+    assert certificate.uncertified == ["dx", "dh0"]
+    assert str(certificate).split("\n")[0].endswith(": right; not certified: dx, dh0")
+
+
+@pytest.mark.parametrize("result", [None, (), {}, (None,) * 5])
+def test_a_backward_without_any_gradient_is_wrong(result):
+    certificate = certify(handwritten.rnn_forward, lambda dh, cache: result)
+    assert not certificate.ok
+    assert "backward: returns no gradient of any argument" in str(certificate)
 
 
 @pytest.mark.parametrize(
@@ -195,6 +215,15 @@ def test_gradients_that_are_not_returned_are_noted():
         (TypeError, "sizes: expected a dict", None, {"sizes": 3}),
         (ValueError, "directions: ", None, {"directions": 0}),
         (ValueError, "tolerance: ", None, {"tolerance": 0}),
+        (TypeError, "directions: expected an integer >= 1, got float", None, {"directions": 1.5}),
+        (TypeError, "directions: expected an integer >= 1, got str", None, {"directions": "4"}),
+        (TypeError, "tolerance: expected a number > 0, got str", None, {"tolerance": "1"}),
+        (ValueError, "tolerance: expected a number > 0, got nan", None, {"tolerance": float("nan")}),
+        (TypeError, "seed: expected an integer >= 0, got str", None, {"seed": "a"}),
+        (ValueError, "seed: expected an integer >= 0, got -1", None, {"seed": -1}),
+        (TypeError, "outputs: expected names", None, {"outputs": 3}),
+        (TypeError, "gradients: expected names", None, {"gradients": 3}),
+        (TypeError, "upstream: expected a dict", None, {"upstream": "dh"}),
         (ValueError, "gates: ", None, {"gates": 0}),
         (ValueError, "gates: ", None, {"gates": ""}),
         (TypeError, "arguments: expected a dict", None, {"arguments": "x"}),
@@ -245,6 +274,7 @@ PAIR = "examples/certify_a_cell.py:forward"
         ((PAIR, "examples/certify_a_cell.py:backward"), 0, "forward and backward: right"),
         ((PAIR, "examples/certify_a_cell.py:backward_swapped"), 1, "gates swapped"),
         (("examples/certify_a_cell.py:one_step", "examples/certify_a_cell.py:one_step_backward"), 1, "backward writes into it"),
+        (("handwritten:rnn_forward", "handwritten:no_gradients"), 1, "returns no gradient of any argument"),
     ],
 )
 def test_files_on_the_command_line(pair, status, words, monkeypatch, capsys):
@@ -286,6 +316,8 @@ def test_a_pair_described_on_the_command_line(capsys):
         (("handwritten:nothing", "handwritten:rnn_backward"), "forward: handwritten has no nothing; its functions: "),
         (("handwritten", "handwritten:rnn_backward"), "forward: expected module:function or path/to/file.py:function"),
         (("handwritten:rnn_forward", "handwritten.py"), "backward: expected module:function or path/to/file.py:function"),
+        (("/:f", "x:y"), "forward: there is no file "),
+        (("./:f", "x:y"), "forward: there is no file ."),
         (("handwritten:rnn_forward", "no/such.py:bwd"), f"backward: there is no file {Path('no/such.py')}"),
         ((f"{HERE}/handwritten.py:rnn_forward", f"{HERE}/handwritten.py:bwd"), "handwritten.py has no bwd; its functions: "),
         ((f"{HERE}/handwritten.py:rnn_forward.x", "handwritten:rnn_backward"), "handwritten.py:rnn_forward has no x"),
@@ -295,8 +327,15 @@ def test_a_pair_described_on_the_command_line(capsys):
             ("handwritten:rnn_forward", "handwritten:rnn_backward", "--sizes", "N=4"),
             "sizes: expected N, T, D, H that all differ",
         ),
-        (("handwritten:rnn_forward", "handwritten:rnn_backward", "--argument", "x"), "expected name=shape"),
-        (("handwritten:rnn_forward", "handwritten:rnn_backward", "--upstream", "dh"), "expected parameter=output"),
+        (("handwritten:rnn_forward", "handwritten:rnn_backward", "--argument", "x"), "--argument: expected name=shape"),
+        (("handwritten:rnn_forward", "handwritten:rnn_backward", "--upstream", "dh"), "--upstream: expected parameter=output"),
+        *(
+            (
+                ("handwritten:rnn_forward", "handwritten:rnn_backward", "--argument", one, "--argument", two),
+                "--argument: expected one",
+            )
+            for one, two in (("x=N", "x.y=N"), ("x.y=N", "x=N"))
+        ),
         (("handwritten:rnn_forward", "handwritten:rnn_backward", "--json", "nowhere/report.json"), "cannot write"),
     ],
 )

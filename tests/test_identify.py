@@ -113,6 +113,26 @@ def test_other_options_of_lstm(options, expected, option):
         assert getattr(found, name) == value
 
 
+@pytest.mark.parametrize(("scale", "b_f"), [(0.5, np.log(9)), (0.01, np.log(9)), (0, np.log(9)), (0, 0)])
+@pytest.mark.parametrize("hidden", [False, True])
+def test_a_constant_forget_gate_is_not_clipped(scale, b_f, hidden):
+    rng, H = np.random.default_rng(0), 4
+    Wx, Wh, b = (scale * rng.normal(size=shape) for shape in ((3, 4 * H), (H, 4 * H), 4 * H))
+    Wx[:, H : 2 * H], Wh[:, H : 2 * H], b[H : 2 * H] = 0, 0, b_f
+
+    def step(x, h, c):
+        i, f, g, o = np.split(x @ Wx + h @ Wh + b, 4, axis=1)
+        c = sigmoid(f) * c + sigmoid(i) * np.tanh(g)
+        return sigmoid(o) * np.tanh(c), c
+
+    found = identify(step, 3, H, weights=None if hidden else {"Wx": Wx, "Wh": Wh, "b": b})
+    if hidden and not scale:
+        assert_not_matched(found)  # nothing moves with x: no weights to be read off
+    else:
+        assert_reproduces(found)
+        assert (found.cell, found.clip) == ("lstm", {})
+
+
 @pytest.mark.parametrize("reset", ["after", "before"])
 def test_a_gru_whose_candidate_is_a_sigmoid(reset):
     step, weights = make_step("gru", np.random.default_rng(23), 3, 4, order="rzn", activation="sigmoid", reset=reset)
@@ -329,6 +349,19 @@ def test_alphas_by_their_array(make, text, shape, name):
     assert_reproduces(found)
     assert text.replace("leak", name) in found.call
     assert not found.notes
+
+
+@pytest.mark.parametrize("scalar", [float, np.float64, np.float32, np.float16])
+def test_leaks_are_numbers_of_any_precision(scalar):
+    leak = scalar(0.7)
+    step, weights = make_step("leaky", np.random.default_rng(34), 3, 4, alpha=float(leak))
+    found = identify(step, 3, 4, weights=weights | {"leak": leak})
+    assert_reproduces(found)
+    assert "alpha=float(leak)" in found.call
+    Wx, Wh, b = (weights[name].astype(np.float32) for name in ("Wx", "Wh", "b"))
+    found = identify(lambda x, h: leak * h + (1 - leak) * np.tanh(x @ Wx + h @ Wh + b), 3, 4,
+                     weights={"Wx": Wx, "Wh": Wh, "b": b, "leak": leak})  # fmt: skip
+    assert_reproduces(found, 1e-4)
 
 
 @pytest.mark.parametrize("order", ["ifgo", "ogif"])
@@ -608,16 +641,28 @@ def test_float32_hides_its_weights():
         (ValueError, "step_function: expected step", (lambda x: x, 4, 3), {}),
         (ValueError, "input_size: expected an integer >= 1, got 0", (lambda x, h: h, 0, 3), {}),
         (TypeError, "hidden_size: expected an integer >= 1, got float", (lambda x, h: h, 4, 3.0), {}),
+        (TypeError, "seed: expected an integer >= 0, got str", (lambda x, h: h, 4, 3), {"seed": "a"}),
         (TypeError, "weights: expected a dict", (lambda x, h: h, 4, 3), {"weights": [np.ones(3)]}),
         (ValueError, "weights: expected at least one", (lambda x, h: h, 4, 3), {"weights": {}}),
         (ValueError, "weights: expected names", (lambda x, h: h, 4, 3), {"weights": {"a b": np.ones(3)}}),
         (TypeError, r"weights\['W'\]: expected a float32 or float64 array, got int64", (lambda x, h: h, 4, 3), {
             "weights": {"W": np.ones(3, np.int64)}}),
+        *((ValueError, f"weights: expected names .*, got '{name}', a keyword", (lambda x, h: h, 4, 3), {
+            "weights": {name: np.ones(3)}}) for name in ("lambda", "in", "None")),
+        *((ValueError, f"weights: expected names .*, got '{name}', a name that the call uses", (lambda x, h: h, 4, 3), {
+            "weights": {name: np.ones(3)}}) for name in ("np", "fastgate", "float", "x", "h", "weights")),
     ],
 )  # fmt: skip
 def test_bad_calls_of_identify(error, start, arguments, keywords):
     with pytest.raises(error, match=f"^{start}"):
         identify(*arguments, **keywords)
+
+
+def test_a_weight_named_as_a_state_of_the_step():
+    c = np.array([0.3, -0.2, 0.5])
+    assert "x, h" in identify(lambda x, h: np.tanh(x + h + c), 3, 3, weights={"Wx": np.eye(3), "Wh": np.eye(3), "c": c}).call
+    with pytest.raises(ValueError, match=r"^weights: expected names .*, got 'c', a name that the call uses"):
+        identify(lambda x, h, c_prev: (np.tanh(c_prev + x), c_prev + x + h + c), 3, 3, weights={"c": c})
 
 
 # --- identify: random draws -------------------------------------------------------------------------------------------

@@ -6,10 +6,12 @@ from typing import Any
 
 import numpy as np
 
+from fastgate import _arguments
 from fastgate.check import causes
-from fastgate.check.pair import Arrays, Pair, as_array, describe, quiet
+from fastgate.check.pair import ERRORS, Arrays, Pair, as_array, describe, quiet
 from fastgate.check.report import DIFFERS, Certificate, Check, Finding
 from fastgate.check.shapes import Shape, numbers
+from fastgate.layers import _judge
 
 REACH = 1e-3  # of the central differences along a direction
 SAME = 1e-9  # two ways to the same numbers
@@ -67,17 +69,16 @@ def certify(
     another, read-only, not contiguous; each row alone as in its batch. Where a gradient is wrong, its full Jacobian is
     compared with the mistakes people make.
 
-    Returns a Certificate: .ok, .findings, .checks, .wrong, .summary(), .to_dict(), str(). Raises ValueError or TypeError,
-    naming the argument, where the pair cannot be called at all.
+    Returns a Certificate: .ok, .findings, .checks, .wrong, .uncertified, .summary(), .to_dict(), str(). Raises ValueError or
+    TypeError, naming the argument, where the pair cannot be called at all. A backward that returns no gradient is wrong; where
+    it leaves out some, the others are certified, and the report's heading names those that are not.
 
     Directional gradient checks: autograd's test_util.check_vjp; four-point differences: Abramowitz and Stegun 25.3.6.
     """
     letters = gates if isinstance(gates, str) else None
     sizes = _sizes(sizes)
-    if directions < 1 or isinstance(directions, bool):
-        raise ValueError(f"directions: expected an integer >= 1, got {directions}")
-    if not tolerance > 0:
-        raise ValueError(f"tolerance: expected a number > 0, got {tolerance}")
+    directions, seed = _judge.size("directions", directions), _judge.size("seed", seed, least=0)
+    tolerance = _arguments.number("tolerance", tolerance, positive=True)
     if gates is not None and not letters and (not isinstance(gates, int) or isinstance(gates, bool) or gates < 1):
         raise ValueError(f"gates: expected a number of gates or their letters, got {gates!r}")
     if not callable(backward):
@@ -198,13 +199,13 @@ class _Run:
     def forward(self, values: Arrays, **keywords: Any) -> tuple[Arrays, Any]:
         try:
             return self.pair.forward(values, **keywords)
-        except Exception as error:
+        except ERRORS as error:
             raise _Failed("forward", f"raised {type(error).__name__}: {_short(error)}") from error
 
     def backward(self, upstream: Mapping[str, np.ndarray | None], cache: Any, leave_out: tuple[str, ...] = ()) -> Arrays:
         try:
             found = self.pair.backward(upstream, cache, leave_out)
-        except Exception as error:
+        except ERRORS as error:
             raise _Failed("backward", f"raised {type(error).__name__}: {_short(error)}") from error
         gradients = {}
         for name, value in found.items():
@@ -341,10 +342,12 @@ class _Run:
         values = self.pair.draw(self.rng)
         upstream = self.upstream(self.forward(copies(values))[0])
         _, gradients = self.both(values, upstream)
-        for name in self.names:
-            if name not in gradients:
-                self.report.notes.append(f"backward returns no d{name}: not certified")
         self.report.gradients = [f"d{name}" for name in gradients]
+        self.report.uncertified = [f"d{name}" for name in self.names if name not in gradients]
+        if not gradients:
+            self.find("backward", None, "returns no gradient of any argument")
+            return
+        self.report.notes += [f"backward returns no {name}: not certified" for name in self.report.uncertified]
         self.differences(values, upstream, diagnose=True)
 
     def alone(self) -> None:
@@ -691,7 +694,7 @@ def strided(a: np.ndarray) -> np.ndarray:
     return view
 
 
-def _short(error: Exception) -> str:
+def _short(error: BaseException) -> str:
     words = str(error).split("\n")[0]
     return words if len(words) <= 160 else words[:157] + "..."
 

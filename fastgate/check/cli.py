@@ -11,6 +11,7 @@ from types import ModuleType
 from typing import Any
 
 from fastgate.check import certify
+from fastgate.check.pair import ERRORS
 
 
 class Misuse(Exception):
@@ -47,7 +48,7 @@ def main(options: argparse.Namespace) -> int:
         try:
             certificate = certify(
                 forward, backward, arguments=_arguments(options.arguments), outputs=options.outputs,
-                upstream=dict(_pair(text, "parameter=output") for text in options.upstream) or None,
+                upstream=dict(_pair("--upstream", text, "parameter=output") for text in options.upstream) or None,
                 gradients=options.gradients, gates=gates, sizes=_sizes(options.sizes), directions=options.directions,
                 tolerance=options.tolerance, seed=options.seed,
             )  # fmt: skip
@@ -85,14 +86,14 @@ def _module(argument: str, name: str) -> ModuleType:
     _import_from(os.getcwd())
     try:
         return importlib.import_module(name)
-    except (Exception, SystemExit) as error:
+    except ERRORS as error:
         raise Misuse(f"{argument}: cannot import {name}: {type(error).__name__}: {error}") from error
 
 
 def _file(argument: str, path: Path) -> ModuleType:
     """The module of a file, run once for both functions; it imports from its own folder, as a script does."""
     if not path.is_file():
-        named = path.with_name(f"{path.name}.py")
+        named = path.parent / f"{path.name}.py"  # "/" and "." have no name
         raise Misuse(f"{argument}: there is no file {path}" + (f"; write {named.name}:…" if named.is_file() else ""))
     path = path.resolve()
     for loaded in list(sys.modules.values()):
@@ -107,7 +108,7 @@ def _file(argument: str, path: Path) -> ModuleType:
     sys.modules[name] = module
     try:
         spec.loader.exec_module(module)
-    except (Exception, SystemExit) as error:
+    except ERRORS as error:
         del sys.modules[name]
         raise Misuse(f"{argument}: cannot import {path}: {type(error).__name__}: {error}") from error
     return module
@@ -127,18 +128,20 @@ def _functions_of(module: Any) -> str:
     return f"; its functions: {', '.join(names[:12])}" if names else ""
 
 
-def _pair(text: str, words: str) -> tuple[str, str]:
+def _pair(option: str, text: str, words: str) -> tuple[str, str]:
     name, equals, value = text.partition("=")
     if not (name and equals and value):
-        raise Misuse(f"expected {words}, got {text!r}")
+        raise Misuse(f"{option}: expected {words}, got {text!r}")
     return name, value
 
 
 def _arguments(texts: list[str]) -> dict[str, Any] | None:
     arguments: dict[str, Any] = {}
     for text in texts:
-        name, shape = _pair(text, "name=shape")
+        name, shape = _pair("--argument", text, "name=shape")
         first, dot, key = name.partition(".")
+        if first in arguments and isinstance(arguments[first], dict) != bool(dot):
+            raise Misuse(f"--argument: expected one shape for {first}, or one for each array of the dict, got both")
         if dot:
             arguments.setdefault(first, {})[key] = shape
         else:

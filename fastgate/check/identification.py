@@ -1,6 +1,8 @@
 """identify: what a step function computes, and the fastgate call that computes the same."""
 
+import functools
 import inspect
+import keyword
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -14,8 +16,11 @@ from fastgate.check.found import Identification
 from fastgate.check.model import Variant
 from fastgate.check.pair import CannotDescribe, quiet
 from fastgate.check.stepping import Step, understand
+from fastgate.layers import _judge
 
 LARGEST = 96  # D + H up to which hidden weights are read off
+NAMES = ("fastgate", "np", "float", "weights", "x", "h")  # of a call's own; c is one where the step has it
+OTHER_NAMES = "expected names that can stand in the text of a call"
 ROWS = {"rows": "{}", "columns": "{}.T", "vector": "{}[None]", "column": "{}.T"}
 ACTIVATIONS = {  # those that fastgate has: of rnn, leaky and memory, of the candidate of the others
     "rnn": reference.rnn.OPTIONS["activation"],
@@ -49,8 +54,9 @@ def identify(
     weights : {name: array}, the arrays that the function uses: as parameters of these names (or one parameter `params` that is
         the dict), or inside. Any of Wx and Wh, (D, G·H) or transposed; one W for [x, h] or [h, x]; one array per gate (Wf, Wi,
         Wc, Wo); up to two biases, each of all gates or of some, in one array or in one for each gate; peepholes, projection,
-        gains, leaks (numbers, too). Names mean nothing but the text of the call; shapes and numbers decide. None, and the
-        function takes weights as parameters (Wx, Wh, b, …): random ones are used. None, and it does not: they are hidden.
+        gains, leaks (numbers, too). Names mean nothing but the text of the call (so none of its own: x, h, c, np,
+        float, fastgate, weights); shapes and numbers decide. None, and the function takes weights as parameters (Wx, Wh, b, …):
+        random ones are used. None, and it does not: they are hidden.
     seed : of the random inputs
 
     With weights, all readings that the shapes allow are compared with the outputs: gate orders, layouts, biases, GRU variants,
@@ -67,12 +73,15 @@ def identify(
     Gate equations and their variants: those of fastgate.rnn_forward, leaky_forward, memory_forward, lstm_forward, gru_forward,
     lstm_norm_forward, gru_norm_forward; peepholes: Gers and Schmidhuber (2000).
     """
-    D, H = _size("input_size", input_size), _size("hidden_size", hidden_size)
+    D, H = _judge.size("input_size", input_size), _judge.size("hidden_size", hidden_size)
+    seed = _judge.size("seed", seed, least=0)
     held = _weights(weights)
     try:
         step = understand(step_function, D, H, held)
     except CannotDescribe as error:
         raise ValueError(f"step_function: {error}") from None
+    if step.has_c and "c" in step.weights:
+        raise ValueError(f"weights: {OTHER_NAMES}, got 'c', a name that the call uses itself")
     found = Identification(called=step.words(), tried=_tried(step))
     rng = np.random.default_rng(seed)
     with quiet():
@@ -90,14 +99,6 @@ def _tried(step: Step) -> str:
     return f"{cells}, {norm}" if step.weights else f"{cells}; not tried: {norm}, whose weights= must be known"
 
 
-def _size(name: str, value: Any) -> int:
-    if isinstance(value, (bool, np.bool_)) or not isinstance(value, (int, np.integer)):
-        raise TypeError(f"{name}: expected an integer >= 1, got {type(value).__name__}")
-    if value < 1:
-        raise ValueError(f"{name}: expected an integer >= 1, got {value}")
-    return int(value)
-
-
 def _weights(weights: Any) -> dict[str, np.ndarray] | None:
     if weights is None:
         return None
@@ -107,8 +108,11 @@ def _weights(weights: Any) -> dict[str, np.ndarray] | None:
     for name, a in weights.items():
         if not isinstance(name, str) or not name.isidentifier():
             raise ValueError(f"weights: expected names that are identifiers, got {name!r}")
-        if isinstance(a, float):  # a leak; np.float64 is one, too
-            held[name] = np.array(a)
+        if keyword.iskeyword(name) or name in NAMES:
+            what = "a keyword of Python" if keyword.iskeyword(name) else "a name that the call uses itself"
+            raise ValueError(f"weights: {OTHER_NAMES}, got {name!r}, {what}")
+        if isinstance(a, (float, np.floating)):  # a leak
+            held[name] = np.array(a, np.float64)
             continue
         if not isinstance(a, np.ndarray) or a.dtype not in (np.float32, np.float64):
             kind = a.dtype if isinstance(a, np.ndarray) else type(a).__name__
@@ -125,7 +129,7 @@ def _weights(weights: Any) -> dict[str, np.ndarray] | None:
 def _with_weights(step: Step, rng: np.random.Generator, found: Identification) -> None:
     single = step.dtype == np.float32 or any(a.dtype == np.float32 for a in step.weights.values())
     tolerance = 1e-4 if single or step.result_dtype() == np.float32 else 1e-9
-    limits = probing.clips(step, rng)
+    accounts = probing.clips(step, rng)
     near = _mixed(step, rng, (0.3, 1.0, 2.0))
     far = _mixed(step, rng, (5.0, 25.0))
     outputs, outputs_far = step.run(*near), step.run(*far)
@@ -133,7 +137,8 @@ def _with_weights(step: Step, rng: np.random.Generator, found: Identification) -
     def holds(candidate: Candidate) -> bool:
         return _explains(candidate, far, outputs_far, tolerance)
 
-    matches = conventions.candidates(step, limits, near, outputs, tolerance, holds)
+    tried = (conventions.candidates(step, limits, near, outputs, tolerance, holds) for limits in accounts)
+    matches = next(filter(None, tried), [])
     if not matches:
         names = ", ".join(f"{name} {a.shape}" for name, a in step.weights.items())
         if step.generated or tolerance > 1e-9:
@@ -370,17 +375,15 @@ def _hidden(step: Step, rng: np.random.Generator, found: Identification) -> None
             f"hidden weights are read off up to D + H = {LARGEST}; pass weights=, or a smaller cell of the kind"
         )
         return
-    limits = probing.clips(step, rng)
-    if step.has_c:
-        kinds = [probing.memory, lambda step, rng: probing_lstm.lstm(step, rng, limits)]
-    else:
-        kinds = [lambda step, rng: probing.rnn(step, rng, limits), probing.leaky, probing.memory, probing_gru.gru]
+    limited = probing_lstm.lstm if step.has_c else probing.rnn
+    kinds: list[Any] = [functools.partial(limited, limits=limits) for limits in probing.clips(step, rng)]
+    kinds = [probing.memory, *kinds] if step.has_c else [*kinds, probing.leaky, probing.memory, probing_gru.gru]
     tried: list[probing.Found] = []
     while kinds and not (tried and tried[-1].variant):
         tried.append(kinds.pop(0)(step, rng))
     read = tried[-1]
     if read.variant is None:
-        found.unmatched += [words for attempt in tried for words in attempt.words]
+        found.unmatched += dict.fromkeys(words for attempt in tried for words in attempt.words)
         return
     v, W = read.variant, read.weights
     small = 1e-6 * max(1.0, float(np.abs(W["Wx"]).max()))

@@ -20,6 +20,7 @@ import numpy as np
 from fastgate.check.shapes import Shape, Sizes, numbers
 
 Arrays = dict[str, np.ndarray]
+ERRORS = (Exception, SystemExit)  # of a user's code: one that exits ends its own call, not the report
 
 SIZES = {"N": 3, "T": 5, "D": 4, "H": 6}
 
@@ -298,6 +299,8 @@ def describe(
     sizes: Mapping[str, int] | None = None,
 ) -> Pair:
     """The Pair of two functions; what is not given is read from names and found by trying. Raises CannotDescribe."""
+    if upstream is not None and not isinstance(upstream, Mapping):
+        raise TypeError(f"upstream: expected a dict of parameters and outputs, got {type(upstream).__name__}")
     chosen = SIZES | dict(sizes or {})
     found = parameters(forward, "forward")
     base = Pair(forward, backward, chosen)
@@ -434,13 +437,13 @@ def _try(pair: Pair, outputs: Any, upstream: Any, gradients: Any) -> float | str
     values = pair.draw(rng)
     try:
         result = pair.call_forward({name: a.copy() for name, a in values.items()})
-    except Exception as error:
+    except ERRORS as error:
         return f"{type(error).__name__}: {error}"
     if (words := _read_outputs(pair, result, outputs)) is not None:
         return words
     try:
         first, cache = pair.forward({name: a.copy() for name, a in values.items()})
-    except Exception as error:
+    except ERRORS as error:
         return f"{type(error).__name__}: {error}"
     penalty = 0.0
     if not any("H" in axes for axes in pair.output_axes.values()):
@@ -455,7 +458,7 @@ def _try(pair: Pair, outputs: Any, upstream: Any, gradients: Any) -> float | str
     sent = {name: rng.normal(size=a.shape) for name, a in first.items()}
     try:
         result = pair.call_backward(sent, cache)
-    except Exception:
+    except ERRORS:
         return penalty + 8  # certify says it in words
     return penalty + _read_gradients(pair, result, values, gradients)
 
@@ -470,7 +473,7 @@ def _rows_apart(pair: Pair, values: Arrays, first: Arrays) -> bool:
     np.moveaxis(other[x], axis, 0)[0] += 1
     try:
         outputs, _ = pair.forward(other)
-    except Exception:
+    except ERRORS:
         return False
     for name, a in outputs.items():
         along = pair.along(name, "N")
@@ -482,12 +485,20 @@ def _rows_apart(pair: Pair, values: Arrays, first: Arrays) -> bool:
     return True
 
 
+def _names(argument: str, given: Any) -> list[Any]:
+    if isinstance(given, str):
+        return given.replace(",", " ").split()
+    if not isinstance(given, Iterable):
+        raise TypeError(f"{argument}: expected names in a string or a list, got {type(given).__name__}")
+    return list(given)
+
+
 def _read_outputs(pair: Pair, result: Any, outputs: Any) -> str | None:
     fields = list(getattr(result, "_fields", ()))
     results = result if isinstance(result, tuple) else (result,)
     names: list[str | None]
     if outputs is not None:
-        given = outputs.replace(",", " ").split() if isinstance(outputs, str) else list(outputs)
+        given = _names("outputs", outputs)
         if len(given) != len(results):
             raise ValueError(f"outputs: expected {len(results)} names, one for each result of forward, got {len(given)}")
         names = [None if name in (None, "cache") else str(name) for name in given]
@@ -580,7 +591,7 @@ def _read_gradients(pair: Pair, result: Any, values: Arrays, gradients: Any) -> 
     keyed = dict(pair._flat(result))
     pair.gradients = []
     if gradients is not None:
-        names = gradients.replace(",", " ").split() if isinstance(gradients, str) else list(gradients)
+        names = _names("gradients", gradients)
         if len(names) != len(keyed):
             raise ValueError(f"gradients: expected {len(keyed)} names, one for each result of backward, got {len(names)}")
         for name in names:

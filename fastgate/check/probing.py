@@ -125,9 +125,13 @@ def gate_of(name: str, a: np.ndarray, limit: float | None) -> np.ndarray:
 # --- clips ------------------------------------------------------------------------------------------------------------
 
 
-def clips(step: Step, rng: np.random.Generator) -> dict[str, float | None]:
-    """Limits on c and on pre-activations, seen where huge values come in."""
+def clips(step: Step, rng: np.random.Generator) -> list[dict[str, float | None]]:
+    """Limits on c and on pre-activations, seen where huge values come in; those that may be, the likeliest first.
+
+    A clipped gate takes both ends as x does; one that stays at one end may be constant, and no limit comes first.
+    """
     found: dict[str, float | None] = {"cell_clip": None, "preact_clip": None}
+    turns = True
     x, h, *c = step.probe(rng, 24)
     if step.has_c:
         size = np.abs(np.concatenate([step.run(x, h, scale * c[0])[1] for scale in (1e2, 1e4, 1e7)]))
@@ -137,21 +141,31 @@ def clips(step: Step, rng: np.random.Generator) -> dict[str, float | None]:
         width = 1.0 if limit is None else min(1.0, limit / 4)
         ends = [step.run(1e7 * x, 1e7 * h, k * width * np.ones_like(c[0]))[1] for k in (0.5, 0)]
         f = (ends[0] - ends[1]) / (0.5 * width)
-        if limit is not None:
-            f = f[(np.abs(ends[0]) < 0.99 * limit) & (np.abs(ends[1]) < 0.99 * limit)]
+        inside = np.maximum(np.abs(ends[0]), np.abs(ends[1])) < (np.inf if limit is None else 0.99 * limit)
+        seen = f[inside]
         # the saturated forget gate is sigmoid(±limit)
-        if f.size >= 8 and f.min() > 1e-7 and f.max() < 1 - 1e-7:
-            sides = logit(f)
-            if np.ptp(np.abs(sides)) <= 1e-4 * np.abs(sides).max():
-                found["preact_clip"] = float(np.median(np.abs(sides)))
+        if seen.size >= 8 and seen.min() > 1e-7 and seen.max() < 1 - 1e-7:
+            sides = np.abs(logit(seen))
+            if np.ptp(sides) <= 1e-4 * sides.max():
+                found["preact_clip"] = float(np.median(sides))
+                turns = _both_sides(np.where(inside, f - 0.5, 0))
     else:
-        y = np.abs(step.run(1e7 * x, 1e7 * h)[0])
+        signed = step.run(1e7 * x, 1e7 * h)[0]
+        y = np.abs(signed)
         if y.max() < 1 - 1e-12 and y.max() > 0.1 and np.ptp(y) <= 1e-12:
             found["preact_clip"] = float(np.arctanh(y.max()))
-    for name, value in found.items():  # a limit is a number that someone wrote
-        if value is not None and abs(round(value, 4) - value) <= 1e-5 * value:
+            turns = _both_sides(signed)
+    for name, value in found.items():  # a limit is a number that someone wrote, and above 0
+        if value is not None and value < 1e-6:
+            found[name] = None
+        elif value is not None and abs(round(value, 4) - value) <= 1e-5 * value:
             found[name] = round(value, 4)
-    return found
+    return [found] if turns else [found | {"preact_clip": None}, found]
+
+
+def _both_sides(a: np.ndarray) -> bool:
+    """Whether any unit is above 0 in one row, below in another."""
+    return bool(((a > 0).any(axis=0) & (a < 0).any(axis=0)).any())
 
 
 # --- rnn --------------------------------------------------------------------------------------------------------------

@@ -45,6 +45,7 @@ class Certificate:
     checks: list[Check] = field(default_factory=list)
     findings: list[Finding] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    uncertified: list[str] = field(default_factory=list)  # gradients of arguments that backward does not return
 
     @property
     def ok(self) -> bool:
@@ -76,10 +77,11 @@ class Certificate:
 
     def __str__(self) -> str:
         arguments = ", ".join(f"{name} ({shape})" for name, shape in self.arguments.items())
+        uncertified = f"; not certified: {', '.join(self.uncertified)}" if self.uncertified else ""
         lines = [
-            f"{self.forward} and {self.backward}: {'right' if self.ok else 'wrong'}",
+            f"{self.forward} and {self.backward}: {'right' if self.ok else 'wrong'}{uncertified}",
             f"arguments  {arguments}",
-            f"results    {', '.join(self.outputs)}; gradients {', '.join(self.gradients)}",
+            f"results    {', '.join(self.outputs)}; gradients {', '.join(self.gradients) or 'none'}",
             "",
         ]
         width = max(len(check.name) for check in self.checks)

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from fastgate.check.pair import CannotDescribe, describe, parameters, quiet, role_of
+from fastgate.check.pair import ERRORS, CannotDescribe, describe, parameters, quiet, role_of
 
 ROWS = 3  # of the first probes: differs from what sizes usually are
 AXES = ("rows", "columns", "vector", "column")
@@ -196,7 +196,7 @@ def _works(step: Step) -> str | None:
         moved = step.run(np.concatenate([x[:1], x[1:] + 1]), np.concatenate([h[:1], h[1:] - 0.3]), *c)
         turned = step.run(x[::-1], h[::-1], *(a[::-1] for a in c))
         sees_c = not step.has_c or _sees_c(step)
-    except Exception as error:
+    except ERRORS as error:
         return f"{type(error).__name__}: {str(error)[:80]}"
     same = [(a[0], b[0]) for a, b in zip(first, moved, strict=True)]
     same += [(a[::-1], b) for a, b in zip(first, turned, strict=True)]
