@@ -1434,6 +1434,8 @@ def test_values_are_copied_into_the_view_of_a_name(model):
         assert "W0" not in views
         assert list(views | {"W0": 1}) == [*views, "W0"]
         assert list({"W0": 1} | views) == ["W0", *views]
+        assert list(reversed(views)) == list(views)[::-1]
+        assert all(view is views[name] for name, view in views.copy().items())
         assert views.get("W0") is None
         np.testing.assert_array_equal(flat, before)
 
