@@ -712,7 +712,6 @@ class _Watch:
         self.ended, self.end = _pipe()
         with world._talking("entering", "moving"):
             pipes = world._comm.allgather(self.ended)
-        with world._talking("entering", "moving"):
             if world.rank == min(near) and len(set(near.values())) == len(near):  # ranks are processes
                 self.witness = _started_witness({rank: (pid, pipes[rank]) for rank, pid in near.items()})
             witness = world._comm.allgather(self.witness.pid if self.witness else 0)[min(near)]

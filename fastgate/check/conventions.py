@@ -17,7 +17,6 @@ RNN_ACTIVATIONS = tuple(model.ACTIVATIONS)
 ACTIVATIONS = ("tanh", "sigmoid", "relu", "identity")
 GATES = ("sigmoid", "hard_sigmoid", "hard_sigmoid6")
 UNUSUAL = 60  # readings that are tried with activations that fastgate lacks
-EXTRA = ("peephole", "Wr", "alpha", "gain_x", "gain_h", "gain_c", "beta_c")  # weights beside Wx, Wh, b, bh
 
 
 @dataclass(frozen=True)
@@ -30,7 +29,7 @@ class Candidate:
     bias: str  # none, one, two, or where they sit
     b: Named | None
     bh: Named | None
-    extra: Mapping[str, Named]  # any of EXTRA; the peephole in the order i f o
+    extra: Mapping[str, Named]  # weights beside Wx, Wh, b, bh: peephole (in the order i f o), Wr, alpha, gains, betas
 
     @property
     def names(self) -> frozenset[str]:

@@ -40,7 +40,6 @@ class Variant:
     output: str = "tanh"  # h = o * output(c), of memory h = output(c)
     gates: str = "sigmoid"
     output_peephole: str = "new"  # the c that o sees through its peephole
-    bias_n: str = "outside"  # where the candidate's input bias of reset="after" sits
     cell_clip: float | None = None
     preact_clip: float | None = None
     eps: float = 1e-5  # of layer normalisation
