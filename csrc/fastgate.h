@@ -69,6 +69,18 @@ void fg_team_leave(fg_team *);
 int fg_cpus(void);
 void fg_team_be_strict(int strict);           /* for tests: all threads that were asked for take part in every piece */
 
+/* Trees over N nodes, for a call of a cell over trees: which node is whose child, and an order to compute them in, level by level, leaves
+ * first. */
+typedef struct fg_forest {
+    ptrdiff_t positions;                      /* K: each position of a child has weights of its own; 0: children in no order */
+    ptrdiff_t levels;
+    const int64_t *node;                      /* (N,), in the order of computation; their numbers there are places */
+    const int64_t *level;                     /* (levels + 1,), the first place of each level, and N */
+    const int64_t *first_edge;                /* those of a level above the leaves, of position k, or all (K = 1), begin with edge … */
+    const int64_t *child, *parent;            /* … first_edge[(level - 1) K + k]: the child's node, its parent's place, which rises */
+    const int64_t *above;                     /* (N,), the parent of a node, < 0 of a root */
+} fg_forest;
+
 /* One call of a cell over N sequences of up to T steps. The caller owns every buffer, and every buffer outlives the call.
  *
  * Rows of `order` and `lengths`: sequence order[i] is the i-th longest and has lengths[order[i]] steps; both NULL: every
@@ -130,6 +142,10 @@ typedef struct fg_sequence {
     void *dgain_c, *dbeta_c;                  /* (H,), written */
     fg_steps dh_total, dc_total;              /* (N, T, P), (N, T, H), written: gradients of the states after each step, dh included */
 
+    /* A call over trees, of rnn or lstm without options, takes a forest, N, D, H, x, Wx, Wh, b, h, c_T (all nodes'), dh, dc_T, dx, dWx, dWh,
+     * db with T = 1, and what follows; with Wh (K H, H), lstm (K H, (3 + K) H) with columns i f_1 … f_K g o, K = 1 without positions. */
+    const fg_forest *forest;
+
     void *scratch;                            /* temporary, size from fg_kernels; 64-byte aligned like cache */
     int shares;                               /* most threads of this call, at least 1: scratch has a room for each */
     double step_ns;                           /* a rough estimate for one step on one thread */
@@ -166,6 +182,11 @@ typedef struct fg_kernels {
     void (*sequence_prepare)(enum fg_cell_id, const fg_sequence *);       /* fills s->prepared */
     void (*sequence_forward)(enum fg_cell_id, const fg_sequence *);
     void (*sequence_backward)(enum fg_cell_id, const fg_sequence *);
+    void (*tree_share)(enum fg_cell_id, fg_sequence *, int threads);      /* sets shares */
+    ptrdiff_t (*tree_cache)(enum fg_cell_id, const fg_sequence *);
+    ptrdiff_t (*tree_scratch)(enum fg_cell_id, const fg_sequence *, int is_backward);
+    void (*tree_forward)(enum fg_cell_id, const fg_sequence *);
+    void (*tree_backward)(enum fg_cell_id, const fg_sequence *);
     void (*sigmoid)(ptrdiff_t n, const void *x, void *y);
     void (*tanh)(ptrdiff_t n, const void *x, void *y);
     /* sum |x / unit|^p over an array, p > 0; p = inf: the largest |x|, NaN if there is one. */

@@ -47,6 +47,16 @@ cdef extern from "fastgate.h" nogil:
         ptrdiff_t row
         ptrdiff_t column
 
+    ctypedef struct fg_forest:
+        ptrdiff_t positions
+        ptrdiff_t levels
+        const int64_t *node
+        const int64_t *level
+        const int64_t *first_edge
+        const int64_t *child
+        const int64_t *parent
+        const int64_t *above
+
     ctypedef struct fg_sequence:
         ptrdiff_t N
         ptrdiff_t T
@@ -112,6 +122,7 @@ cdef extern from "fastgate.h" nogil:
         void *dbeta_c
         fg_steps dh_total
         fg_steps dc_total
+        const fg_forest *forest
         void *scratch
         int shares
         double step_ns
@@ -147,6 +158,11 @@ cdef extern from "fastgate.h" nogil:
         void (*sequence_prepare)(fg_cell_id, const fg_sequence *) noexcept nogil
         void (*sequence_forward)(fg_cell_id, const fg_sequence *) noexcept nogil
         void (*sequence_backward)(fg_cell_id, const fg_sequence *) noexcept nogil
+        void (*tree_share)(fg_cell_id, fg_sequence *, int threads) noexcept nogil
+        ptrdiff_t (*tree_cache)(fg_cell_id, const fg_sequence *) noexcept nogil
+        ptrdiff_t (*tree_scratch)(fg_cell_id, const fg_sequence *, int is_backward) noexcept nogil
+        void (*tree_forward)(fg_cell_id, const fg_sequence *) noexcept nogil
+        void (*tree_backward)(fg_cell_id, const fg_sequence *) noexcept nogil
         void (*sigmoid)(ptrdiff_t n, const void *x, void *y) noexcept nogil
         void (*tanh)(ptrdiff_t n, const void *x, void *y) noexcept nogil
         double (*sum_of_powers)(const fg_array *, double p, double unit) noexcept nogil

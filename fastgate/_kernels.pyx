@@ -297,3 +297,6 @@ cdef class Run:
         scratch = Memory(self.kernels.backward_scratch(self.cell, &s, self.rows))
         s.scratch = scratch.data
         run(self.kernels.sequence_backward, self.cell, &s, &stop)
+
+
+include "_trees.pxi"

@@ -10,8 +10,7 @@ from support import bits, digest, values
 
 import fastgate
 from bench import trees as bench
-from fastgate.layers import TreeLSTM, TreeRNN, Trees, _trees, load
-from fastgate.layers.tree import _OPEN
+from fastgate.layers import TreeLSTM, TreeRNN, Trees, load
 from fastgate.reference import tree as reference
 
 KINDS = (TreeRNN, TreeLSTM)
@@ -197,16 +196,6 @@ def test_a_chain_is_a_sequence():
                              {name: getattr(expected, name) for name in ("dx", "dWx", "dWh", "db")}, 1e-12)  # fmt: skip
 
 
-@pytest.mark.parametrize("dtype", [np.float32, np.float64])
-def test_a_forget_gate_that_is_held_open_is_1(dtype):
-    rng = np.random.default_rng(7)
-    for H in (1, 8, 17):
-        c, b = values(rng, (5, H), dtype, 1e3), np.zeros(4 * H, dtype)
-        b[H : 2 * H] = _OPEN
-        zeros = np.zeros((H, 4 * H), dtype)
-        np.testing.assert_array_equal(fastgate.lstm_step_forward(c, None, c, zeros, zeros, b).c_next, c)
-
-
 # --- the same bits -----------------------------------------------------------------------------------------------
 
 
@@ -228,24 +217,6 @@ def test_a_tree_alone_equals_the_tree_among_others(kind, arity, dtype):
             alone = run(layer, {name: a[rows] for name, a in given.items()}, Trees(f))
             of_nodes = {name: a for name, a in alone.items() if name in ("h", "c", "dx")}
             assert_same(of_nodes, {name: found[name] for name in of_nodes}, rows)
-
-
-@arities
-@kinds
-def test_pieces_of_a_level(kind, arity, monkeypatch):
-    """A level of many nodes is computed piece by piece: nodes have the same bits, sums over nodes are equal up to rounding."""
-    rng = np.random.default_rng(12)
-    layer, children = make(kind, 5, 9, arity=arity, dtype=np.float64), forest(70, arity or 4, rng)
-    given = arrays_of(layer, len(children), rng)
-    whole = run(layer, given, Trees(children))
-    for most in (1, 2, 7):
-        monkeypatch.setattr(_trees, "_NODES", most)
-        found = run(layer, given, Trees(children))
-        assert found.keys() == whole.keys()
-        for name in whole:
-            if name in ("h", "c", "dx"):
-                np.testing.assert_array_equal(found[name], whole[name])
-            np.testing.assert_allclose(found[name], whole[name], rtol=1e-12, atol=1e-12 * np.abs(whole[name]).max())
 
 
 @arities

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from itertools import pairwise
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from fastgate import _arguments
-from fastgate.layers._types import Array
 
 Index = NDArray[np.int64]
-_NODES = 2048  # at most so many of a level at once: then what a step reads and writes stays in the caches
 
 
 class Trees:
@@ -41,18 +37,15 @@ class Trees:
         else:
             edges = _edges_of_parent(parent)
         self._parent, self._child, self._position = edges.parent, edges.child, edges.position
-        self._count = np.bincount(self._parent[self._child], minlength=len(self._parent))  # children of each node
-        height = _heights(self._parent, self._count, "parent" if children is None else "children")
-        # Level by level, in each the nodes with the most children first.
-        self._order: Index = np.lexsort((-self._count, height)).astype(np.int64, copy=False)
-        self._place = np.empty_like(self._order)
-        self._place[self._order] = np.arange(len(self._order))
-        self._ends = np.cumsum(np.bincount(height))
-        self._levels: dict[int | None, list[Level]] = {}
+        count = np.bincount(self._parent[self._child], minlength=len(self._parent))  # children of each node
+        height = _heights(self._parent, count, "parent" if children is None else "children")
+        self._order: Index = np.argsort(height, kind="stable").astype(np.int64, copy=False)  # level by level
+        self._ends = np.cumsum(np.bincount(height))  # of each level
+        self._forests: dict[int | None, Forest] = {}
         self._freeze()
 
     def _freeze(self) -> None:
-        for a in (self._parent, self._order, self._place):
+        for a in (self._parent, self._order):
             a.flags.writeable = False
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -87,9 +80,9 @@ class Trees:
     def __repr__(self) -> str:
         return f"<Trees: {self.num_nodes} nodes, {self.num_trees} trees, depth {self.depth}>"
 
-    def levels(self, arity: int | None) -> list[Level]:
-        """The levels above the leaves, for a layer of this arity; a ValueError where a node has more children."""
-        found = self._levels.get(arity)
+    def forest(self, arity: int | None) -> Forest:
+        """What a layer of this arity computes; a ValueError where a node has more children."""
+        found = self._forests.get(arity)
         if found is None:
             if arity is not None and self._child.size and self._position.max() >= arity:
                 k = int(self._position.argmax())
@@ -97,140 +90,32 @@ class Trees:
                     f"trees: expected at most arity = {arity} children of a node, got position {self._position[k]} below node "
                     f"{self._parent[self._child[k]]}"
                 )
-            found = self._levels[arity] = self._summed_levels() if arity is None else self._positioned_levels(arity)
+            found = self._forests[arity] = self._listed(arity)
         return found
 
-    def leaves(self) -> list[Index]:
-        """Their numbers, some at a time."""
-        return [self._order[a:b] for a, b in self._spans(0, *self._ends[:1])]
-
-    def _positioned_levels(self, arity):
-        table = np.full((arity, self.num_nodes), self.num_nodes)
-        table[self._position, self._parent[self._child]] = self._child
-        levels = [self._order[a:b] for a, b in self._spans(*self._ends)]
-        return [PositionedLevel(nodes, np.take(table, nodes, axis=1)) for nodes in levels]
-
-    def _summed_levels(self):
-        """Edges by level, then by the child's rank among its siblings, then by the parent's place: the parents of one rank are
-        the first nodes of their level."""
-        above = self._place[self._parent[self._child]]
-        along = np.lexsort((self._position, above))
-        above, child = above[along], self._child[along]
-        rank = np.arange(len(above)) - np.searchsorted(above, above)
-        result = []
-        for a, b in self._spans(*self._ends):
-            edges = slice(*np.searchsorted(above, (a, b)))
-            by_rank = np.argsort(rank[edges], kind="stable")
-            sizes = np.bincount(rank[edges]).tolist()
-            result.append(SummedLevel(self._order[a:b], child[edges][by_rank], above[edges][by_rank] - a, sizes))
-        return result
-
-    @staticmethod
-    def _spans(*ends):
-        """(first place, end) of at most _NODES nodes of one of the levels that lie between `ends`."""
-        return [(a, min(a + _NODES, int(end))) for first, end in pairwise(ends) for a in range(int(first), int(end), _NODES)]
+    def _listed(self, arity):
+        place = np.empty_like(self._order)
+        place[self._order] = np.arange(len(self._order))
+        above = place[self._parent[self._child]]
+        level = np.searchsorted(self._ends, above, side="right")
+        lists = arity or 1
+        number = (level - 1) * lists + (self._position if arity else 0)
+        along = np.lexsort((self._position, above, number))
+        starts = np.searchsorted(number[along], np.arange(max(0, self.depth - 1) * lists + 1))
+        ends = np.concatenate([[0], self._ends])
+        return Forest(arity or 0, self._order, ends, starts, self._child[along], above[along], self._parent)
 
 
-class PositionedLevel(NamedTuple):
-    """Of a layer that has weights for each child's position. What belongs to children is (arity, n, H)."""
+class Forest(NamedTuple):
+    """The topology as the kernels take it: fg_forest of csrc/fastgate.h. All int64, contiguous."""
 
-    nodes: Index  # (n,)
-    table: Index  # (arity, n), the children; M where there is none
-
-    def gather(self, states: Array) -> Array:
-        return np.take(states, self.table, axis=0)
-
-    def scatter(self, states: Array, values: Iterable[Array]) -> None:
-        for children, value in zip(self.table, values, strict=True):
-            states[children] += value  # but for the row of zeros, each is there once
-
-    def joined(self, x: Array, h: Array) -> Array:
-        """x and all children side by side, (n, D + arity·H)."""
-        return np.concatenate([x, *h], axis=1)
-
-    def operands(self, joined: Array, H: int) -> tuple[Array, Array]:
-        """What stands left of the weights: x and all children but the last, the last child."""
-        return joined[:, :-H], joined[:, -H:]
-
-    def forget_operands(self, joined: Array, H: int) -> tuple[Array, Array]:
-        """What stands left of the forget gates' weights: x, all children."""
-        D = joined.shape[1] - len(self.table) * H
-        return joined[:, :D], joined[:, D:]
-
-    def operands_backward(self, step: Any, forget: Any) -> tuple[Array, Iterable[Array]]:
-        """The gradients of x and h, from those of both pairs of operands (forget None: of the first)."""
-        dleft, dright = step.dx, step.dh_prev
-        H = dright.shape[1]
-        D = dleft.shape[1] - (len(self.table) - 1) * H
-        if forget is not None:
-            dleft[:, :D] += forget.dx
-            dleft[:, D:] += forget.dh_prev[:, :-H]
-            dright += forget.dh_prev[:, -H:]
-        return dleft[:, :D], [*(dleft[:, k : k + H] for k in range(D, dleft.shape[1], H)), dright]
-
-    def of_children(self, gates: Array) -> Array:
-        """Forget gates (n, arity·H) as what belongs to children, a view."""
-        return gates.reshape(len(gates), len(self.table), -1).swapaxes(0, 1)
-
-    def summed(self, values: Array) -> Array:
-        total = values[0].copy()
-        for value in values[1:]:
-            total += value
-        return total
-
-    def spread(self, d: Array) -> Array:
-        return d[None]
-
-
-class SummedLevel(NamedTuple):
-    """Of a layer that sums over children. What belongs to children is (number of children, H), in the order of `child`."""
-
-    nodes: Index  # (n,)
-    child: Index  # the first children of all nodes, then the second ones of all that have one, …
-    above: Index  # of each, the number of its parent within the level
-    sizes: list[int]  # how many nodes have a first child, a second one, …
-
-    def gather(self, states: Array) -> Array:
-        return np.take(states, self.child, axis=0)
-
-    def scatter(self, states: Array, values: Array) -> None:
-        states[self.child] += values
-
-    def joined(self, x: Array, h: Array) -> tuple[Array, Array]:
-        return x, h
-
-    def operands(self, joined: tuple[Array, Array], H: int) -> tuple[Array, Array]:
-        x, h = joined
-        return x, self.summed(h)
-
-    def forget_operands(self, joined: tuple[Array, Array], H: int) -> tuple[Array, Array]:
-        x, h = joined
-        return x[self.above], h
-
-    def operands_backward(self, step: Any, forget: Any) -> tuple[Array, Array]:
-        dx, dh = step.dx, self.spread(step.dh_prev)
-        if forget is not None:
-            dx += self.summed(forget.dx)
-            dh += forget.dh_prev
-        return dx, dh
-
-    def of_children(self, gates: Array) -> Array:
-        return gates
-
-    def summed(self, values: Array) -> Array:
-        first = self.sizes[0]
-        total = values[:first].copy()
-        for size in self.sizes[1:]:
-            total[:size] += values[first : first + size]
-            first += size
-        return total
-
-    def spread(self, d: Array) -> Array:
-        return d[self.above]
-
-
-# Nodes that are computed together. An array of states has a row for each node, and behind them one of zeros.
-Level = PositionedLevel | SummedLevel
+    positions: int
+    node: Index
+    level: Index
+    first_edge: Index
+    child: Index
+    parent: Index
+    above: Index
 
 
 class _Edges(NamedTuple):

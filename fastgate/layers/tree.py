@@ -1,4 +1,4 @@
-"""Recursive layers: a cell over trees instead of sequences, level by level from the leaves to the roots."""
+"""Recursive layers: a cell over trees instead of sequences. The kernel is csrc/tree.inc."""
 
 from __future__ import annotations
 
@@ -7,16 +7,13 @@ from typing import Any, ClassVar, Generic, Literal, NamedTuple, TypeVar
 import numpy as np
 from numpy.typing import DTypeLike
 
-from fastgate import _arguments
+from fastgate import _arguments, _kernels
 from fastgate.layers import _initial, _judge
 from fastgate.layers._parameters import Parameters
-from fastgate.layers._trees import Level, Trees
+from fastgate.layers._trees import Trees
 from fastgate.layers._types import Array, Rng, Shapes
-from fastgate.lstm import lstm_step_backward, lstm_step_forward
 from fastgate.reference.rnn import OPTIONS
-from fastgate.rnn import rnn_step_backward, rnn_step_forward
 
-_OPEN = 100.0  # sigmoid rounds to 1 in either dtype, at every instruction-set level
 F = TypeVar("F")  # what forward returns
 
 
@@ -42,28 +39,20 @@ class TreeGradients(NamedTuple):
 
 
 class TreeCache:
-    """What forward keeps for backward. It refers to the layer's weights without copying them: write into them after backward,
-    not before."""
+    """What forward keeps for backward. It refers to x and the layer's weights without copying them: write into them after
+    backward, not before."""
 
-    __slots__ = ("_kept", "_layer", "_operands", "_trees")
+    __slots__ = ("_layer", "_run", "_trees")
 
-    def __init__(self, layer: Tree, trees: Trees, operands: dict[str, Array]):
+    def __init__(self, layer: Tree, trees: Trees, run: Any):
         self._layer = layer
         self._trees = trees
-        self._operands = operands  # the weights as the step functions take them
-        self._kept: list[tuple[Any, ...]] = []  # of each level
+        self._run = run
 
     @property
     def nbytes(self) -> int:
-        """Bytes kept besides the weights: what the step functions' caches hold and refer to, forget gates, children's c."""
-        total, arrays = 0, {}
-        for thing in (thing for kept in self._kept for thing in kept):
-            call = getattr(thing, "call", None)
-            total += thing.nbytes if call else 0
-            for a in (call.x, call.h0, call.c0) if call else (thing,):
-                whole = a if a is None or a.base is None else a.base  # of which several are views
-                arrays[id(whole)] = whole
-        return total + sum(a.nbytes for a in arrays.values() if a is not None)
+        """Bytes kept besides x and the weights."""
+        return self._run.cache.size
 
     def __repr__(self) -> str:
         return f"<cache of {type(self._layer).__name__}.forward: M={self._trees.num_nodes}, {self.nbytes} bytes>"
@@ -72,6 +61,7 @@ class TreeCache:
 class Tree(Parameters, Generic[F]):
     """The body of TreeRNN and TreeLSTM; their docstrings are the manual."""
 
+    _cell: ClassVar[str]  # whose gate math it is
     _gates: ClassVar[str]
     _states: ClassVar[tuple[str, ...]]  # h, or h and c
     _Forward: ClassVar[Any]
@@ -149,25 +139,14 @@ class Tree(Parameters, Generic[F]):
         training = _arguments.flag("training", training)
         if not isinstance(trees, Trees):
             raise TypeError(f"trees: expected fastgate.layers.Trees, got {_arguments._kind(trees)}; pass Trees(children)?")
-        levels = trees.levels(self.arity)
+        forest = trees.forest(self.arity)
         M, D, H = trees.num_nodes, self.input_size, self.hidden_size
-        x = _judge.array("x", x, self._dtype, ("M", "D"), (M, D))
-        states = {name: np.zeros((M + 1, H), self._dtype) for name in self._states}  # the last is of a child that is not there
-        cache = TreeCache(self, trees, self._operands())
-        with np.errstate(all="ignore"):  # as silent about infinities as the kernels are
-            for level in (*trees.leaves(), *levels):
-                nodes = level if isinstance(level, np.ndarray) else level.nodes
-                rows = np.take(x, nodes, axis=0).astype(self._dtype, order="C", copy=False)
-                here = {name: np.empty((len(nodes), H), self._dtype) for name in states}
-                if isinstance(level, np.ndarray):
-                    kept = (self._step(*self._halves(rows), None, "leaf_", here, cache._operands, training),)
-                else:
-                    kept = self._level_forward(level, rows, states, here, cache._operands, training)
-                for name, a in states.items():
-                    a[nodes] = here[name]
-                if training:
-                    cache._kept.append(kept)
-        return self._Forward._make((*(a[:M] for a in states.values()), cache if training else None))
+        x = _in_rows(_judge.array("x", x, self._dtype, ("M", "D"), (M, D)))
+        W = self._weights
+        run = _kernels.TreeRun(_kernels.CELLS[self._cell], x, forest, W["Wx"], W["Wh"], W.get("b"), self._option(), training)
+        states = [np.empty((M, H), self._dtype) for _ in self._states]
+        run.forward(*states, *[None] * (2 - len(states)))
+        return self._Forward._make((*states, TreeCache(self, trees, run) if training else None))
 
     def _run_backward(self, upstream, cache, accumulate, need_dx):
         accumulate = _arguments.flag("accumulate", accumulate)
@@ -177,83 +156,29 @@ class Tree(Parameters, Generic[F]):
             got = f"that of another {type(cache._layer).__name__}" if ours else _arguments.cache_in_words(cache)
             hint = "; call forward with training=True" if cache is None else ""
             raise ValueError(f"cache: expected the cache of this layer's forward, got {got}{hint}")
-        trees, H = cache._trees, self.hidden_size
-        M, dstates = trees.num_nodes, {}
-        for name, d in zip(self._states, upstream, strict=True):
-            dstates[name] = np.zeros((M + 1, H), self._dtype)
-            if d is not None:
-                d = _judge.array(f"d{name}", d, self._dtype, ("M", "H"), (M, H))
-                dstates[name][:M] = d
+        M, H = cache._trees.num_nodes, self.hidden_size
+        given = [
+            None if d is None else _in_rows(_judge.array(f"d{name}", d, self._dtype, ("M", "H"), (M, H)))
+            for name, d in zip(self._states, upstream, strict=True)
+        ]
         dx = np.empty((M, self.input_size), self._dtype) if need_dx else None
 
         def fill(flat):
-            sums = {name: np.zeros_like(a) for name, a in cache._operands.items()}
-            levels = (*trees.leaves(), *trees.levels(self.arity))
-            with np.errstate(all="ignore"):
-                for level, kept in zip(reversed(levels), reversed(cache._kept), strict=True):
-                    nodes = level if isinstance(level, np.ndarray) else level.nodes
-                    dhere = {name: np.take(d, nodes, axis=0) for name, d in dstates.items()}
-                    if isinstance(level, np.ndarray):
-                        of_leaves = self._step_backward(dhere, kept[0], "leaf_", sums)
-                        found = np.concatenate([of_leaves.dx, of_leaves.dh_prev], axis=1)[:, : self.input_size]
-                    else:
-                        found = self._level_backward(level, dhere, dstates, kept, sums)
-                    if dx is not None:
-                        dx[nodes] = found
-                self._gradients_of(sums, self._views(flat))
+            d = self._views(flat)
+            cache._run.backward(*given, *[None] * (2 - len(given)), dx, d["Wx"], d["Wh"], d.get("b"))
 
         self._fill_gradients(accumulate, fill)
         return TreeGradients(dx)
 
-    def _operands(self) -> dict[str, Array]:
-        """The weights as the step functions take them."""
-        raise NotImplementedError
-
-    def _gradients_of(self, sums: dict[str, Array], grads: Any) -> None:
-        """The gradients of the weights from those of _operands()."""
-        raise NotImplementedError
-
-    def _halves(self, x: Array) -> tuple[Array, Array]:
-        """x of the leaves, cut in two for a step function whose h_prev has H columns: the sum of both products is x Wx. So no
-        product with an h_prev of zeros is formed."""
-        H = self.hidden_size
-        if x.shape[1] < H:
-            x = np.concatenate([x, np.zeros((len(x), H - x.shape[1]), x.dtype)], axis=1)
-        return x[:, :-H], x[:, -H:]
-
-    def _leaf_weights(self, left: Array) -> dict[str, Array]:
-        """The rows of x in `left`, cut likewise."""
-        D, H = self.input_size, self.hidden_size
-        rows = left[:D] if D >= H else np.concatenate([left[:D], np.zeros((H - D, left.shape[1]), left.dtype)])
-        return {"leaf_left": rows[:-H], "leaf_right": rows[-H:]}
-
-    def _add_leaf_gradients(self, sums: dict[str, Array]) -> None:
-        """To the rows of x in sums["left"]."""
-        D = self.input_size
-        sums["left"][:D] += np.concatenate([sums["leaf_left"], sums["leaf_right"]])[:D]
-
-    def _step(self, left, right, c_prev, of: str, here, W, training) -> Any:
-        """A call of a step function with the weights W[of + "left"] and W[of + "right"], into the states `here`; its cache."""
-        raise NotImplementedError
-
-    def _step_backward(self, dhere, cache, of: str, sums) -> Any:
-        """The gradients of that call; those of the weights are added to `sums`."""
-        raise NotImplementedError
-
-    def _level_forward(self, level: Level, x, states, here, W, training) -> tuple[Any, ...]:
-        """Writes the states of a level `here`, from those of all nodes below it; returns what backward needs."""
-        raise NotImplementedError
-
-    def _level_backward(self, level: Level, dhere, dstates, kept, sums) -> Any:
-        """Adds to the gradients of the children's states and of the weights; returns dx."""
-        raise NotImplementedError
+    def _option(self) -> int:
+        """fg_sequence.option."""
+        return 0
 
 
-def _add(sums: dict[str, Array], gradients: Any, **names: str) -> None:
-    """sums[name] += the gradient of this name of a step function."""
-    for ours, theirs in names.items():
-        if ours in sums:
-            sums[ours] += getattr(gradients, theirs)
+def _in_rows(a: Array) -> Array:
+    """As the kernels read it: native, aligned, rows contiguous."""
+    native = a.dtype.isnative and a.flags.aligned and (a.shape[1] <= 1 or a.strides[1] == a.itemsize)
+    return a if native and a.strides[0] % a.itemsize == 0 else np.array(a, a.dtype.newbyteorder("="), order="C")
 
 
 class TreeRNN(Tree[TreeRNNForward]):
@@ -287,13 +212,12 @@ class TreeRNN(Tree[TreeRNNForward]):
     forward, backward : over Trees, which are judged once and used for many calls. state_dict, load_state_dict, save, load :
     weights as arrays, as a file. A layer pickles and copies, with gradients and generator.
 
-    A level, all nodes whose children are done, is one call of rnn_step_forward for every 2,048 nodes, so a call takes as many
-    steps as the tallest tree has nodes from root to leaf, or some more. Sizes that are no integers > 0 and options that do not
-    exist are a ValueError or TypeError that names the argument. Pollack (1990), Socher et al. (2011); Goodfellow et al., Deep
+    A call computes level by level, all nodes whose children are done, of all trees. Sizes that are no integers > 0 and options
+    that do not exist are a ValueError or TypeError that names the argument. Pollack (1990), Socher et al. (2011); Goodfellow et al., Deep
     Learning, section 10.6.
     """
 
-    _kind, _gates, _states, _Forward = "TreeRNN", "a", ("h",), TreeRNNForward
+    _kind, _cell, _gates, _states, _Forward = "TreeRNN", "rnn", "a", ("h",), TreeRNNForward
 
     @classmethod
     def _judged(cls, input_size, hidden_size, arity, b, activation, dtype) -> dict[str, Any]:
@@ -320,39 +244,8 @@ class TreeRNN(Tree[TreeRNNForward]):
         """
         return self._run_backward((dh,), cache, accumulate, need_dx)
 
-    def _operands(self):
-        D, H, K, _, _ = self._widths()
-        rows = self._parameters[: (D + K * H) * H].reshape(-1, H)  # Wx and Wh, which adjoin
-        operands = {"left": rows[: D + (K - 1) * H], "right": rows[D + (K - 1) * H :]}
-        return operands | self._leaf_weights(rows) | ({"b": self._weights["b"]} if self._config["b"] else {})
-
-    def _gradients_of(self, sums, grads):
-        D = self.input_size
-        self._add_leaf_gradients(sums)
-        grads["Wx"][...] = sums["left"][:D]
-        np.concatenate([sums["left"][D:], sums["right"]], out=grads["Wh"])
-        if self._config["b"]:
-            grads["b"][...] = sums["b"]
-
-    def _step(self, left, right, c_prev, of, here, W, training):
-        return rnn_step_forward(
-            left, right, W[f"{of}left"], W[f"{of}right"], W.get("b"), activation=self._config["activation"], training=training,
-            out=here["h"],
-        ).cache  # fmt: skip
-
-    def _step_backward(self, dhere, cache, of, sums):
-        found = rnn_step_backward(dhere["h"], cache)
-        _add(sums, found, **{f"{of}left": "dWx", f"{of}right": "dWh", "b": "db"})
-        return found
-
-    def _level_forward(self, level, x, states, here, W, training):
-        joined = level.joined(x, level.gather(states["h"]))
-        return (self._step(*level.operands(joined, self.hidden_size), None, "", here, W, training),)
-
-    def _level_backward(self, level, dhere, dstates, kept, sums):
-        dx, dh = level.operands_backward(self._step_backward(dhere, kept[0], "", sums), None)
-        level.scatter(dstates["h"], dh)
-        return dx
+    def _option(self):
+        return OPTIONS["activation"].index(self._config["activation"])
 
 
 class TreeLSTM(Tree[TreeLSTMForward]):
@@ -392,13 +285,11 @@ class TreeLSTM(Tree[TreeLSTMForward]):
     forward, backward : over Trees, which are judged once and used for many calls. state_dict, load_state_dict, save, load :
     weights as arrays, as a file. A layer pickles and copies, with gradients and generator.
 
-    A level, all nodes whose children are done, is two calls for every 2,048 nodes: rnn_step_forward makes the forget gates,
-    lstm_step_forward the rest, from c_prev = sum_k f_k c_k with a forget gate of 1. So an infinite x, whose product with
-    weights of 0 is NaN, makes its node and all above it NaN. Sizes that are no integers > 0 and options that do not exist are a
-    ValueError or TypeError that names the argument.
+    A call computes level by level, all nodes whose children are done, of all trees. Sizes that are no integers > 0 and options
+    that do not exist are a ValueError or TypeError that names the argument.
     """
 
-    _kind, _gates, _states, _Forward = "TreeLSTM", "ifgo", ("h", "c"), TreeLSTMForward
+    _kind, _cell, _gates, _states, _Forward = "TreeLSTM", "lstm", "ifgo", ("h", "c"), TreeLSTMForward
 
     @classmethod
     def _judged(cls, input_size, hidden_size, arity, b, dtype) -> dict[str, Any]:
@@ -424,78 +315,3 @@ class TreeLSTM(Tree[TreeLSTMForward]):
         structure (Goller and Küchler 1996). Errors as in forward; a call ended by Ctrl-C leaves anything in `gradients`.
         """
         return self._run_backward((dh, dc), cache, accumulate, need_dx)
-
-    def _operands(self):
-        """left, right, b of the step whose forget gate is open; forget_x, forget_h, forget_b of the forget gates."""
-        _, H, K, _, _ = self._widths()
-        Wx, Wh, b = (self._weights.get(name) for name in ("Wx", "Wh", "b"))
-        rows = (K - 1) * H
-
-        def opened(W, forget=H):
-            """The columns of i, g, o, and zeros for f."""
-            result = np.zeros((*W.shape[:-1], 4 * H), self._dtype)
-            result[..., :H], result[..., 2 * H :] = W[..., :H], W[..., H + forget :]
-            return result
-
-        open_b = np.zeros(4 * H, self._dtype) if b is None else opened(b)
-        open_b[H : 2 * H] = _OPEN
-        operands = {
-            "left": np.concatenate([opened(Wx), opened(Wh[:rows], K * H)]),
-            "right": opened(Wh[rows:], K * H),
-            "b": open_b,
-            "forget_x": np.tile(Wx[:, H : 2 * H], K),
-            "forget_h": np.ascontiguousarray(Wh[:, H : H + K * H]),
-        }
-        operands |= self._leaf_weights(operands["left"])
-        return operands | ({} if b is None else {"forget_b": np.tile(b[H : 2 * H], K)})
-
-    def _gradients_of(self, sums, grads):
-        D, H, K, _, _ = self._widths()
-
-        def closed(d, opened, forget):
-            np.concatenate([opened[..., :H], forget, opened[..., 2 * H :]], axis=-1, out=d)
-
-        def shared(forget):
-            """Of the weights that all forget gates have in common."""
-            return forget.reshape(*forget.shape[:-1], K, H).sum(axis=-2)
-
-        self._add_leaf_gradients(sums)
-        closed(grads["Wx"], sums["left"][:D], shared(sums["forget_x"]))
-        closed(grads["Wh"], np.concatenate([sums["left"][D:], sums["right"]]), sums["forget_h"])
-        if self._config["b"]:
-            closed(grads["b"], sums["b"], shared(sums["forget_b"]))
-
-    def _step(self, left, right, c_prev, of, here, W, training):
-        return lstm_step_forward(
-            left, right, c_prev, W[f"{of}left"], W[f"{of}right"], W["b"], training=training,
-            out={"h_next": here["h"], "c_next": here["c"]},
-        ).cache  # fmt: skip
-
-    def _step_backward(self, dhere, cache, of, sums):
-        found = lstm_step_backward(dhere["h"], dhere["c"], cache)
-        _add(sums, found, **{f"{of}left": "dWx", f"{of}right": "dWh", "b": "db"})
-        return found
-
-    def _level_forward(self, level, x, states, here, W, training):
-        H, c = self.hidden_size, level.gather(states["c"])
-        joined = level.joined(x, level.gather(states["h"]))
-        f, of_forget = rnn_step_forward(
-            *level.forget_operands(joined, H), W["forget_x"], W["forget_h"], W.get("forget_b"), activation="sigmoid",
-            training=training,
-        )  # fmt: skip
-        f = level.of_children(f)
-        of_step = self._step(*level.operands(joined, H), level.summed(f * c), "", here, W, training)
-        return of_step, of_forget, f, c
-
-    def _level_backward(self, level, dhere, dstates, kept, sums):
-        of_step, of_forget, f, c = kept
-        step = self._step_backward(dhere, of_step, "", sums)
-        dc = level.spread(step.dc_prev)
-        df = np.empty((f.shape[-2], f.size // f.shape[-2]), f.dtype)
-        np.multiply(dc, c, out=level.of_children(df))
-        forget = rnn_step_backward(df, of_forget)
-        _add(sums, forget, forget_x="dWx", forget_h="dWh", forget_b="db")
-        dx, dh = level.operands_backward(step, forget)
-        level.scatter(dstates["h"], dh)
-        level.scatter(dstates["c"], dc * f)
-        return dx
