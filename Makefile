@@ -9,7 +9,7 @@ PEERS ?= bench
 # Tests that do not depend on the level, or run every level themselves.
 LEVELLESS := $(patsubst %,--ignore=tests/test_%.py,activations adding_a_cell arguments bench bench_swap demo docs hostile house malformed reference threads types)
 # Tests of wings, which reach the kernels through the public functions alone: neither level by level nor under sanitizers.
-WINGED := $(patsubst %,--ignore-glob='tests/test_%.py',certify compat_* decode flow gallery identify layers parallel streams structures trees truncated weights witness)
+WINGED := $(patsubst %,--ignore-glob='tests/test_%.py',certify compat_* decode flow gallery identify layers parallel streams structures truncated weights witness)
 # Tests of numbers and words, which reach no memory that others do not, and those that guard it by themselves.
 NUMBERED := $(patsubst %,--ignore=tests/test_%.py,accuracy activations adding_a_cell bench bench_swap demo docs guard house reference types)
 # Without the tests marked `definition`: they run the reference alone, which no level and no sanitizer changes.

@@ -148,7 +148,7 @@ typedef struct fg_sequence {
 
     void *scratch;                            /* temporary, size from fg_kernels; 64-byte aligned like cache */
     int shares;                               /* most threads of this call, at least 1: scratch has a room for each */
-    double step_ns;                           /* a rough estimate for one step on one thread */
+    double step_ns;                           /* a rough estimate for one step on one thread; over trees, of the least work that is shared */
     fg_team *team;                            /* or NULL */
     fg_stop *stop;                            /* or NULL */
 } fg_sequence;
@@ -182,7 +182,7 @@ typedef struct fg_kernels {
     void (*sequence_prepare)(enum fg_cell_id, const fg_sequence *);       /* fills s->prepared */
     void (*sequence_forward)(enum fg_cell_id, const fg_sequence *);
     void (*sequence_backward)(enum fg_cell_id, const fg_sequence *);
-    void (*tree_share)(enum fg_cell_id, fg_sequence *, int threads);      /* sets shares */
+    void (*tree_share)(enum fg_cell_id, fg_sequence *, int threads);      /* sets shares and step_ns */
     ptrdiff_t (*tree_cache)(enum fg_cell_id, const fg_sequence *);
     ptrdiff_t (*tree_scratch)(enum fg_cell_id, const fg_sequence *, int is_backward);
     void (*tree_forward)(enum fg_cell_id, const fg_sequence *);

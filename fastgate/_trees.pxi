@@ -40,7 +40,7 @@ cdef class TreeRun:
 
         stop.asked, stop.is_set = fg_asked, 0
         s.stop = &stop if PyThread_get_thread_ident() == fg_main_thread else NULL
-        s.shares = core.fg_get_num_threads()
+        s.shares, s.step_ns = core.fg_get_num_threads(), 0
         if s.shares > 1 and not shares_everything:
             self.kernels.tree_share(self.cell, s, s.shares)
         scratch = Memory(self.kernels.tree_scratch(self.cell, s, is_backward))

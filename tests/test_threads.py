@@ -28,7 +28,9 @@ from support import SANITIZED, VARIANTS, assert_same, bits, digest, prepare, ran
 from test_same_bits import in_chunks, of_rows, taken
 
 import fastgate
+from bench.trees import balanced
 from fastgate import _kernels, threads
+from fastgate.layers import TreeLSTM, Trees
 
 CASES = int(os.environ.get("FASTGATE_CASES", "96")) // 2
 CALLS = int(os.environ.get("FASTGATE_CALLS", "20000"))
@@ -548,7 +550,7 @@ def forking_handler(count):
 @linux
 @timed
 @pytest.mark.parametrize("count", [1, 2])
-@pytest.mark.parametrize("what", ["forward", "backward", "step"])
+@pytest.mark.parametrize("what", ["forward", "backward", "step", "tree_forward", "tree_backward"])
 def test_ctrl_c(what, count):
     """Measured: within 0.1 s on a free machine. The bound is for one where others work, too."""
     latest = float(in_process("ctrl_c", what, count, CTRL_C, timeout=120 + 5 * CTRL_C).split()[-1])
@@ -583,6 +585,13 @@ def ctrl_c_within_one_weight_gradient():
 def long_call(what, cell):
     """A call of a second or more, its arguments small where they can be."""
     rng = np.random.default_rng(0)
+    if what.startswith("tree"):
+        layer, trees = TreeLSTM(64, 512, rng=0), Trees(balanced(256 if what == "tree_forward" else 64, 128))
+        x = rng.normal(size=(trees.num_nodes, 64)).astype(np.float32)
+        if what == "tree_forward":
+            return x, lambda: layer.forward(x, trees, training=False)
+        h, _, cache = layer.forward(x, trees)
+        return (x, h), lambda: layer.backward(h, cache)
     N, T, D, H = {"forward": (64, 8000, 64, 128), "backward": (8, 1000, 768, 768), "step": (100_000, 1, 8192, 64)}[what]
     call = random_call(cell, rng, N=1, T=T if what == "backward" else 1, D=D, H=H, dtype=np.float32, step=what == "step")
     call |= {name: np.broadcast_to(call[name], (N, H)) for name in cell.states(what == "step")}
@@ -621,7 +630,7 @@ def ctrl_c(what, count, times):
     cell = next(cell for cell, _ in VARIANTS if cell.name == "lstm")
     inputs, call = long_call(what, cell)
     before, small, rng = digest(inputs), mixed_calls(6), random.Random(0)
-    if what == "backward":
+    if "backward" in what:
         with alone():
             expected = call()
     latencies = []
@@ -632,7 +641,7 @@ def ctrl_c(what, count, times):
             latencies.append(latency)
         assert digest(inputs) == before
         assert same_results(small, (count,))
-    if what == "backward":
+    if "backward" in what:
         with shared(count):
             assert_same(call()._asdict(), expected._asdict())
     print(*(f"{seconds:.4f}" for seconds in latencies), max(latencies))

@@ -1,15 +1,21 @@
-"""TreeRNN and TreeLSTM: level by level against the recursive definition, and that against finite differences; Trees."""
+"""TreeRNN and TreeLSTM against the recursive definition, and that against finite differences; the same bits; Trees.
+
+Run as a program, it prints hashes of results at the instruction-set level in use.
+"""
 
 import copy
+import itertools
 import pickle
 import sys
 
 import numpy as np
 import pytest
+from levels import FMA_LEVELS, LEVELS, output_at
 from support import bits, digest, values
 
 import fastgate
 from bench import trees as bench
+from fastgate import _kernels
 from fastgate.layers import TreeLSTM, TreeRNN, Trees, load
 from fastgate.reference import tree as reference
 
@@ -143,6 +149,7 @@ def test_forms_of_trees(kind):
         "random": (bench.random(2, 16, rng), (2, None)),
         "chain": (chain(50), (1, 2, None)),
         "star": (star(40), (39, None)),
+        "wide star": (star(300), (None,)),
         "one": (np.full((1, 2), -1), (2, None)),
         "leaves": (np.full((9, 2), -1), (2, None)),
         "no column": (np.empty((9, 0), np.int64), (1, None)),
@@ -219,6 +226,49 @@ def test_a_tree_alone_equals_the_tree_among_others(kind, arity, dtype):
             assert_same(of_nodes, {name: found[name] for name in of_nodes}, rows)
 
 
+# D, H, nodes: several panels of units; more nodes than a block has rows, and than weight gradients are formed from at once
+SHARED = ((5, 9, 40), (33, 40, 300), (3, 70, 200), (1, 16, 1300))
+
+
+@arities
+@kinds
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_threads(kind, arity, dtype):
+    """Each piece of work, however small, shared by all threads."""
+    rng = np.random.default_rng(20)
+    for D, H, M in SHARED:
+        layer, children = make(kind, D, H, arity=arity, dtype=dtype), forest(M, arity or 4, rng)
+        given, trees = arrays_of(layer, M, rng), Trees(children)
+        with fastgate.num_threads(1):
+            expected = run(layer, given, trees)
+        for threads in (2, 3, 8):
+            _kernels._share_everything(True)
+            try:
+                with fastgate.num_threads(threads):
+                    assert_same(run(layer, given, trees), expected)
+            finally:
+                _kernels._share_everything(False)
+
+
+def hashes():
+    """A line for each layer: a hash of all results, of a forest in which a node has more children than a block has rows."""
+    for kind, arity, dtype in itertools.product(KINDS, ARITIES, (np.float32, np.float64)):
+        results = []
+        for D, H, M in SHARED:
+            rng = np.random.default_rng(M)
+            layer = make(kind, D, H, arity=arity, dtype=dtype)
+            children = forest(M, arity or 4, rng) if arity or M < 300 else star(M)
+            results.append(run(layer, arrays_of(layer, M, rng), Trees(children)))
+        print(kind.__name__, arity, dtype.__name__, digest(results))
+
+
+@pytest.mark.skipif(len(FMA_LEVELS) < 2, reason="one level with FMA")
+def test_levels_agree():
+    printed = {level: output_at(level, __file__) for level in LEVELS}
+    assert len({printed[level] for level in FMA_LEVELS}) == 1
+    assert all(text.count("\n") == 2 * len(KINDS) * len(ARITIES) for text in printed.values())
+
+
 @arities
 @kinds
 def test_the_numbers_of_the_nodes_mean_nothing(kind, arity):
@@ -259,6 +309,23 @@ def test_calls_do_not_depend_on_how_arrays_lie(kind):
     without = layer.forward(given["x"], trees, training=False)
     assert without.cache is None
     np.testing.assert_array_equal(bits(without.h), bits(expected["h"]))
+
+
+@kinds
+def test_a_cache_is_its_own(kind):
+    """Writing into the states that were returned changes no gradient; x is referred to."""
+    rng = np.random.default_rng(16)
+    for arity in (2, None):
+        layer, trees = make(kind, 5, 9, arity=arity), Trees(forest(50, 2, rng))
+        given = arrays_of(layer, 50, rng)
+        upstream = {name: given[name] for name in given if name != "x"}
+        found = layer.forward(given["x"], trees)
+        expected = layer.backward(cache=found.cache, **upstream).dx, layer.gradients.copy()
+        for a in found[:-1]:
+            a[...] = np.nan
+        layer.gradients[...] = 7
+        np.testing.assert_array_equal(layer.backward(cache=found.cache, **upstream).dx, expected[0])
+        np.testing.assert_array_equal(layer.gradients, expected[1])
 
 
 @kinds
@@ -474,3 +541,7 @@ def test_the_benchmark_compares_the_same_numbers(kind):
     for training in (False, True):
         for children in (bench.balanced(2, 4), bench.caterpillar(1, 5)):
             assert bench.case(kind, children, 3, 5, training).keys() == {"fastgate", "NumPy"}
+
+
+if __name__ == "__main__":
+    hashes()
