@@ -1,7 +1,8 @@
-/* The C core without Python: every cell forward and backward on fixed pseudo-random numbers, for one dtype (DTYPE 32 or 64) at one
- * instruction-set level (ISA). Checks gradients against central differences in double, the same bits with and without a cache, from
- * a second backward and on flat rows, and prints a hash of all result bits: it is the same on every machine and level with FMA.
- * With an argument, every call is shared by so many threads, and several callers do it all at once: the same hash.
+/* The C core without Python: every cell forward and backward, and those over trees, on fixed pseudo-random numbers, for one dtype
+ * (DTYPE 32 or 64) at one instruction-set level (ISA). Checks gradients against central differences in double, the same bits with
+ * and without a cache, from a second backward and on flat rows, and prints a hash of all result bits: it is the same on every
+ * machine and level with FMA. With an argument, every call is shared by so many threads, and several callers do it all at once: the
+ * same hash.
  *
  * Left out of the hash: what rests on exp, log and pow of the C library (the loss, norms other than 1, 2 and inf).
  */
@@ -188,10 +189,12 @@ static void free_problem(struct problem *p)
 
 static void forward(struct problem *p)
 {
+    const int is_tree = p->s.forest != NULL;
+
     p->s.shares = threads;
-    p->s.scratch = allocate(kernels->forward_scratch(p->cell, &p->s));
+    p->s.scratch = allocate(is_tree ? kernels->tree_scratch(p->cell, &p->s, 0) : kernels->forward_scratch(p->cell, &p->s));
     p->s.team = fg_team_enter(threads);
-    kernels->sequence_forward(p->cell, &p->s);
+    (is_tree ? kernels->tree_forward : kernels->sequence_forward)(p->cell, &p->s);
     fg_team_leave(p->s.team);
     free(p->s.scratch);
 }
@@ -199,16 +202,18 @@ static void forward(struct problem *p)
 static void forward_and_keep(struct problem *p)
 {
     free(p->s.cache);
-    p->s.cache = allocate(kernels->cache_size(p->cell, &p->s, p->rows));
+    p->s.cache = allocate(p->s.forest ? kernels->tree_cache(p->cell, &p->s) : kernels->cache_size(p->cell, &p->s, p->rows));
     forward(p);
 }
 
 static void backward(struct problem *p)
 {
+    const int is_tree = p->s.forest != NULL;
+
     p->s.shares = threads;
-    p->s.scratch = allocate(kernels->backward_scratch(p->cell, &p->s, p->rows));
+    p->s.scratch = allocate(is_tree ? kernels->tree_scratch(p->cell, &p->s, 1) : kernels->backward_scratch(p->cell, &p->s, p->rows));
     p->s.team = fg_team_enter(threads);
-    kernels->sequence_backward(p->cell, &p->s);
+    (is_tree ? kernels->tree_backward : kernels->sequence_backward)(p->cell, &p->s);
     fg_team_leave(p->s.team);
     free(p->s.scratch);
 }
@@ -439,6 +444,118 @@ static double check_cells(void)
     return worst;
 }
 
+/* ---- Trees ---- */
+
+/* N nodes, drawn one by one: each takes some of those before it that have no parent yet. Their numbers run the other way. */
+struct trees {
+    fg_forest forest;
+    int64_t *above, *position, *height, *node, *level, *first_edge, *child, *parent;
+};
+
+static void make_trees(struct trees *t, ptrdiff_t N, ptrdiff_t positions)
+{
+    const ptrdiff_t lists = positions ? positions : 1, slots = positions ? positions : 5;
+    int64_t **const arrays[] = { &t->above, &t->position, &t->height, &t->node, &t->level, &t->child, &t->parent }, *free_node;
+    ptrdiff_t levels = 0, count = 0, edges = 0, place = 0;
+
+    for (int i = 0; i < 7; i++)
+        *arrays[i] = calloc(N + 1, sizeof(int64_t));
+    t->first_edge = calloc(N * lists + 1, sizeof(int64_t));
+    free_node = calloc(N + 1, sizeof(int64_t));
+    for (ptrdiff_t n = N - 1; n >= 0; n--) {
+        t->above[n] = -1;
+        for (ptrdiff_t k = 0; k < slots; k++)
+            if (count > 0 && uniform() < 0.4) {
+                const ptrdiff_t chosen = (ptrdiff_t)((uniform() + 1) / 2 * (double)count), child = free_node[chosen];
+                free_node[chosen] = free_node[--count];
+                t->above[child] = n;
+                t->position[child] = k;
+                t->height[n] = t->height[n] > t->height[child] ? t->height[n] : t->height[child] + 1;
+            }
+        free_node[count++] = n;
+        levels = levels > t->height[n] ? levels : t->height[n] + 1;
+    }
+    for (ptrdiff_t l = 0; l < levels; l++) {
+        t->level[l] = place;
+        for (ptrdiff_t n = 0; n < N; n++)
+            if (t->height[n] == l)
+                t->node[place++] = n;
+        for (ptrdiff_t k = 0; k < lists && l > 0; k++, t->first_edge[(l - 1) * lists + k] = edges)
+            for (ptrdiff_t p = t->level[l]; p < place; p++)
+                for (ptrdiff_t n = 0; n < N; n++)
+                    if (t->above[n] == t->node[p] && (!positions || t->position[n] == k)) {
+                        t->parent[edges] = p;
+                        t->child[edges++] = n;
+                    }
+    }
+    t->level[levels] = N;
+    free(free_node);
+    t->forest = (fg_forest){ positions, levels, t->node, t->level, t->first_edge, t->child, t->parent, t->above };
+}
+
+static void free_trees(struct trees *t)
+{
+    int64_t *const arrays[] = { t->above, t->position, t->height, t->node, t->level, t->first_edge, t->child, t->parent };
+    for (int i = 0; i < 8; i++)
+        free(arrays[i]);
+}
+
+static void make_tree_problem(struct problem *p, const struct trees *t, ptrdiff_t N, ptrdiff_t D, ptrdiff_t H)
+{
+    const ptrdiff_t K = t->forest.positions ? t->forest.positions : 1, G = p->has_c ? 4 : 1, columns = (G - 1 + (p->has_c ? K : 1)) * H;
+    const ptrdiff_t size[BUFFERS] = { [X] = N * D, [WX] = D * G * H, [WH] = K * H * columns, [B] = G * H, [H_] = N * H,
+                                      [C_T] = p->has_c ? N * H : 0 };
+    fg_sequence *s = &p->s;
+
+    memset(s, 0, sizeof *s);
+    s->N = N, s->T = 1, s->D = D, s->H = s->P = H, s->forest = &t->forest;
+    for (int i = 0; i < BUFFERS; i++) {
+        p->size[i] = i < DX || (i >= H_ && i < DH) ? size[i] : i < DH_TOTAL ? size[i - DX] : i < H_ ? 0 : size[i - DH + H_];
+        p->data[i] = malloc(p->size[i] * sizeof(REAL) + !p->size[i]);
+        for (ptrdiff_t j = 0; j < p->size[i]; j++)
+            p->data[i][j] = (REAL)(uniform() / (i == WX ? sqrt((double)D + 1) : i == WH ? sqrt((double)H + 1) : 1));
+    }
+    s->x = (fg_steps){ p->data[X], D, D }, s->h = (fg_steps){ p->data[H_], H, H }, s->dh = (fg_steps){ p->data[DH], H, H };
+    s->dx = (fg_steps){ p->data[DX], D, D };
+    if (p->has_c)
+        s->c_T = ROWS(C_T, H), s->dc_T = ROWS(DC_T, H);
+    s->Wx = (fg_matrix){ p->data[WX], G * H, 1 }, s->dWx = (fg_matrix){ p->data[DWX], G * H, 1 };
+    s->Wh = (fg_matrix){ p->data[WH], columns, 1 }, s->dWh = (fg_matrix){ p->data[DWH], columns, 1 };
+    s->b = p->data[B], s->db = p->data[DB];
+}
+
+static double check_trees(void)
+{
+    static const struct { ptrdiff_t N, D, H; } sizes[] = {
+        { 1, 3, 5 }, { 40, 4, 7 }, { 150, 20, 33 }, { 600, 3, 16 }, { 30, 9, 70 }, { 0, 3, 4 } };
+    double worst = 0;
+
+    for (int variant = 0; variant < 2 * (int)(sizeof sizes / sizeof *sizes); variant++)
+        for (ptrdiff_t positions = 0; positions < 4; positions++) {
+            struct trees t;
+            struct problem p = { .cell = variant % 2 ? FG_CELL_lstm : FG_CELL_rnn, .has_c = variant % 2 };
+
+            random_state = 100 * variant + positions;
+            make_trees(&t, sizes[variant / 2].N, positions);
+            make_tree_problem(&p, &t, sizes[variant / 2].N, sizes[variant / 2].D, sizes[variant / 2].H);
+            forward_and_keep(&p);
+            for (int i = H_; i < H_ + OUTPUTS; i++)
+                add_to_hash(p.data[i], p.size[i]);
+            same_again(&p, "other bits without a cache", forward_without_cache, H_, OUTPUTS);
+            backward(&p);
+            for (int i = DX; i < H_; i++)
+                add_to_hash(p.data[i], p.size[i]);
+            same_again(&p, "other bits from a second backward", backward, DX, H_ - DX);
+            if (DTYPE == 64 && threads == 1) {
+                const double error = check_gradients(&p);
+                worst = error > worst ? error : worst;
+            }
+            free_problem(&p);
+            free_trees(&t);
+        }
+    return worst;
+}
+
 /* ---- Everything else in the table ---- */
 
 static void check_activations(void)
@@ -520,6 +637,7 @@ static void check_loss(void)
 static void *check_cells_too(void *found)
 {
     check_cells();
+    check_trees();
     *(uint64_t *)found = hash;
     return NULL;
 }
@@ -535,7 +653,7 @@ int main(int count, char **argument)
     for (int i = 0; i < CALLERS && threads > 1; i++)
         if (pthread_create(&caller[i], NULL, check_cells_too, &found[i]))
             exit(2);
-    const double worst = check_cells();
+    const double of_cells = check_cells(), of_trees = check_trees(), worst = of_cells > of_trees ? of_cells : of_trees;
     for (int i = 0; i < CALLERS && threads > 1; i++)
         if (pthread_join(caller[i], NULL) || found[i] != hash)
             fault("other bits from callers at once", "threads", i);
