@@ -28,9 +28,7 @@ from support import SANITIZED, VARIANTS, assert_same, bits, digest, prepare, ran
 from test_same_bits import in_chunks, of_rows, taken
 
 import fastgate
-from bench.trees import balanced
 from fastgate import _kernels, threads
-from fastgate.layers import TreeLSTM, Trees
 
 CASES = int(os.environ.get("FASTGATE_CASES", "96")) // 2
 CALLS = int(os.environ.get("FASTGATE_CALLS", "20000"))
@@ -586,6 +584,9 @@ def long_call(what, cell):
     """A call of a second or more, its arguments small where they can be."""
     rng = np.random.default_rng(0)
     if what.startswith("tree"):
+        from bench.trees import balanced  # imports layers, which no other test here may find imported
+        from fastgate.layers import TreeLSTM, Trees
+
         layer, trees = TreeLSTM(64, 512, rng=0), Trees(balanced(256 if what == "tree_forward" else 64, 128))
         x = rng.normal(size=(trees.num_nodes, 64)).astype(np.float32)
         if what == "tree_forward":

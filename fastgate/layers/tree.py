@@ -213,8 +213,8 @@ class TreeRNN(Tree[TreeRNNForward]):
     weights as arrays, as a file. A layer pickles and copies, with gradients and generator.
 
     A call computes level by level, all nodes whose children are done, of all trees. Sizes that are no integers > 0 and options
-    that do not exist are a ValueError or TypeError that names the argument. Pollack (1990), Socher et al. (2011); Goodfellow et al., Deep
-    Learning, section 10.6.
+    that do not exist are a ValueError or TypeError that names the argument. Pollack (1990), Socher et al. (2011); Goodfellow
+    et al., Deep Learning, section 10.6.
     """
 
     _kind, _cell, _gates, _states, _Forward = "TreeRNN", "rnn", "a", ("h",), TreeRNNForward
