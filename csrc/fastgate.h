@@ -77,8 +77,8 @@ typedef struct fg_forest {
     const int64_t *node;                      /* (N,), in the order of computation; their numbers there are places */
     const int64_t *level;                     /* (levels + 1,), the first place of each level, and N */
     const int64_t *first_edge;                /* those of a level above the leaves, of position k, or all (K = 1), begin with edge … */
-    const int64_t *child, *parent;            /* … first_edge[(level - 1) K + k]: the child's node, its parent's place, which rises */
-    const int64_t *above;                     /* (N,), the parent of a node, < 0 of a root */
+    const int64_t *child, *parent_place;      /* … first_edge[(level - 1) K + k]: the child's node, its parent's place, which rises */
+    const int64_t *parent;                    /* (N,), < 0 of a root */
 } fg_forest;
 
 /* One call of a cell over N sequences of up to T steps. The caller owns every buffer, and every buffer outlives the call.
@@ -142,8 +142,9 @@ typedef struct fg_sequence {
     void *dgain_c, *dbeta_c;                  /* (H,), written */
     fg_steps dh_total, dc_total;              /* (N, T, P), (N, T, H), written: gradients of the states after each step, dh included */
 
-    /* A call over trees, of rnn or lstm without options, takes a forest, N, D, H, x, Wx, Wh, b, h, c_T (all nodes'), dh, dc_T, dx, dWx, dWh,
-     * db with T = 1, and what follows; with Wh (K H, H), lstm (K H, (3 + K) H) with columns i f_1 … f_K g o, K = 1 without positions. */
+    /* A call over trees, of rnn or lstm, takes a forest, N, D > 0, H > 0, option (rnn), x, Wx, Wh, b, h and c_T of all nodes, cache, dh, dc_T,
+     * dx, dWx, dWh, db, and what follows; all else is 0. Rows of Wx, Wh, dWx, dWh are contiguous. Wh is (K H, H), of lstm
+     * (K H, (3 + K) H) with columns i f_1 … f_K g o; K = 1 without positions. */
     const fg_forest *forest;
 
     void *scratch;                            /* temporary, size from fg_kernels; 64-byte aligned like cache */

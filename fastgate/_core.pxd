@@ -54,8 +54,8 @@ cdef extern from "fastgate.h" nogil:
         const int64_t *level
         const int64_t *first_edge
         const int64_t *child
+        const int64_t *parent_place
         const int64_t *parent
-        const int64_t *above
 
     ctypedef struct fg_sequence:
         ptrdiff_t N

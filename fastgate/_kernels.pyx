@@ -87,12 +87,17 @@ cdef inline void *data_of(cnp.ndarray a) noexcept:
     return NULL if a is None else cnp.PyArray_DATA(a)
 
 
-cdef void share_out(const core.fg_kernels *kernels, core.fg_cell_id cell, core.fg_sequence *s, Py_ssize_t rows,
-                    core.fg_stop *stop) noexcept:
-    """How many threads a call gets, and whether a signal can end it."""
+cdef void set_stop_and_threads(core.fg_sequence *s, core.fg_stop *stop) noexcept:
+    """Whether a signal can end a call, and the most threads that it may have."""
     stop.asked, stop.is_set = fg_asked, 0
     s.stop = stop if PyThread_get_thread_ident() == fg_main_thread else NULL
     s.shares, s.step_ns = core.fg_get_num_threads(), 0
+
+
+cdef void share_out(const core.fg_kernels *kernels, core.fg_cell_id cell, core.fg_sequence *s, Py_ssize_t rows,
+                    core.fg_stop *stop) noexcept:
+    """How many threads a call gets, and whether a signal can end it."""
+    set_stop_and_threads(s, stop)
     if s.shares > 1 and not shares_everything:
         kernels.sequence_share(cell, s, rows, s.shares)
 

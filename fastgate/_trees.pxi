@@ -13,7 +13,7 @@ cdef class TreeRun:
     cdef readonly Memory cache
 
     def __cinit__(self, int cell, cnp.ndarray x, forest, cnp.ndarray Wx, cnp.ndarray Wh, cnp.ndarray b, int option, bint training):
-        positions, node, level, first_edge, child, parent, above = <tuple>forest
+        positions, node, level, first_edge, child, parent_place, parent = <tuple>forest
         cdef core.fg_sequence *s = &self.s
 
         memset(s, 0, sizeof(core.fg_sequence))
@@ -23,7 +23,7 @@ cdef class TreeRun:
         self.forest.positions, self.forest.levels = positions, cnp.PyArray_DIM(<cnp.ndarray?>level, 0) - 1
         self.forest.node, self.forest.level = <int64_t *>data_of(node), <int64_t *>data_of(level)
         self.forest.first_edge, self.forest.child = <int64_t *>data_of(first_edge), <int64_t *>data_of(child)
-        self.forest.parent, self.forest.above = <int64_t *>data_of(parent), <int64_t *>data_of(above)
+        self.forest.parent_place, self.forest.parent = <int64_t *>data_of(parent_place), <int64_t *>data_of(parent)
         s.forest = &self.forest
         s.N, s.T, s.D = cnp.PyArray_DIM(x, 0), 1, cnp.PyArray_DIM(x, 1)
         s.H = s.P = cnp.PyArray_DIM(Wh, 0) // max(1, self.forest.positions)
@@ -34,13 +34,11 @@ cdef class TreeRun:
             self.cache = Memory(self.kernels.tree_cache(self.cell, s))
             s.cache = self.cache.data
 
-    cdef int run(self, core.fg_sequence *s, bint is_backward) except -1:
+    cdef int call(self, core.fg_sequence *s, bint is_backward) except -1:
         cdef core.fg_stop stop
         cdef Memory scratch
 
-        stop.asked, stop.is_set = fg_asked, 0
-        s.stop = &stop if PyThread_get_thread_ident() == fg_main_thread else NULL
-        s.shares, s.step_ns = core.fg_get_num_threads(), 0
+        set_stop_and_threads(s, &stop)
         if s.shares > 1 and not shares_everything:
             self.kernels.tree_share(self.cell, s, s.shares)
         scratch = Memory(self.kernels.tree_scratch(self.cell, s, is_backward))
@@ -53,7 +51,7 @@ cdef class TreeRun:
         cdef core.fg_sequence s = self.s
 
         s.h, s.c_T = steps_of(h), rows_of(c)
-        self.run(&s, False)
+        self.call(&s, False)
 
     def backward(self, cnp.ndarray dh, cnp.ndarray dc, cnp.ndarray dx, cnp.ndarray dWx, cnp.ndarray dWh, cnp.ndarray db):
         """Fills the gradients; dh, dc None: zeros, dx, db None: not wanted."""
@@ -61,4 +59,4 @@ cdef class TreeRun:
 
         s.dh, s.dc_T, s.dx = steps_of(dh), rows_of(dc), steps_of(dx)
         s.dWx, s.dWh, s.db = matrix_of(dWx), matrix_of(dWh), data_of(db)
-        self.run(&s, True)
+        self.call(&s, True)

@@ -449,13 +449,13 @@ static double check_cells(void)
 /* N nodes, drawn one by one: each takes some of those before it that have no parent yet. Their numbers run the other way. */
 struct trees {
     fg_forest forest;
-    int64_t *above, *position, *height, *node, *level, *first_edge, *child, *parent;
+    int64_t *parent, *position, *height, *node, *level, *first_edge, *child, *parent_place;
 };
 
 static void make_trees(struct trees *t, ptrdiff_t N, ptrdiff_t positions)
 {
     const ptrdiff_t lists = positions ? positions : 1, slots = positions ? positions : 5;
-    int64_t **const arrays[] = { &t->above, &t->position, &t->height, &t->node, &t->level, &t->child, &t->parent }, *free_node;
+    int64_t **const arrays[] = { &t->parent, &t->position, &t->height, &t->node, &t->level, &t->child, &t->parent_place }, *free_node;
     ptrdiff_t levels = 0, count = 0, edges = 0, place = 0;
 
     for (int i = 0; i < 7; i++)
@@ -463,12 +463,12 @@ static void make_trees(struct trees *t, ptrdiff_t N, ptrdiff_t positions)
     t->first_edge = calloc(N * lists + 1, sizeof(int64_t));
     free_node = calloc(N + 1, sizeof(int64_t));
     for (ptrdiff_t n = N - 1; n >= 0; n--) {
-        t->above[n] = -1;
+        t->parent[n] = -1;
         for (ptrdiff_t k = 0; k < slots; k++)
             if (count > 0 && uniform() < 0.4) {
                 const ptrdiff_t chosen = (ptrdiff_t)((uniform() + 1) / 2 * (double)count), child = free_node[chosen];
                 free_node[chosen] = free_node[--count];
-                t->above[child] = n;
+                t->parent[child] = n;
                 t->position[child] = k;
                 t->height[n] = t->height[n] > t->height[child] ? t->height[n] : t->height[child] + 1;
             }
@@ -483,19 +483,19 @@ static void make_trees(struct trees *t, ptrdiff_t N, ptrdiff_t positions)
         for (ptrdiff_t k = 0; k < lists && l > 0; k++, t->first_edge[(l - 1) * lists + k] = edges)
             for (ptrdiff_t p = t->level[l]; p < place; p++)
                 for (ptrdiff_t n = 0; n < N; n++)
-                    if (t->above[n] == t->node[p] && (!positions || t->position[n] == k)) {
-                        t->parent[edges] = p;
+                    if (t->parent[n] == t->node[p] && (!positions || t->position[n] == k)) {
+                        t->parent_place[edges] = p;
                         t->child[edges++] = n;
                     }
     }
     t->level[levels] = N;
     free(free_node);
-    t->forest = (fg_forest){ positions, levels, t->node, t->level, t->first_edge, t->child, t->parent, t->above };
+    t->forest = (fg_forest){ positions, levels, t->node, t->level, t->first_edge, t->child, t->parent_place, t->parent };
 }
 
 static void free_trees(struct trees *t)
 {
-    int64_t *const arrays[] = { t->above, t->position, t->height, t->node, t->level, t->first_edge, t->child, t->parent };
+    int64_t *const arrays[] = { t->parent, t->position, t->height, t->node, t->level, t->first_edge, t->child, t->parent_place };
     for (int i = 0; i < 8; i++)
         free(arrays[i]);
 }
@@ -527,7 +527,7 @@ static void make_tree_problem(struct problem *p, const struct trees *t, ptrdiff_
 static double check_trees(void)
 {
     static const struct { ptrdiff_t N, D, H; } sizes[] = {
-        { 1, 3, 5 }, { 40, 4, 7 }, { 150, 20, 33 }, { 600, 3, 16 }, { 30, 9, 70 }, { 0, 3, 4 } };
+        { 1, 3, 5 }, { 40, 4, 7 }, { 150, 20, 33 }, { 1600, 3, 16 }, { 30, 9, 70 }, { 0, 3, 4 } };
     double worst = 0;
 
     for (int variant = 0; variant < 2 * (int)(sizeof sizes / sizeof *sizes); variant++)

@@ -650,6 +650,29 @@ def ctrl_c(what, count, times):
 
 @linux
 @timed
+def test_ctrl_c_before_the_first_weight_gradient_of_trees():
+    """Of a backward call that ends in its first piece of work: what has not been written is not used."""
+    assert int(in_process("ctrl_c_in_the_first_level")) > 0
+
+
+def ctrl_c_in_the_first_level():
+    from fastgate.layers import TreeLSTM, Trees
+
+    layer, trees = TreeLSTM(64, 256, rng=0), Trees(parent=[-1] * 512 + [n % 512 for n in range(1024)])
+    x = np.random.default_rng(0).normal(size=(1536, 64)).astype(np.float32)
+    h, _, cache = layer.forward(x, trees)
+    layer.backward(h, cache)
+    expected, ended = layer.gradients.copy(), 0
+    for _ in range(3):
+        for milliseconds in range(1, 26):
+            ended += interrupted(lambda: layer.backward(h, cache), milliseconds / 1000) is not None
+    layer.backward(h, cache)
+    np.testing.assert_array_equal(layer.gradients, expected)
+    print(ended)
+
+
+@linux
+@timed
 def test_ctrl_c_where_fastgate_was_imported_in_another_thread():
     in_process("imported_elsewhere")
 

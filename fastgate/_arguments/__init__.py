@@ -43,6 +43,7 @@ from fastgate._arguments.words import (
     _array,
     _ask,
     _bracket,
+    _direct,
     _integers,
     _kind,
     _listed,

@@ -96,14 +96,14 @@ class Trees:
     def _listed(self, arity):
         place = np.empty_like(self._order)
         place[self._order] = np.arange(len(self._order))
-        above = place[self._parent[self._child]]
-        level = np.searchsorted(self._ends, above, side="right")
+        parent_place = place[self._parent[self._child]]
+        level = np.searchsorted(self._ends, parent_place, side="right")
         lists = arity or 1
         number = (level - 1) * lists + (self._position if arity else 0)
-        along = np.lexsort((self._position, above, number))
+        along = np.lexsort((self._position, parent_place, number))
         starts = np.searchsorted(number[along], np.arange(max(0, self.depth - 1) * lists + 1))
         ends = np.concatenate([[0], self._ends])
-        return Forest(arity or 0, self._order, ends, starts, self._child[along], above[along], self._parent)
+        return Forest(arity or 0, self._order, ends, starts, self._child[along], parent_place[along], self._parent)
 
 
 class Forest(NamedTuple):
@@ -114,8 +114,8 @@ class Forest(NamedTuple):
     level: Index
     first_edge: Index
     child: Index
+    parent_place: Index
     parent: Index
-    above: Index
 
 
 class _Edges(NamedTuple):

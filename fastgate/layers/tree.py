@@ -42,11 +42,12 @@ class TreeCache:
     """What forward keeps for backward. It refers to x and the layer's weights without copying them: write into them after
     backward, not before."""
 
-    __slots__ = ("_layer", "_run", "_trees")
+    __slots__ = ("_layer", "_run", "_trees", "_x")
 
-    def __init__(self, layer: Tree, trees: Trees, run: Any):
+    def __init__(self, layer: Tree, trees: Trees, x: Array, run: Any):
         self._layer = layer
         self._trees = trees
+        self._x = x
         self._run = run
 
     @property
@@ -141,12 +142,12 @@ class Tree(Parameters, Generic[F]):
             raise TypeError(f"trees: expected fastgate.layers.Trees, got {_arguments._kind(trees)}; pass Trees(children)?")
         forest = trees.forest(self.arity)
         M, D, H = trees.num_nodes, self.input_size, self.hidden_size
-        x = _in_rows(_judge.array("x", x, self._dtype, ("M", "D"), (M, D)))
+        x = self._judged_rows("x", x, ("M", "D"), (M, D))
         W = self._weights
         run = _kernels.TreeRun(_kernels.CELLS[self._cell], x, forest, W["Wx"], W["Wh"], W.get("b"), self._option(), training)
         states = [np.empty((M, H), self._dtype) for _ in self._states]
         run.forward(*states, *[None] * (2 - len(states)))
-        return self._Forward._make((*states, TreeCache(self, trees, run) if training else None))
+        return self._Forward._make((*states, TreeCache(self, trees, x, run) if training else None))
 
     def _run_backward(self, upstream, cache, accumulate, need_dx):
         accumulate = _arguments.flag("accumulate", accumulate)
@@ -158,27 +159,30 @@ class Tree(Parameters, Generic[F]):
             raise ValueError(f"cache: expected the cache of this layer's forward, got {got}{hint}")
         M, H = cache._trees.num_nodes, self.hidden_size
         given = [
-            None if d is None else _in_rows(_judge.array(f"d{name}", d, self._dtype, ("M", "H"), (M, H)))
+            None if d is None else self._judged_rows(f"d{name}", d, ("M", "H"), (M, H))
             for name, d in zip(self._states, upstream, strict=True)
         ]
         dx = np.empty((M, self.input_size), self._dtype) if need_dx else None
 
+        overlaps = any(a is not None and np.may_share_memory(a, self._gradients) for a in (cache._x, *given))
+
         def fill(flat):
-            d = self._views(flat)
+            fresh = np.empty_like(flat) if overlaps else flat  # which is written before all inputs are read
+            d = self._views(fresh)
             cache._run.backward(*given, *[None] * (2 - len(given)), dx, d["Wx"], d["Wh"], d.get("b"))
+            if overlaps:
+                flat[...] = fresh
 
         self._fill_gradients(accumulate, fill)
         return TreeGradients(dx)
 
+    def _judged_rows(self, name: str, a: Any, letters: tuple[str, ...], sizes: tuple[int, ...]) -> Array:
+        """As the kernels read it."""
+        return _arguments._direct(_judge.array(name, a, self._dtype, letters, sizes), self._dtype, rows=True)
+
     def _option(self) -> int:
         """fg_sequence.option."""
         return 0
-
-
-def _in_rows(a: Array) -> Array:
-    """As the kernels read it: native, aligned, rows contiguous."""
-    native = a.dtype.isnative and a.flags.aligned and (a.shape[1] <= 1 or a.strides[1] == a.itemsize)
-    return a if native and a.strides[0] % a.itemsize == 0 else np.array(a, a.dtype.newbyteorder("="), order="C")
 
 
 class TreeRNN(Tree[TreeRNNForward]):
