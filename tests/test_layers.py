@@ -968,7 +968,8 @@ def test_no_file_makes_loading_take_memory(tmp_path):
 @pytest.mark.skipif("libasan" in os.environ.get("LD_PRELOAD", ""), reason="a sanitizer keeps what is freed")
 @pytest.mark.skipif(not os.path.exists("/proc/self/status"), reason="asks /proc for the most memory that a process had")
 def test_loading_takes_the_size_of_the_file(tmp_path):
-    """Of 128 MiB, in a process of its own: resident memory grows by no more than that and 64 MiB."""
+    """Of 128 MiB, in a process of its own: resident memory grows by no more than that and 64 MiB. That it grows by so much is
+    asked up to 1 MiB: the peak before is of what has since been freed, too, and the system counts pages in batches."""
     path = tmp_path / "large.npz"
     config = fastgate.RNN(2, 8).config | {"input_size": 2**22}
     arrays = {"Wx0": np.ones((2**22, 8), np.float32), "Wh0": np.ones((8, 8), np.float32), "b0": np.ones(8, np.float32)}
@@ -988,7 +989,7 @@ assert layer.parameters.all()
 """
     done = subprocess.run([sys.executable, "-c", code, path], env=ENVIRONMENT, capture_output=True, text=True, check=True)
     size = path.stat().st_size
-    assert size <= int(done.stdout) * 1024 <= size + 2**26
+    assert size - 2**20 <= int(done.stdout) * 1024 <= size + 2**26
 
 
 # --- threads -------------------------------------------------------------------------------------------------------------
