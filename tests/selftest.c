@@ -242,6 +242,19 @@ static void forward_without_cache(struct problem *p)
     p->s.cache = cache;
 }
 
+/* Forward and backward, whose bits go into the hash and come again. */
+static void check_bits(struct problem *p)
+{
+    forward_and_keep(p);
+    for (int i = H_; i < H_ + OUTPUTS; i++)
+        add_to_hash(p->data[i], p->size[i]);
+    same_again(p, "other bits without a cache", forward_without_cache, H_, OUTPUTS);
+    backward(p);
+    for (int i = DX; i < H_; i++)
+        add_to_hash(p->data[i], p->size[i]);
+    same_again(p, "other bits from a second backward", backward, DX, H_ - DX);
+}
+
 /* Forward and backward on flat rows, sequence after sequence; results move back to where padding is. */
 static void on_flat_rows(struct problem *p)
 {
@@ -423,14 +436,7 @@ static double check_cells(void)
                 p.s.alpha = 0.75;
                 if (cell == FG_CELL_leaky && with == 2)
                     p.s.Wh.data = p.s.dWh.data = NULL, p.s.delay = NULL;
-                forward_and_keep(&p);
-                for (int i = H_; i < H_ + OUTPUTS; i++)
-                    add_to_hash(p.data[i], p.size[i]);
-                same_again(&p, "other bits without a cache", forward_without_cache, H_, OUTPUTS);
-                backward(&p);
-                for (int i = DX; i < H_; i++)
-                    add_to_hash(p.data[i], p.size[i]);
-                same_again(&p, "other bits from a second backward", backward, DX, H_ - DX);
+                check_bits(&p);
                 same_again(&p, "other bits on flat rows", on_flat_rows, DX, DH - DX);
                 if (p.s.delay == NULL)
                     same_again(&p, "other bits from checkpoints", from_checkpoints, DX, DH - DX);
@@ -538,14 +544,7 @@ static double check_trees(void)
             random_state = 100 * variant + positions;
             make_trees(&t, sizes[variant / 2].N, positions);
             make_tree_problem(&p, &t, sizes[variant / 2].N, sizes[variant / 2].D, sizes[variant / 2].H);
-            forward_and_keep(&p);
-            for (int i = H_; i < H_ + OUTPUTS; i++)
-                add_to_hash(p.data[i], p.size[i]);
-            same_again(&p, "other bits without a cache", forward_without_cache, H_, OUTPUTS);
-            backward(&p);
-            for (int i = DX; i < H_; i++)
-                add_to_hash(p.data[i], p.size[i]);
-            same_again(&p, "other bits from a second backward", backward, DX, H_ - DX);
+            check_bits(&p);
             if (DTYPE == 64 && threads == 1) {
                 const double error = check_gradients(&p);
                 worst = error > worst ? error : worst;
