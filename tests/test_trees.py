@@ -272,21 +272,26 @@ def test_levels_agree():
     assert all(text.count("\n") == 2 * len(KINDS) * len(ARITIES) for text in printed.values())
 
 
+def assert_numbers_mean_nothing(layer, given, argument, topology, rng):
+    """Nodes under other numbers have the same bits; `topology` is this argument of Trees."""
+    number = rng.permutation(len(topology))  # node n is called number[n]
+    renamed = np.empty_like(topology)
+    renamed[number] = np.where(topology < 0, -1, number[topology])
+    moved = {name: np.empty_like(a) for name, a in given.items()}
+    for name, a in given.items():
+        moved[name][number] = a
+    found, expected = run(layer, moved, Trees(**{argument: renamed})), run(layer, given, Trees(**{argument: topology}))
+    for name in ("h", "c", "dx"):
+        if name in found:
+            np.testing.assert_array_equal(bits(found[name][number]), bits(expected[name]))
+
+
 @arities
 @kinds
 def test_the_numbers_of_the_nodes_mean_nothing(kind, arity):
     rng = np.random.default_rng(9)
     layer, children = make(kind, 5, 9, arity=arity), forest(80, arity or 4, rng)
-    given, number = arrays_of(layer, 80, rng), rng.permutation(80)  # node n is called number[n]
-    renamed = np.empty_like(children)
-    renamed[number] = np.where(children < 0, -1, number[children])
-    moved = {name: np.empty_like(a) for name, a in given.items()}
-    for name, a in given.items():
-        moved[name][number] = a
-    found, expected = run(layer, moved, Trees(renamed)), run(layer, given, Trees(children))
-    for name in ("h", "c", "dx"):
-        if name in found:
-            np.testing.assert_array_equal(bits(found[name][number]), bits(expected[name]))
+    assert_numbers_mean_nothing(layer, arrays_of(layer, 80, rng), "children", children, rng)
 
 
 @kinds
@@ -342,18 +347,8 @@ def test_inputs_may_overlap_the_gradients(kind):
 def test_two_summed_children_have_no_order(kind):
     rng = np.random.default_rng(18)
     for dtype in (np.float32, np.float64):
-        layer, number = make(kind, 5, 33, arity=None, dtype=dtype), rng.permutation(60)  # node n is called number[n]
-        parent = Trees(forest(60, 2, rng)).parent
-        given = arrays_of(layer, 60, rng)
-        renamed = np.empty_like(parent)
-        renamed[number] = np.where(parent < 0, -1, number[parent])
-        moved = {name: np.empty_like(a) for name, a in given.items()}
-        for name, a in given.items():
-            moved[name][number] = a
-        found, expected = run(layer, moved, Trees(parent=renamed)), run(layer, given, Trees(parent=parent))
-        for name in ("h", "c", "dx"):
-            if name in found:
-                np.testing.assert_array_equal(bits(found[name][number]), bits(expected[name]))
+        layer, parent = make(kind, 5, 33, arity=None, dtype=dtype), Trees(forest(60, 2, rng)).parent
+        assert_numbers_mean_nothing(layer, arrays_of(layer, 60, rng), "parent", parent, rng)
 
 
 @kinds
